@@ -1,0 +1,82 @@
+"""Errors a user can act on: what happened, where, and what to do."""
+
+from __future__ import annotations
+
+
+class SpectraError(Exception):
+    """What happened, where it happened and what to do about it.
+
+    Args:
+        what: one sentence, without the place and without a final full stop.
+        where: the path, checkpoint or parameter concerned; may be added later with :meth:`at`.
+        remedy: one sentence that starts with a verb.
+    """
+
+    exit_status = 1
+    status = "error"
+
+    def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.remedy = remedy
+
+    def at(self, where: str) -> SpectraError:
+        """Name the place, unless a more precise one is known already; returns the error itself."""
+        if self.where is None:
+            self.where = where
+        return self
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        remedy = f" {self.remedy.rstrip('.')}." if self.remedy else ""
+        return f"{place}{self.what.rstrip('.')}.{remedy}"
+
+
+class UsageError(SpectraError):
+    """The command line or the arguments of a library call contradict themselves."""
+
+    exit_status = 2
+    status = "usage"
+
+
+class InputError(SpectraError):
+    """A PATH does not exist or holds nothing that can be analysed."""
+
+    status = "no_input"
+
+
+class MissingExtraError(SpectraError):
+    """An optional dependency is not installed."""
+
+    status = "missing_extra"
+
+
+class CheckpointError(SpectraError):
+    """A checkpoint that cannot be used; ``status`` is what its row in a table says."""
+
+    status = "unreadable"
+
+
+class CorruptCheckpointError(CheckpointError):
+    """The bytes contradict the format: truncated, overlapping, or lying about sizes."""
+
+    status = "corrupt"
+
+
+class IncompleteCheckpointError(CheckpointError):
+    """A shard or a tensor that the checkpoint itself names is absent."""
+
+    status = "incomplete"
+
+
+class UnsupportedFormatError(CheckpointError):
+    """A format that is recognised and not read; the remedy says how to convert it."""
+
+    status = "unsupported_format"
+
+
+class HostileCheckpointError(CheckpointError):
+    """A file that asks for more than its bytes justify (memory bombs, paths that leave the directory)."""
+
+    status = "refused"

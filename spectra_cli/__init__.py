@@ -1,0 +1,30 @@
+"""See what training did to the weights of neural networks.
+
+``spectra_cli.rank(path)`` does what ``spectra rank`` does and returns a pandas DataFrame. Importing this package loads
+neither torch nor pandas; the first call does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spectra_cli.execution.notebook import rank as rank
+
+__version__ = "0.1.0"
+
+_PUBLIC = {"rank": "spectra_cli.execution.notebook"}
+
+__all__ = ["__version__", "rank"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'spectra_cli' has no attribute '{name}'")
+    from importlib import import_module  # noqa: PLC0415 - only when something is asked for
+
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

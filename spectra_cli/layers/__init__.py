@@ -1,0 +1,1 @@
+"""Named tensors become matrices."""

@@ -1,0 +1,1 @@
+"""Matrices become numbers: pure functions on tensors, without paths, names or printing."""

@@ -1,0 +1,121 @@
+"""Gram matrices accumulated in slabs, and how far a float32 one is from the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from spectra_cli.spectrum.bounds import summation_error
+from spectra_cli.spectrum.matrix import MatrixBatch
+
+TRIANGLE_BLOCK = 256
+"""Columns per block of the lower triangle; below twice this the whole square is cheaper than its blocks."""
+
+PROBES = 16
+"""Random vectors per matrix against which a float32 Gram matrix is checked."""
+
+PROBE_QUANTILE = 1.4506
+"""The 1e-6 quantile of the chi-squared distribution with :data:`PROBES` degrees of freedom."""
+
+PROBE_SEED = 20240821
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Multiply float32 matrices in float32: no TF32 and no bfloat16 passes, whatever the host program has set."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def gram(batch: MatrixBatch, slab_length: int) -> Tensor:
+    """Gram matrices over the long axis, multiplied and accumulated in float64.
+
+    Args:
+        batch: matrices of one shape.
+        slab_length: positions of the long axis per step.
+
+    Returns:
+        (batch, R, R), float64; only the lower triangles are meant to be read.
+    """
+    total = torch.zeros(len(batch), batch.short_side, batch.short_side, dtype=torch.float64, device=batch.device)
+    for (slab,) in batch.slabs(slab_length, torch.float64):
+        add_lower_products(total, slab)
+    return total
+
+
+def probed_gram(batch: MatrixBatch, slab_length: int) -> tuple[Tensor, Tensor]:
+    """Gram matrices multiplied in float32 and accumulated in float64, with a probabilistic bound on their error.
+
+    The bound. Let E be the difference between the result and W^T W, X an R x k matrix of independent standard normal
+    numbers and v the unit vector with |E v| = ||E||_2. Then ||E X||_2 >= |v^T E X| = ||E||_2 |v^T X|, and |v^T X|^2 is
+    chi-squared with k degrees of freedom, so that ||E||_2 <= ||E X||_2 / sqrt(q) fails with a probability of at most
+    P(chi2_k < q) = 1e-6. E X costs 2 k float64 products per weight, from the slab that is at hand anyway.
+
+    Args:
+        batch: matrices of one shape.
+        slab_length: positions of the long axis per step; shorter slabs make a smaller error.
+
+    Returns:
+        (batch, R, R) float64, lower triangles; and (batch,) float64, the bounds on ||E||_2, infinite where float32
+        overflowed.
+    """
+    short_side = batch.short_side
+    probes = gaussian_probes(short_side, batch.device)
+    total = torch.zeros(len(batch), short_side, short_side, dtype=torch.float64, device=batch.device)
+    partial = torch.zeros(len(batch), short_side, short_side, dtype=torch.float32, device=batch.device)
+    products = torch.zeros(len(batch), short_side, PROBES, dtype=torch.float64, device=batch.device)
+    for single, double in batch.slabs(slab_length, torch.float32, torch.float64):
+        total += add_lower_products(partial.zero_(), single)
+        products += double.mT @ (double @ probes)
+    residual = mirrored(total) @ probes - products
+    finite = residual.isfinite().all(2).all(1)
+    residual = torch.where(finite[:, None, None], residual, 0.0)
+    observed = torch.linalg.eigvalsh(residual.mT @ residual)[:, -1].clamp(min=0.0).sqrt()
+    rounding = summation_error(batch.long_side, slab_length) * squared_frobenius(total) * torch.linalg.norm(probes)
+    bound = (observed + rounding) / math.sqrt(PROBE_QUANTILE)
+    return total, torch.where(finite, bound, math.inf)
+
+
+def squared_frobenius(gram_matrices: Tensor) -> Tensor:
+    """Squared Frobenius norms of the matrices behind (batch, R, R) Gram matrices: their traces, (batch,)."""
+    return gram_matrices.diagonal(dim1=1, dim2=2).sum(1)
+
+
+def mirrored(lower: Tensor) -> Tensor:
+    """Symmetric matrices (batch, R, R) from their lower triangles."""
+    return lower.tril() + lower.tril(-1).mT
+
+
+def add_lower_products(total: Tensor, slab: Tensor) -> Tensor:
+    """Add slab^T slab to the lower triangles of `total`, in place.
+
+    Args:
+        total: (batch, R, R).
+        slab: (batch, length, R), of the same dtype.
+
+    Returns:
+        `total`.
+    """
+    batch, _, short_side = slab.shape
+    if short_side < 2 * TRIANGLE_BLOCK:
+        return total.baddbmm_(slab.mT, slab)
+    for index in range(batch):  # matrices this large gain nothing from a batched product
+        matrix, sums = slab[index], total[index]
+        for start in range(0, short_side, TRIANGLE_BLOCK):
+            stop = min(start + TRIANGLE_BLOCK, short_side)
+            sums[start:stop, :stop].addmm_(matrix[:, start:stop].mT, matrix[:, :stop])
+    return total
+
+
+def gaussian_probes(short_side: int, device: torch.device) -> Tensor:
+    """The same standard normal (R, k) float64 matrix on every device and in every run."""
+    generator = torch.Generator().manual_seed(PROBE_SEED)
+    return torch.randn(short_side, PROBES, dtype=torch.float64, generator=generator).to(device)

@@ -1,0 +1,188 @@
+"""What the factorization asks of a matrix: its shape, and blocks of it on the device where the work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Matrix(Protocol):
+    """A matrix that may be larger than memory.
+
+    Attributes:
+        shape: (rows, cols).
+        dtype: as stored; blocks come in it.
+        device: where blocks arrive and where they are worked on.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, cols)."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """As stored."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the work is done."""
+        ...
+
+    def block(self, rows: slice = slice(None), cols: slice = slice(None)) -> Tensor:
+        """Return a contiguous range of rows and columns, on `device`, in `dtype`; it is not written to."""
+        ...
+
+    def on(self, device: torch.device) -> Matrix:
+        """Return the same matrix with its blocks on another device."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TensorMatrix:
+    """A :class:`Matrix` that is a tensor in memory.
+
+    Args:
+        tensor: (rows, cols), any real floating-point dtype, any device.
+
+    Raises:
+        ValueError: if the tensor is not a real floating-point matrix.
+    """
+
+    tensor: Tensor
+
+    def __post_init__(self) -> None:
+        if self.tensor.ndim != 2 or not self.tensor.dtype.is_floating_point:
+            raise ValueError(f"not a real matrix: shape {tuple(self.tensor.shape)}, {self.tensor.dtype}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, cols)."""
+        return (self.tensor.shape[0], self.tensor.shape[1])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """As stored."""
+        return self.tensor.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensor is."""
+        return self.tensor.device
+
+    def block(self, rows: slice = slice(None), cols: slice = slice(None)) -> Tensor:
+        """Return a view of a part."""
+        return self.tensor[rows, cols]
+
+    def on(self, device: torch.device) -> TensorMatrix:
+        """Return the matrix on another device."""
+        return TensorMatrix(self.tensor.to(device))
+
+
+class MatrixBatch:
+    """Matrices of one shape, dtype and device, seen along their long axis.
+
+    Every product below sums over the long axis, of length L = max(rows, cols), in slabs; what it leaves is R x R with
+    R = min(rows, cols). Wide matrices are read as the transposes they are, without a copy.
+
+    Args:
+        matrices: at least one; all of one shape, dtype and device.
+
+    Raises:
+        ValueError: if they differ.
+    """
+
+    def __init__(self, matrices: Sequence[Matrix]) -> None:
+        first = matrices[0]
+        self.matrices = tuple(matrices)
+        self.rows, self.cols = first.shape
+        self.dtype = first.dtype
+        self.device = first.device
+        for matrix in matrices[1:]:
+            if (matrix.shape, matrix.dtype, matrix.device) != (first.shape, first.dtype, first.device):
+                raise ValueError("a batch holds matrices of one shape, dtype and device")
+
+    def __len__(self) -> int:
+        return len(self.matrices)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per weight as stored."""
+        return self.dtype.itemsize
+
+    @property
+    def tall(self) -> bool:
+        """Whether the long axis is the rows."""
+        return self.rows >= self.cols
+
+    @property
+    def long_side(self) -> int:
+        """L = max(rows, cols)."""
+        return max(self.rows, self.cols)
+
+    @property
+    def short_side(self) -> int:
+        """R = min(rows, cols)."""
+        return min(self.rows, self.cols)
+
+    def slab(self, start: int, stop: int) -> Tensor:
+        """Return positions [start, stop) of the long axis: (batch, length, R) if tall, else (batch, R, length)."""
+        part = slice(start, stop)
+        blocks = [matrix.block(rows=part) if self.tall else matrix.block(cols=part) for matrix in self.matrices]
+        return blocks[0].unsqueeze(0) if len(blocks) == 1 else torch.stack(blocks)
+
+    def slabs(self, length: int, *dtypes: torch.dtype) -> SlabIterator:
+        """Iterate over the long axis in steps of `length`, each slab in every one of `dtypes`."""
+        return SlabIterator(self, length, dtypes)
+
+    def split(self) -> list[MatrixBatch]:
+        """Return a batch for each half of the matrices (one or two of them)."""
+        half = (len(self) + 1) // 2
+        return [MatrixBatch(part) for part in (self.matrices[:half], self.matrices[half:]) if part]
+
+    def select(self, indices: Sequence[int]) -> MatrixBatch:
+        """Return the batch of some of the matrices."""
+        return MatrixBatch([self.matrices[index] for index in indices])
+
+    def on(self, device: torch.device) -> MatrixBatch:
+        """Return the same batch with its blocks on another device."""
+        return MatrixBatch([matrix.on(device) for matrix in self.matrices])
+
+
+class SlabIterator:
+    """Slabs of a batch as (batch, length, R) views, cast into buffers that are reused from slab to slab."""
+
+    def __init__(self, batch: MatrixBatch, length: int, dtypes: Sequence[torch.dtype]) -> None:
+        self._batch = batch
+        self._length = length
+        self._dtypes = dtypes
+        self._buffers: dict[torch.dtype, Tensor] = {}
+        self._start = 0
+
+    def __iter__(self) -> SlabIterator:
+        return self
+
+    def __next__(self) -> tuple[Tensor, ...]:
+        batch = self._batch
+        if self._start >= batch.long_side:
+            raise StopIteration
+        stop = min(self._start + self._length, batch.long_side)
+        stored = batch.slab(self._start, stop)
+        self._start = stop
+        return tuple(cast if batch.tall else cast.mT for cast in (self._cast(stored, dtype) for dtype in self._dtypes))
+
+    def _cast(self, stored: Tensor, dtype: torch.dtype) -> Tensor:
+        if stored.dtype == dtype:
+            return stored
+        if dtype not in self._buffers:  # the first slab is the longest
+            self._buffers[dtype] = torch.empty(stored.shape, dtype=dtype, device=stored.device)
+        buffer = self._buffers[dtype]
+        axis = 1 if self._batch.tall else 2
+        if stored.shape[axis] != buffer.shape[axis]:
+            buffer = buffer.narrow(axis, 0, stored.shape[axis])
+        return buffer.copy_(stored)

@@ -1,0 +1,128 @@
+"""How much of a matrix is worked on at once. Arithmetic only: it can be asked before torch is imported."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+from spectra_cli.errors import MemoryBudgetError
+
+DEFAULT_SHARE = 0.5
+"""Of the memory that is available when the work begins."""
+
+SLAB_BYTES = 16 << 20
+"""A slab in float64: long enough for full speed, short enough to leave the memory to others."""
+
+LONGEST_SLAB = 4096
+"""Positions; the rounding error of a sum grows with the length of its parts."""
+
+SQUARES = {"gram_float32": 4, "gram_float64": 3, "qr_float64": 5}
+"""R x R float64 arrays alive at once for singular values: sums, LAPACK's copy and its workspace."""
+
+SQUARES_FOR_VECTORS = 4
+"""R x R float64 arrays more for singular vectors."""
+
+
+class Shape(Protocol):
+    """What the arithmetic needs to know of a batch of matrices."""
+
+    @property
+    def rows(self) -> int:
+        """Of each matrix."""
+        ...
+
+    @property
+    def cols(self) -> int:
+        """Of each matrix."""
+        ...
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per weight as stored."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of matrices."""
+        ...
+
+
+def slab_length(batch: Shape, budget_bytes: int, *, vectors: int, method: str) -> int:
+    """Positions of the long axis to work on at once.
+
+    As many as make a slab of :data:`SLAB_BYTES`, and less where the budget does not hold that beside the R x R side.
+
+    Raises:
+        MemoryBudgetError: if the budget does not hold the R x R side of one matrix and one row or column.
+    """
+    short_side, long_side = min(batch.rows, batch.cols), max(batch.rows, batch.cols)
+    position_bytes = len(batch) * short_side * (8 + 4 + batch.itemsize)
+    length = min(LONGEST_SLAB, SLAB_BYTES // (8 * short_side * len(batch)))
+    if method == "qr_float64":  # a slab shorter than R would be all overhead
+        length = max(length, 2 * short_side)
+    length = max(1, min(length, long_side))
+    fixed = square_bytes(batch, vectors=vectors, method=method)
+    affordable = (budget_bytes - fixed) // position_bytes
+    if affordable < 1 and len(batch) == 1:
+        raise MemoryBudgetError(
+            f"a {batch.rows} x {batch.cols} matrix needs {to_mebibytes(fixed + position_bytes)} MiB of working memory; "
+            f"the budget is {to_mebibytes(budget_bytes)} MiB",
+            remedy="Raise --memory-budget, or leave the matrix out with --exclude",
+        )
+    return max(1, min(length, affordable))
+
+
+def square_bytes(batch: Shape, *, vectors: int, method: str) -> int:
+    """Working memory that does not depend on the length of a slab."""
+    squares = SQUARES[method] + (SQUARES_FOR_VECTORS if vectors else 0)
+    side = min(batch.rows, batch.cols)
+    return 8 * (len(batch) * squares * side**2 + vectors * (batch.rows + batch.cols))
+
+
+RESIDENT_BYTES = 64 << 20
+"""Matrices that are larger as stored are not held in memory but read slab by slab."""
+
+
+def working_bytes(rows: int, cols: int, stored_bytes: int) -> int:
+    """Working memory for the singular values of one matrix where the budget sets no limit.
+
+    The R x R side at its largest, slabs in float64 and float32 beside the stored ones, and this and the next matrix in
+    memory if they are small.
+    """
+    side = min(rows, cols)
+    return 8 * max(SQUARES.values()) * side**2 + 3 * SLAB_BYTES + 2 * min(stored_bytes, RESIDENT_BYTES)
+
+
+def to_mebibytes(count: int) -> int:
+    """Bytes in MiB, rounded up."""
+    return -(-count // (1 << 20))
+
+
+def default_budget_bytes() -> int:
+    """Half of the memory that is free for this process now: the machine's, or its control group's if that is less."""
+    free = [_free_on_machine(), _free_in_control_group()]
+    known = [count for count in free if count is not None]
+    return int(DEFAULT_SHARE * min(known)) if known else 1 << 30
+
+
+def _free_on_machine() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass  # not Linux
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _free_in_control_group() -> int | None:
+    root = Path("/sys/fs/cgroup")
+    try:
+        limit = (root / "memory.max").read_text(encoding="ascii").strip()
+        used = int((root / "memory.current").read_text(encoding="ascii"))
+        return max(0, int(limit) - used) if limit != "max" else None
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,1 @@
+"""Numbers become Parquet tables with one schema each."""

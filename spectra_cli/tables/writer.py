@@ -1,0 +1,128 @@
+"""Rows go to a Parquet file that appears under its final name only when it is complete."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spectra_cli.errors import InputError, UsageError
+from spectra_cli.tables.schemas import SCHEMA_VERSION, TABLES, arrow_schema
+
+ROW_GROUP_VALUES = 1 << 20
+"""Singular values and other numbers gathered before a row group is written: some megabytes."""
+
+
+class TableWriter:
+    """Write one table, row by row.
+
+    Rows are gathered into row groups beside the final file and renamed into its place by :meth:`close`; leaving the
+    context by an exception removes them and leaves an older file as it was.
+
+    Args:
+        path: of the Parquet file.
+        table: a key of :data:`spectra_cli.tables.schemas.TABLES`.
+        tags: constant columns.
+        metadata: strings for the file's metadata, keys with their prefix.
+
+    Raises:
+        InputError: if the file cannot be written there.
+        UsageError: if a tag has the name of a column.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        table: str,
+        *,
+        tags: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = path
+        self._tags = dict(tags or {})
+        clash = sorted(self._tags.keys() & {column.name for column in TABLES[table]})
+        if clash:
+            raise UsageError(f"--tag {clash[0]}: the table has a column of that name", remedy="Choose another name")
+        known = {"spectra.schema": f"{table}/{SCHEMA_VERSION}", **(metadata or {})}
+        self._schema = arrow_schema(table, self._tags).with_metadata(known)
+        self._rows: list[dict[str, Any]] = []
+        self._gathered = 0
+        self._partial = _partial_file(path)
+        try:
+            self._writer = pq.ParquetWriter(self._partial, self._schema, compression="zstd")
+        except BaseException:
+            self._partial.unlink(missing_ok=True)
+            raise
+
+    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows; columns that a row does not name are null."""
+        for row in rows:
+            self._rows.append({**row, **self._tags})
+            self._gathered += len(self._schema) + sum(len(value) for value in row.values() if hasattr(value, "__len__"))
+        if self._gathered >= ROW_GROUP_VALUES:
+            self._flush()
+
+    def close(self) -> None:
+        """Finish the file and put it into its place."""
+        self._flush()
+        self._writer.close()
+        with self._partial.open("rb") as file:
+            os.fsync(file.fileno())
+        self._partial.replace(self.path)
+
+    def discard(self) -> None:
+        """Give up: nothing appears under the final name."""
+        with contextlib.suppress(OSError, pa.ArrowException):
+            self._writer.close()
+        self._partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.discard()
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.discard()
+            raise
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_table(table_of(self._rows, self._schema))
+        self._rows, self._gathered = [], 0
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """An Arrow table of rows; columns that a row does not name are null."""
+    return pa.table({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
+
+
+def _partial_file(path: Path) -> Path:
+    """An empty file of its own beside `path`, with the permissions that a new file gets here."""
+    if path.is_dir():
+        raise InputError("this is a directory", where=str(path), remedy="Give --out the name of a file")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.fchmod(handle, 0o666 & ~umask)
+        os.close(handle)
+    except OSError as error:
+        raise InputError(
+            f"the table cannot be written: {error.strerror}",
+            where=str(path),
+            remedy="Give --out a file in a directory that exists and may be written to",
+        ) from error
+    return Path(name)

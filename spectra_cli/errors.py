@@ -80,3 +80,9 @@ class HostileCheckpointError(CheckpointError):
     """A file that asks for more than its bytes justify (memory bombs, paths that leave the directory)."""
 
     status = "refused"
+
+
+class MemoryBudgetError(SpectraError):
+    """The least memory that a matrix needs is more than the budget allows or the machine has."""
+
+    status = "over_memory_budget"

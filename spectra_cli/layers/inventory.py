@@ -23,7 +23,8 @@ class Inventory:
     def selected(self, include: Sequence[str], exclude: Sequence[str]) -> dict[int, MatrixSpec]:
         """The matrices, by depth, that match a glob of `include` (if any is given) and none of `exclude`.
 
-        A glob for ``name`` also matches the experts ``name[0]``, ``name[1]``, ....
+        A glob is held against the name in tables, against the name as stored, and for ``name[0]``, ``name[1]``, ...
+        against ``name``.
         """
         return {
             depth: spec
@@ -33,11 +34,10 @@ class Inventory:
 
 
 def _matches(spec: MatrixSpec, globs: Sequence[str]) -> bool:
-    whole = spec.parameter.rpartition("[")[0] if spec.expert is not None else spec.parameter
-    return any(
-        glob in (spec.parameter, whole) or fnmatchcase(spec.parameter, glob) or fnmatchcase(whole, glob)
-        for glob in globs
-    )
+    names = {spec.parameter, spec.tensor.name}
+    if spec.expert is not None:
+        names.add(spec.parameter.removesuffix(f"[{spec.expert}]"))
+    return any(glob == name or fnmatchcase(name, glob) for glob in globs for name in names)
 
 
 def take_inventory(

@@ -1,42 +1,26 @@
-"""A tensor as a 2-D matrix, output x input: which kind of layer it belongs to and how its axes are laid out."""
+"""A tensor as a 2-D matrix, output x input: its place in the stored tensor, and blocks of it."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
+from spectra_cli.layers import kinds, orientation
+from spectra_cli.layers.kinds import Kind, Shapes
 from spectra_cli.layers.weights import Skipped, Weight, skipped
 from spectra_cli.tensors import TensorInfo
 
 if TYPE_CHECKING:
     import torch
 
-Kind = Literal["linear", "conv", "conv_transpose", "embedding", "recurrent", "attention", "other"]
-Layout = Literal["stored", "transposed", "swapped", "expert"]
+Layout = Literal["stored", "transposed", "swapped", "expert", "expert_transposed"]
 
-RECURRENT = re.compile(r"(.*\.)?(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?")
-EMBEDDING = re.compile(
-    r"(\w*_)?(emb(ed(s|dings?)?)?|embeddings?|embedder)(_\w+)?|wte|wpe|tok_embeddings|\w*pos_emb\w*", re.I
-)
-NOT_EMBEDDING = frozenset({"embed_out", "unembed", "unembedding", "patch_embed", "patch_embeddings", "patch_embedding"})
-ATTENTION = re.compile(
-    r"(\w*_)?(attn|attention|mha|multihead_attn)\d*|\w*attention|in_proj_weight|[qkvo]_proj|[qkvo]_proj_weight"
-    r"|(w)?qkv(_proj)?|query_key_value|c_attn|w[qkvo]|to_[qkv]|to_out|query|key|value|SelfAttention|EncDecAttention",
-    re.I,
-)
-TRANSPOSED_CONV = re.compile(
-    r".*(tconv|conv_?t\d*(\d?d)?$|convt(rans)?|deconv|trans(posed?)?_?conv|conv_?trans(posed?)?|up_?conv|upconv|up\w*transpose).*",
-    re.I,
-)
-EXPERTS = re.compile(r"experts?(_\w+)?", re.I)
-TOKEN = re.compile(r".*(pos_?emb|position|token|latents?|query_embed).*", re.I)
-MASK_LEAVES = frozenset({"bias", "masked_bias", "mask", "attn_mask", "causal_mask", "relative_position_index"})
-CONV1D_MODULES = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
-"""Modules of GPT-2 that are (in, out) in Hugging Face's checkpoints and (out, in) in others, under the same names."""
+FORCED = "--transposed"
+STRIP_BYTES = 8 << 20
+"""Of an expert that are read at once where only some of its columns are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +34,8 @@ class MatrixSpec:
         cols: input side; for a convolution all kernel positions of all input channels.
         tensor: as stored.
         layout: ``stored`` - axis 0 is the rows, the others flattened are the columns; ``transposed`` - stored as
-            (in, out); ``swapped`` - stored as (in, out, kernel...); ``expert`` - one of a stack along axis 0.
+            (in, out); ``swapped`` - stored as (in, out, kernel...); ``expert`` - one of a stack along axis 0;
+            ``expert_transposed`` - one of a stack (experts, in, out).
         expert: position in the stack, None without one.
         reason: why the layout is not ``stored``, or "".
     """
@@ -94,33 +79,64 @@ class LazyMatrix:
         """As stored."""
         import torch  # noqa: PLC0415 - headers are understood without torch
 
-        dtype = getattr(torch, self.spec.tensor.dtype)
-        assert isinstance(dtype, torch.dtype)  # noqa: S101 - names of dtypes are torch's
-        return dtype
+        return cast("torch.dtype", getattr(torch, self.spec.tensor.dtype))
 
     def on(self, device: torch.device) -> LazyMatrix:
         """Return the same matrix with its blocks on another device."""
         return replace(self, device=device)
 
     def block(self, rows: slice = slice(None), cols: slice = slice(None)) -> torch.Tensor:
-        """Read a contiguous range of rows and columns of the matrix, (rows, cols)."""
-        return self._stored_block(rows, cols).to(self.device)
+        """Read a contiguous range of rows and columns of the matrix, (rows, cols).
 
-    def _stored_block(self, rows: slice, cols: slice) -> torch.Tensor:
-        spec = self.spec
-        everything = slice(None)
-        if spec.layout == "transposed":
-            return self.read(cols, rows).T
-        if spec.layout == "swapped":  # kernels are small: the whole tensor is read for any part of it
-            stored = self.read(everything, everything).reshape(spec.tensor.shape)
-            return stored.movedim(1, 0).reshape(spec.rows, spec.cols)[rows, cols]
-        if spec.expert is not None:
-            first, last, _ = rows.indices(spec.rows)
-            one = slice(spec.expert, spec.expert + 1)
-            flat = self.read(one, slice(first * spec.cols, last * spec.cols))
-            return flat.reshape(last - first, spec.cols)[:, cols]
-        block = self.read(rows, cols)
-        return block.reshape(block.shape[0], -1)
+        Only the bytes of the block are read, except that parts of the rows of an expert come with the whole rows and
+        parts of a kernel with the whole kernel.
+        """
+        (first_row, last_row), (first_col, last_col) = _bounds(rows, self.spec.rows), _bounds(cols, self.spec.cols)
+        rows, cols = slice(first_row, last_row), slice(first_col, last_col)
+        match self.spec.layout:
+            case "stored":
+                block = self.read(rows, cols).reshape(last_row - first_row, last_col - first_col)
+            case "transposed":
+                block = self.read(cols, rows).reshape(last_col - first_col, last_row - first_row).T
+            case "swapped":
+                block = self._swapped_block(rows, cols)
+            case "expert":
+                block = self._expert_block(rows, cols, self.spec.cols)
+            case "expert_transposed":
+                block = self._expert_block(cols, rows, self.spec.rows).T
+        return block.to(self.device)
+
+    def _swapped_block(self, rows: slice, cols: slice) -> torch.Tensor:
+        kernel = math.prod(self.spec.tensor.shape[2:])
+        if kernel == 0:
+            return self.read(cols, rows).reshape(rows.stop - rows.start, 0)
+        channels = slice(cols.start // kernel, -(-cols.stop // kernel))
+        stored = self.read(channels, slice(rows.start * kernel, rows.stop * kernel))
+        stored = stored.reshape(channels.stop - channels.start, rows.stop - rows.start, kernel)
+        before = channels.start * kernel
+        whole = stored.transpose(0, 1).reshape(rows.stop - rows.start, (channels.stop - channels.start) * kernel)
+        return whole[:, cols.start - before : cols.stop - before]
+
+    def _expert_block(self, rows: slice, cols: slice, width: int) -> torch.Tensor:
+        """Read a block of one matrix of a stack whose rows are `width` long, as stored."""
+        import torch  # noqa: PLC0415 - as above
+
+        expert = self.spec.expert or 0
+        one = slice(expert, expert + 1)
+        count = rows.stop - rows.start
+        row_bytes = max(width * self.spec.nbytes // max(self.spec.rows * self.spec.cols, 1), 1)
+        step = max(count if cols == slice(0, width) else min(count, STRIP_BYTES // row_bytes), 1)
+        strips = []
+        for start in range(rows.start, max(rows.stop, rows.start + 1), step):
+            stop = min(start + step, rows.stop)
+            strip = self.read(one, slice(start * width, stop * width)).reshape(stop - start, width)[:, cols]
+            strips.append(strip.clone() if count > step else strip)  # a view would keep the columns not asked for
+        return strips[0] if len(strips) == 1 else torch.cat(strips)
+
+
+def _bounds(part: slice, size: int) -> tuple[int, int]:
+    start, stop, _ = part.indices(size)
+    return start, max(start, stop)
 
 
 def matrices_of(weights: Sequence[Weight], transposed: Sequence[str] = ()) -> tuple[list[MatrixSpec], list[Skipped]]:
@@ -134,103 +150,109 @@ def matrices_of(weights: Sequence[Weight], transposed: Sequence[str] = ()) -> tu
     Returns:
         Matrices in the order of the weights; tensors that are no matrices, with the reason.
     """
-    shapes = {weight.parameter: weight.tensor.shape for weight in weights}
-    conv1d = _stores_in_out(shapes)
+    shapes = {kinds.plain_name(weight.parameter): weight.tensor.shape for weight in weights}
+    shapes |= {weight.parameter: weight.tensor.shape for weight in weights}
+    scaled = _scales(weights)
+    conv1d = orientation.stores_in_out(shapes)
     specs: list[MatrixSpec] = []
     others: list[Skipped] = []
     for weight in weights:
-        why_not = _not_a_matrix(weight)
+        why_not = _not_a_matrix(weight, shapes, scaled)
         if why_not is not None:
-            others.append(why_not)
+            others.append(skipped(weight.tensor, *why_not))
             continue
-        specs += _specs(weight, shapes, conv1d, any(fnmatchcase(weight.parameter, glob) for glob in transposed))
+        names = {weight.parameter, weight.tensor.name}
+        forced = any(fnmatchcase(name, glob) for glob in transposed for name in names)
+        specs += _specs(weight, shapes, conv1d=conv1d, forced=forced)
     return specs, others
 
 
-def _not_a_matrix(weight: Weight) -> Skipped | None:
-    tensor = weight.tensor
-    leaf = weight.parameter.rsplit(".", 1)[-1]
-    if tensor.shape == () or (tensor.numel == 1 and len(tensor.shape) == 1):
-        return skipped(tensor, "scalar", "a single number")
-    if len(tensor.shape) == 1:
-        return skipped(tensor, "vector", "a bias, a norm or another vector")
-    if leaf in MASK_LEAVES:
-        return skipped(tensor, "buffer", "a mask or an index, not a weight")
-    if tensor.dtype == "bool" or tensor.dtype.startswith(("int", "uint")):
-        return skipped(tensor, "integer_dtype", f"{tensor.dtype}: indices, counters or packed weights")
-    if len(tensor.shape) > 2 and TOKEN.fullmatch(leaf) and max(tensor.shape) == tensor.numel:
-        return skipped(tensor, "vector", "a single token")
-    return None
+def _scales(weights: Sequence[Weight]) -> dict[str, str]:
+    """Eight-bit floating-point weights that are factors of the real ones -> the other factor."""
+    names = {weight.parameter for weight in weights}
+    return {
+        weight.parameter: scale
+        for weight in weights
+        if weight.tensor.dtype.startswith("float8")
+        for scale in (f"{weight.parameter}_scale_inv", f"{weight.parameter}_scale")
+        if scale in names
+    }
 
 
-def _specs(weight: Weight, shapes: Mapping[str, tuple[int, ...]], conv1d: bool, forced: bool) -> list[MatrixSpec]:
+def _not_a_matrix(weight: Weight, shapes: Shapes, scaled: dict[str, str]) -> tuple[str, str] | None:
+    """Status and reason for a tensor that is no matrix of weights."""
+    tensor, name = weight.tensor, weight.parameter
+    leaf, shape = kinds.leaf_of(name), tensor.shape
+    reason: tuple[str, str] | None = None
+    if shape in {(), (1,)}:
+        reason = ("scalar", "a single number")
+    elif tensor.dtype == "bool" or tensor.dtype.startswith(("int", "uint")):
+        reason = ("integer_dtype", f"{tensor.dtype}: indices, counters or packed weights")
+    elif shape[0] == 0 and kinds.is_stack(name, shape):
+        reason = ("empty", "a stack of no matrices")
+    elif len(shape) == 1 and leaf.endswith("flat_param"):
+        reason = ("flat_parameter", "many parameters flattened by FSDP; save a full or sharded state dict")
+    elif len(shape) == 1:
+        reason = ("vector", "a bias, a norm or another vector")
+    elif leaf == "bias" and len(shape) == 4 and shape[:2] == (1, 1):
+        reason = ("buffer", "a mask or an index, not a weight")
+    elif kinds.BIAS.fullmatch(leaf):
+        reason = ("bias", "a bias of several axes")
+    elif leaf in kinds.BUFFERS or name in scaled.values():
+        reason = ("buffer", "a mask, an index or a scale, not a weight")
+    elif name in scaled:
+        reason = ("quantized", f"only with '{scaled[name]}' it makes the weight; save the checkpoint dequantized")
+    elif kinds.bias_shape(name, shapes) == shape:
+        reason = ("norm", "scales its input element by element, as its bias has the same shape")
+    elif kinds.is_magnitude(name, shapes):
+        reason = ("vector", "the lengths that weight normalization splits off")
+    elif kinds.is_single_token(name, shape):
+        reason = ("vector", "a single token or another vector")
+    return reason
+
+
+def _specs(weight: Weight, shapes: Shapes, *, conv1d: bool, forced: bool) -> list[MatrixSpec]:
     tensor, shape, name = weight.tensor, weight.tensor.shape, weight.parameter
-    components = name.split(".")
-    bias = shapes.get(f"{name.removesuffix('weight')}bias") if name.endswith("weight") else None
+    leaf = kinds.leaf_of(name)
     if len(shape) == 2:
-        kind = _matrix_kind(name, components)
-        reason = _why_transposed(components, shape, bias, conv1d=conv1d, forced=forced, kind=kind)
+        kind = kinds.matrix_kind(name, shape, kinds.bias_shape(name, shapes))
+        reason = FORCED if forced else orientation.why_transposed(name, shapes, kind, conv1d=conv1d)
         rows, cols = (shape[1], shape[0]) if reason else shape
         return [MatrixSpec(name, kind, rows, cols, tensor, "transposed" if reason else "stored", None, reason)]
-    if len(shape) == 3 and any(EXPERTS.fullmatch(component) for component in components):
-        why = f"{shape[0]} experts stacked along the first axis"
-        return [
-            MatrixSpec(f"{name}[{expert}]", "linear", shape[1], shape[2], tensor, "expert", expert, why)
-            for expert in range(shape[0])
-        ]
-    if shape[0] == 1 and len(shape) == 3 and TOKEN.fullmatch(components[-1]):
-        return [MatrixSpec(f"{name}", "embedding", shape[1], shape[2], tensor, "expert", 0, "a leading axis of 1")]
-    swapped = _why_swapped(name, shape, bias, forced)
+    if kinds.is_stack(name, shape):
+        what = "experts" if kinds.is_expert_stack(name, shape) else "heads"
+        why = FORCED if forced else orientation.why_stack_transposed(name, shapes)
+        return _stack(
+            weight, "linear" if what == "experts" else "attention", f"{shape[0]} {what} along the first axis", why
+        )
+    if kinds.TOKEN.fullmatch(leaf) and (shape[0] == 1 or (len(shape) == 3 and shape[1] == 1)):
+        return [_tokens(weight)]
+    swapped = FORCED if forced else orientation.why_swapped(name, shapes)
     if swapped:
         rows, cols = shape[1], shape[0] * math.prod(shape[2:])
         return [MatrixSpec(name, "conv_transpose", rows, cols, tensor, "swapped", None, swapped)]
-    conv = len(shape) <= 5 and components[-1].startswith(("weight", "original"))
+    conv = len(shape) <= 5 and leaf.startswith("weight")
     return [MatrixSpec(name, "conv" if conv else "other", shape[0], math.prod(shape[1:]), tensor)]
 
 
-def _matrix_kind(name: str, components: Sequence[str]) -> Kind:
-    if RECURRENT.fullmatch(name):
-        return "recurrent"
-    modules = components if components[-1] not in {"weight", "bias"} else components[:-1]
-    if modules and modules[-1] not in NOT_EMBEDDING and EMBEDDING.fullmatch(modules[-1]):
-        return "embedding"
-    if any(ATTENTION.fullmatch(module) for module in modules):
-        return "attention"
-    return "linear"
+def _tokens(weight: Weight) -> MatrixSpec:
+    """Learned positions or tokens: (1, n, d), (n, 1, d), (1, height, width, d), (1, d, height, width)."""
+    tensor, shape = weight.tensor, weight.tensor.shape
+    if shape[0] != 1:
+        return MatrixSpec(weight.parameter, "embedding", shape[0], shape[2], tensor)
+    at = 3 if len(shape) == 4 and shape[1] == shape[2] else 2
+    rows, cols = math.prod(shape[1:at]), math.prod(shape[at:])
+    return MatrixSpec(weight.parameter, "embedding", rows, cols, tensor, "expert", 0, "a leading axis of 1")
 
 
-def _stores_in_out(shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether a GPT-2 is Hugging Face's, by the fused projections: (d, 3 d) there and (3 d, d) elsewhere."""
-    fused = [
-        shape for name, shape in shapes.items() if name.endswith(("c_attn.weight", "c_fc.weight")) and len(shape) == 2
+def _stack(weight: Weight, kind: Kind, stacked: str, why_transposed: str) -> list[MatrixSpec]:
+    """A matrix for each place along the first axis."""
+    count, rows, cols = weight.tensor.shape
+    layout: Layout = "expert_transposed" if why_transposed else "expert"
+    if why_transposed:
+        rows, cols = cols, rows
+    reason = f"{stacked}; {why_transposed}" if why_transposed else stacked
+    return [
+        MatrixSpec(f"{weight.parameter}[{place}]", kind, rows, cols, weight.tensor, layout, place, reason)
+        for place in range(count)
     ]
-    return bool(fused) and all(shape[1] > shape[0] for shape in fused)
-
-
-def _why_transposed(
-    components: Sequence[str],
-    shape: tuple[int, ...],
-    bias: tuple[int, ...] | None,
-    *,
-    conv1d: bool,
-    forced: bool,
-    kind: Kind,
-) -> str:
-    if forced:
-        return "--transposed"
-    if conv1d and len(components) > 1 and components[-2] in CONV1D_MODULES and components[-1] == "weight":
-        return "GPT-2's Conv1D stores (in, out)"
-    if kind not in {"recurrent", "embedding"} and bias == (shape[1],) and shape[0] != shape[1]:
-        return "its bias has the length of the second axis"
-    return ""
-
-
-def _why_swapped(name: str, shape: tuple[int, ...], bias: tuple[int, ...] | None, forced: bool) -> str:
-    if forced:
-        return "--transposed"
-    matching = next((part for part in name.split(".") if TRANSPOSED_CONV.fullmatch(part)), None)
-    if matching:
-        return f"'{matching}' names a transposed convolution"
-    if bias == (shape[1],) and shape[0] != shape[1]:
-        return "its bias has the length of the second axis"
-    return ""

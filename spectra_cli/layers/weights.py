@@ -1,59 +1,32 @@
-"""Which of the tensors in a checkpoint are the model's weights: wrappers, averaged copies, optimizer state, ties."""
+"""Which of the tensors in a checkpoint are the model's weights, and the names that the model's code gives them."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spectra_cli.layers.averages import averaged_copies
+from spectra_cli.layers.containers import choose_state_dict, trainer_state
 from spectra_cli.tensors import TensorInfo
 
-STATE_DICT_KEYS = (
-    "state_dict",
-    "model_state_dict",
-    "model_state",
-    "model",
-    "module",
-    "net",
-    "network",
-    "params",
-    "weights",
-    "state",
-    "app",
-    "generator",
+TRANSPARENT = frozenset(
+    {"_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module", "_forward_module"}
 )
-"""Keys under which training scripts put the state dict, the likeliest first; dropped as a prefix of all names."""
-
-TRANSPARENT = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
 """Components that torch.compile, FSDP, activation checkpointing and Fabric insert anywhere in a name."""
 
-OPTIMIZER_ROOT = re.compile(
-    r"(optim(izers?)?|opt|optimi[sz]er_?\d+|.*optimizers?(_states?)?(_dict)?|optim_state(_dict)?|(lr_)?schedulers?"
-    r"|(lr_)?scheduler_state(_dict)?|(grad_?)?scaler|loops|callbacks|rng.*|random.*_state|amp)",
-    re.IGNORECASE,
-)
-OPTIMIZER_LEAVES = frozenset(
-    {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "grad_avg", "acc_delta"}
-)
-AVERAGED_ROOT = re.compile(
-    r"(.*_)?(ema|swa|averaged|shadow)(_.*)?|(ema|swa|averaged)[A-Z].*|shadow_params", re.IGNORECASE
-)
-BOOKKEEPING_LEAVES = frozenset({"num_batches_tracked", "n_averaged", "num_updates"})
+WRAPPERS = frozenset({"module", "model", "state_dict", "model_state_dict", "ema_model", "model_ema"})
+"""Components that DDP, Lightning and training scripts put before the names of all the model's tensors."""
 
-OUTPUT_NAMES = (
-    "lm_head.weight",
-    "embed_out.weight",
-    "output.weight",
-    "decoder.weight",
-    "cls.predictions.decoder.weight",
-)
+OUTPUT_NAMES = ("lm_head.weight", "embed_out.weight", "output.weight", "decoder.weight")
 INPUT_EMBEDDING_NAMES = (
     "embed_tokens.weight",
     "wte.weight",
     "embed_in.weight",
     "word_embeddings.weight",
     "tok_embeddings.weight",
+    "shared.weight",
 )
 
 
@@ -94,58 +67,45 @@ def model_weights(
 ) -> tuple[list[Weight], list[Skipped]]:
     """Find the model's own tensors and the names that its code gives them.
 
-    Optimizer state is dropped; of several state dicts in one file the likeliest is kept; averaged copies (EMA, SWA) are
-    dropped where there is something to average; prefixes shared by all that remains are stripped if they are wrappers
-    (``module.``, ``_orig_mod.``, Lightning's ``model.``); of tied tensors the first counts.
+    Optimizer and trainer state is dropped; of several state dicts in one file that hold the same, the likeliest is
+    kept; averaged copies (EMA, SWA) are dropped where what they average is there; prefixes shared by all that remains
+    are stripped if they are wrappers (``module.``, ``_orig_mod.``, Lightning's ``model.``); of tied tensors the first
+    counts. In doubt a tensor is kept: a matrix too many is seen in the table, a matrix too few is not.
 
     Args:
         tensors: what the checkpoint holds, in its order.
         config: the model's ``config.json``, for its ``tie_word_embeddings``.
 
     Returns:
-        The weights in the order given, and everything else with the reason.
+        The weights in the order given, under unique names, and everything else with the reason.
     """
     left_out: list[Skipped] = []
-    kept = _without_optimizer(tensors.values(), left_out)
-    kept = _one_state_dict(kept, left_out)
-    names = {tensor.name: _without_transparent(tensor.name) for tensor in kept}
-    names = _without_shared_wrappers(names)
-    kept, names = _without_averages(kept, names, left_out)
-    names = _without_shared_wrappers(names)
-    weights = [Weight(names[tensor.name], tensor) for tensor in kept]
-    return _without_ties(weights, config or {}, left_out), left_out
+    everything = list(tensors.values())
+    state = trainer_state(everything)
+    left_out += [
+        skipped(t, "optimizer_state", "optimizer or trainer state, not a weight") for t in _among(tensors, state)
+    ]
+    kept = [tensor for tensor in everything if tensor.name not in state]
+    choice = choose_state_dict(kept)
+    left_out += [
+        _averaged(tensor)
+        if choice.rejected[tensor.name] == "averaged"
+        else skipped(tensor, "other_state_dict", choice.rejected[tensor.name])
+        for tensor in _among(tensors, choice.rejected)
+    ]
+    kept = [tensor for tensor in kept if tensor.name not in choice.rejected]
+    names = _without_wrappers(kept, {name: _without_transparent(short) for name, short in choice.names.items()})
+    copies = averaged_copies({names[tensor.name]: tensor.shape for tensor in kept}, WRAPPERS)
+    left_out += [_averaged(tensor) for tensor in kept if names[tensor.name] in copies]
+    kept = [tensor for tensor in kept if names[tensor.name] not in copies]
+    kept, tied = _without_ties(kept, names, config or {})
+    names = _unique(_without_wrappers(kept, {tensor.name: names[tensor.name] for tensor in kept}))
+    left_out += [skipped(tensor, "tied", reason.format(names[other])) for tensor, other, reason in tied]
+    return [Weight(names[tensor.name], tensor) for tensor in kept], left_out
 
 
-def _without_optimizer(tensors: Iterable[TensorInfo], left_out: list[Skipped]) -> list[TensorInfo]:
-    everything = list(tensors)
-    kept: list[TensorInfo] = []
-    state: list[TensorInfo] = []
-    for tensor in everything:
-        components = tensor.name.split(".")
-        in_optimizer = len(components) > 1 and OPTIMIZER_ROOT.fullmatch(components[0]) is not None
-        (state if in_optimizer or components[-1] in OPTIMIZER_LEAVES else kept).append(tensor)
-    if not kept:  # a model may be called `opt`: what is alone in its file is the model
-        return everything
-    left_out += [skipped(tensor, "optimizer_state", "optimizer or trainer state, not a weight") for tensor in state]
-    return kept
-
-
-def _one_state_dict(tensors: list[TensorInfo], left_out: list[Skipped]) -> list[TensorInfo]:
-    """Where a file holds several dictionaries of tensors, keep the one that is called a state dict."""
-    roots = {tensor.name: tensor.group.split(".")[0] for tensor in tensors}
-    present = set(roots.values())
-    chosen = next((key for key in STATE_DICT_KEYS if key in present), None)
-    if chosen is None or len(present) < 2:
-        return tensors
-    for tensor in tensors:
-        root = roots[tensor.name]
-        if root == chosen:
-            continue
-        if AVERAGED_ROOT.fullmatch(root):
-            left_out.append(_averaged(tensor))
-        else:
-            left_out.append(skipped(tensor, "other_state_dict", f"outside '{chosen}', which holds the model"))
-    return [tensor for tensor in tensors if roots[tensor.name] == chosen]
+def _among(tensors: Mapping[str, TensorInfo], names: Mapping[str, str] | set[str]) -> list[TensorInfo]:
+    return [tensor for tensor in tensors.values() if tensor.name in names]
 
 
 def _averaged(tensor: TensorInfo) -> Skipped:
@@ -153,58 +113,56 @@ def _averaged(tensor: TensorInfo) -> Skipped:
 
 
 def _without_transparent(name: str) -> str:
-    return ".".join(component for component in name.split(".") if component not in TRANSPARENT)
+    kept = [component for component in name.split(".") if component not in TRANSPARENT]
+    return ".".join(kept) or name
 
 
-def _without_shared_wrappers(names: dict[str, str]) -> dict[str, str]:
-    """Strip the first component as long as it is a wrapper's and every name has it."""
-    wrappers = {*STATE_DICT_KEYS, "ema", "ema_state_dict", "model_ema", "ema_model"}
-    while names:
-        roots = {name.split(".", 1)[0] for name in names.values()}
-        if len(roots) != 1 or not roots <= wrappers or not all("." in name for name in names.values()):
+def _without_wrappers(tensors: Sequence[TensorInfo], names: Mapping[str, str]) -> dict[str, str]:
+    """Strip the first component while it is a wrapper's and every name has it, counters such as n_averaged aside."""
+    names = dict(names)
+    telling = [tensor.name for tensor in tensors if tensor.numel > 1]
+    while telling:
+        roots = {names[stored].partition(".")[0] for stored in telling}
+        root = roots.pop()
+        prefix = f"{root}."
+        if roots or root not in WRAPPERS or not all(names[stored].startswith(prefix) for stored in telling):
             break
-        names = {stored: name.split(".", 1)[1] for stored, name in names.items()}
+        names = {stored: name.removeprefix(prefix) for stored, name in names.items()}
     return names
 
 
-def _without_averages(
-    tensors: list[TensorInfo], names: dict[str, str], left_out: list[Skipped]
-) -> tuple[list[TensorInfo], dict[str, str]]:
-    averaged = {
-        tensor.name
-        for tensor in tensors
-        if "." in names[tensor.name] and AVERAGED_ROOT.fullmatch(names[tensor.name].split(".", 1)[0])
-    }
-    rest = [tensor for tensor in tensors if tensor.name not in averaged]
-    if not averaged or all(names[tensor.name].rsplit(".", 1)[-1] in BOOKKEEPING_LEAVES for tensor in rest):
-        return tensors, names
-    left_out += [_averaged(tensor) for tensor in tensors if tensor.name in averaged]
-    return rest, {tensor.name: names[tensor.name] for tensor in rest}
+def _unique(names: Mapping[str, str]) -> dict[str, str]:
+    """Give the names as stored back to tensors that stripping has given the same name."""
+    uses = Counter(names.values())
+    unique = {stored: name if uses[name] == 1 else stored for stored, name in names.items()}
+    return unique if len(set(unique.values())) == len(unique) else {stored: stored for stored in names}
 
 
-def _without_ties(weights: list[Weight], config: Mapping[str, Any], left_out: list[Skipped]) -> list[Weight]:
-    first: dict[str, Weight] = {}
-    kept = []
-    for weight in weights:
-        storage = weight.tensor.storage
-        if storage is not None and storage in first:
-            left_out.append(skipped(weight.tensor, "tied", f"the same tensor as '{first[storage].parameter}'"))
-            continue
-        if storage is not None:
-            first[storage] = weight
-        kept.append(weight)
-    if config.get("tie_word_embeddings") is True:
-        kept = _without_tied_output(kept, left_out)
-    return kept
+Tie = tuple[TensorInfo, str, str]
+"""A tensor that is dropped, the stored name of the one it repeats, and the reason with a place for a name."""
 
 
-def _without_tied_output(weights: list[Weight], left_out: list[Skipped]) -> list[Weight]:
-    """Drop an output layer that was saved as a copy of the input embedding to which config.json ties it."""
-    embedding = next((w for w in weights if w.parameter.endswith(INPUT_EMBEDDING_NAMES)), None)
-    output = next((w for w in weights if w.parameter.endswith(OUTPUT_NAMES) and w is not embedding), None)
-    if embedding is None or output is None or embedding.tensor.shape != output.tensor.shape:
-        return weights
-    left_out.append(
-        skipped(output.tensor, "tied", f"a copy of '{embedding.parameter}': config.json says tie_word_embeddings")
-    )
-    return [weight for weight in weights if weight is not output]
+def _without_ties(
+    tensors: Sequence[TensorInfo], names: Mapping[str, str], config: Mapping[str, Any]
+) -> tuple[list[TensorInfo], list[Tie]]:
+    first: dict[str, str] = {}
+    kept: list[TensorInfo] = []
+    ties: list[Tie] = []
+    for tensor in tensors:
+        storage = tensor.storage if tensor.numel else None
+        if storage is not None and first.setdefault(storage, tensor.name) != tensor.name:
+            ties.append((tensor, first[storage], "the same tensor as '{}'"))
+        else:
+            kept.append(tensor)
+    text = config.get("text_config")
+    if any(part.get("tie_word_embeddings") is True for part in (config, text) if isinstance(part, Mapping)):
+        embedding = next((tensor for tensor in kept if _is_called(names[tensor.name], INPUT_EMBEDDING_NAMES)), None)
+        output = next((tensor for tensor in kept if _is_called(names[tensor.name], OUTPUT_NAMES)), None)
+        if embedding is not None and output is not None and embedding.shape == output.shape:
+            kept.remove(output)
+            ties.append((output, embedding.name, "a copy of '{}': config.json says tie_word_embeddings"))
+    return kept, ties
+
+
+def _is_called(name: str, endings: Sequence[str]) -> bool:
+    return f".{name}".endswith(tuple(f".{ending}" for ending in endings))

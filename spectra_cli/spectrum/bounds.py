@@ -27,43 +27,62 @@ def summation_error(long_side: int, slab_length: int) -> float:
     return (min(slab_length, long_side) + slabs + 2) * UNIT_ROUNDOFF
 
 
-def eigenvalue_error(gram_error: float, largest_eigenvalue: float, short_side: int) -> float:
-    """Bound on the error of every eigenvalue of a Gram matrix.
+def eigenvalue_error(gram_error: Vector, largest_eigenvalue: Vector, short_side: int) -> Vector:
+    """Bounds on the error of every eigenvalue of Gram matrices.
 
     Weyl's inequality for the error of the matrix, plus the backward error p(R) * eps * lambda_1 of LAPACK's symmetric
     eigensolver (LAPACK Users' Guide, section 4.7, where p(R) is "a modestly growing function"; here p(R) = R).
+
+    Args:
+        gram_error: (batch,), bounds on the 2-norm errors of the matrices.
+        largest_eigenvalue: (batch,).
+        short_side: R.
+
+    Returns:
+        (batch,).
     """
     return gram_error + short_side * UNIT_ROUNDOFF * largest_eigenvalue
 
 
-def singular_value_errors(singular_values: Vector, error: float) -> Vector:
+def singular_value_errors(singular_values: Vector, error: Vector) -> Vector:
     """Bounds on the errors of s_i = sqrt(lambda_i) where every lambda_i is within `error`.
 
     abs(s - s') = abs(s^2 - s'^2) / (s + s'), with the least s' that the error allows; and where it allows s' = 0, the
     farther of 0 and of the largest s'.
+
+    Args:
+        singular_values: (batch, R).
+        error: (batch,), of the squares.
+
+    Returns:
+        (batch, R).
     """
     squares = singular_values**2
-    least = np.sqrt(np.maximum(squares - error, 0.0))
-    most = np.sqrt(squares + error)
-    return np.maximum(singular_values - least, most - singular_values)
+    least = np.sqrt(np.maximum(squares - error[:, None], 0.0))
+    most = np.sqrt(squares + error[:, None])
+    return np.asarray(np.maximum(singular_values - least, most - singular_values))
 
 
-def effective_rank_error(singular_values: Vector, errors: Vector) -> float:
-    """Bound, to first order, on the relative error of exp(entropy) where each singular value has its own error.
+def effective_rank_error(singular_values: Vector, errors: Vector) -> Vector:
+    """Bounds, to first order, on the relative errors of exp(entropy) where each singular value has its own error.
 
-    With S = sum(s), p = s / S and H the entropy, dH/ds_i = -(ln p_i + H) / S. Where the error is not small against the
-    value, concavity of -p ln p and its value 0 at 0 bound the change by that of the error itself.
+    With S = sum(s), p = s / S and H the entropy, dH/ds_i = -(ln p_i + H) / S. Where an error c is not small against p,
+    the integral of -ln p over any interval of length c is at most that from 0 to c, which is c (1 - ln c).
+
+    Args:
+        singular_values: (batch, R), of matrices that are not zero.
+        errors: (batch, R).
+
+    Returns:
+        (batch,).
     """
-    total = float(singular_values.sum())
-    if total <= 0.0:
-        return 0.0
-    shares = singular_values / total
-    changes = errors / total
-    positive = shares > 0.0
-    logs = np.log(shares, where=positive, out=np.zeros_like(shares))
-    entropy = -float((shares * logs).sum())
-    resolved = shares > 2.0 * changes
-    slopes = np.abs(logs + entropy) + changes / np.maximum(shares, np.finfo(float).tiny)
-    small = np.log(np.maximum(changes, np.finfo(float).tiny))
-    slopes = np.where(resolved, slopes, np.abs(small) + entropy)
-    return float(np.expm1((changes * slopes).sum()))
+    tiny = np.finfo(np.float64).tiny
+    totals = singular_values.sum(1, keepdims=True)
+    shares = singular_values / totals
+    changes = errors / totals
+    logs = np.log(np.maximum(shares, tiny))
+    entropies = -(shares * logs).sum(1, keepdims=True)
+    near = np.abs(logs + entropies) + changes / np.maximum(shares, tiny)
+    far = np.abs(np.log(np.maximum(changes, tiny))) + 1.0 + entropies
+    slopes = np.where(shares > 2.0 * changes, near, far)
+    return np.asarray(np.expm1((changes * slopes).sum(1)))

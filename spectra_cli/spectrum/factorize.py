@@ -4,8 +4,9 @@ Three methods, from cheap to exact. Each yields a bound, and the next one is use
 
 ``gram_float32``
     float32 products over the long axis accumulated in float64, checked by random probes; eigenvalues in float64. Tried
-    for values only, where the long side is at least :data:`FLOAT32_ASPECT` times the short one and the weights are
-    stored in at most 32 bits: elsewhere the products are not what takes the time.
+    for values only, where the short side is at least :data:`FLOAT32_SHORT_SIDE`, the long one at least
+    :data:`FLOAT32_ASPECT` times that and the weights are stored in at most 32 bits: elsewhere it is not the products
+    that take the time.
 ``gram_float64``
     the same with float64 products. The bound is the worst case of rounding, not an estimate.
 ``qr_float64``
@@ -34,6 +35,7 @@ from spectra_cli.spectrum.gram import full_float32, gram, probed_gram, squared_f
 from spectra_cli.spectrum.matrix import Matrix, MatrixBatch
 from spectra_cli.spectrum.memory import default_budget_bytes, slab_length
 from spectra_cli.spectrum.retry import with_less_memory
+from spectra_cli.spectrum.statistics import frobenius_norm
 
 TOLERANCE = 1e-5
 """Largest acceptable error of a singular value, relative to s_1."""
@@ -45,7 +47,10 @@ VECTOR_TOLERANCE = 1e-6
 """Largest acceptable eigenvalue error relative to the eigenvalue of a vector that is asked for."""
 
 FLOAT32_ASPECT = 8
+FLOAT32_SHORT_SIDE = 256
 METHODS = ("gram_float32", "gram_float64", "qr_float64")
+
+Matrix64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,8 @@ class Spectrum:
         left: (rows, k) float64, u_1 ... u_k, or None.
         right: (cols, k) float64, v_1 ... v_k, or None. Signs are arbitrary, the same for u_i and v_i.
             Caveat: where s_i and s_{i+1} nearly coincide, compare subspaces, not vectors.
-        status: ``ok``, ``not_finite`` (the matrix holds NaN or infinity) or ``empty`` (a side of length 0).
+        status: ``ok``, ``not_finite`` (the matrix holds NaN or infinity, or its norm is beyond the largest number of
+            the method) or ``empty`` (a side of length 0).
     """
 
     singular_values: NDArray[np.float64]
@@ -72,17 +78,26 @@ class Spectrum:
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
-    """What one method says of one matrix, before it is accepted."""
+class _Outcome:
+    """What one method says of a batch, before it is accepted.
 
-    values: NDArray[np.float64]
-    errors: NDArray[np.float64]
-    square_error: float
+    Attributes:
+        values: (batch, R) descending; rows of matrices that are not `tried` are zero.
+        errors: (batch, R), bounds.
+        square_errors: (batch,), bounds on the errors of squared values; 0 where values were not squared.
+        short_vectors: (batch, R, k) vectors of the short side, or None.
+        tried: (batch,), whether the method could be applied.
+    """
+
+    values: Matrix64
+    errors: Matrix64
+    square_errors: Matrix64
     short_vectors: Tensor | None
-    status: str = "ok"
+    tried: NDArray[np.bool_]
 
 
-_Method = Callable[[MatrixBatch, int, int], list[_Candidate | None]]
+_Method = Callable[[MatrixBatch, int, int, bool], _Outcome]
+"""Takes a batch, a slab length, a number of vectors and whether to go on with a matrix that will not be accepted."""
 
 
 def factorize(
@@ -121,7 +136,7 @@ def factorize(
 def _ladder(batch: MatrixBatch, vectors: int) -> tuple[str, ...]:
     if batch.dtype == torch.float64:
         return METHODS[2:]
-    if vectors or batch.long_side < FLOAT32_ASPECT * batch.short_side:
+    if vectors or batch.short_side < FLOAT32_SHORT_SIDE or batch.long_side < FLOAT32_ASPECT * batch.short_side:
         return METHODS[1:]
     return METHODS
 
@@ -144,62 +159,57 @@ def _descend(batch: MatrixBatch, methods: Sequence[str], vectors: int, budget_by
                 pending.remove(index)
         if not pending:
             break
-    return [spectrum for spectrum in results if spectrum is not None]
+    return [spectrum or _unusable("not_finite") for spectrum in results]
 
 
 def _attempt(batch: MatrixBatch, length: int, name: str, vectors: int, last: bool) -> list[Spectrum | None]:
     """Apply one method; None stands for a matrix that the next one should take."""
-    candidates = _METHODS[name](batch, length, vectors)
+    outcome = _METHODS[name](batch, length, vectors, last)
+    accepted = outcome.tried if last else outcome.tried & _acceptable(batch, outcome, vectors)
+    largest_errors = outcome.errors.max(1)
     spectra: list[Spectrum | None] = []
-    for index, candidate in enumerate(candidates):
-        if candidate is None:
-            spectra.append(None)
-        elif candidate.status != "ok":
-            spectra.append(_unusable(candidate.status))
-        elif last or _acceptable(batch, candidate, vectors):
-            left, right = _both_sides(batch.select([index]), candidate, length)
-            error = float(candidate.errors.max(initial=0.0))
-            spectra.append(Spectrum(candidate.values, error, name, left, right))
+    for index, good in enumerate(accepted.tolist()):
+        if good:
+            left, right = _both_sides(batch, outcome, index, length)
+            spectra.append(Spectrum(outcome.values[index], float(largest_errors[index]), name, left, right))
+        elif not outcome.tried[index] and not is_finite(batch.select([index])):
+            spectra.append(_unusable("not_finite"))
         else:
             spectra.append(None)
     return spectra
 
 
-def _acceptable(batch: MatrixBatch, candidate: _Candidate, vectors: int) -> bool:
-    """Whether values, effective rank, numerical rank and vectors are all within their tolerances."""
-    values, errors = candidate.values, candidate.errors
-    largest = float(values[0])
-    cutoff = largest * batch.long_side * torch.finfo(batch.dtype).eps
-    return (
-        bool(
-            errors.max() <= TOLERANCE * largest
-            and not (np.abs(values - cutoff) <= errors).any()
-            and effective_rank_error(values, errors) <= EFFECTIVE_RANK_TOLERANCE
-            and (vectors == 0 or candidate.square_error <= VECTOR_TOLERANCE * float(values[vectors - 1]) ** 2)
-        )
-        or largest == 0.0
-    )
+def _acceptable(batch: MatrixBatch, outcome: _Outcome, vectors: int) -> NDArray[np.bool_]:
+    """Whether values, effective rank, numerical rank and vectors are all within their tolerances, (batch,)."""
+    values, errors = outcome.values, outcome.errors
+    largest = values[:, 0]
+    cutoffs = largest * batch.long_side * torch.finfo(batch.dtype).eps
+    good = errors.max(1) <= TOLERANCE * largest
+    good &= ~(np.abs(values - cutoffs[:, None]) <= errors).any(1)
+    good &= effective_rank_error(np.where(largest[:, None] > 0.0, values, 1.0), errors) <= EFFECTIVE_RANK_TOLERANCE
+    if vectors:
+        good &= outcome.square_errors <= VECTOR_TOLERANCE * values[:, vectors - 1] ** 2
+    return np.asarray(good | (largest == 0.0))
 
 
 def _unusable(status: str) -> Spectrum:
     return Spectrum(np.empty(0), 0.0, "", status=status)
 
 
-def _gram_float32(batch: MatrixBatch, length: int, vectors: int) -> list[_Candidate | None]:
+def _gram_float32(batch: MatrixBatch, length: int, vectors: int, stubborn: bool) -> _Outcome:
     matrices, errors = probed_gram(batch, length)
-    bounds = errors.cpu().numpy()
-    promising = np.isfinite(bounds)
-    if promising.any():
-        promising &= _may_pass(matrices, errors).cpu().numpy()
-    return _candidates(batch, matrices, bounds, promising, vectors)
+    promising = errors.isfinite()
+    if not stubborn:
+        promising &= _may_pass(matrices, errors)
+    return _from_gram(batch, matrices, errors.cpu().numpy(), promising.cpu().numpy(), vectors)
 
 
 def _may_pass(matrices: Tensor, errors: Tensor) -> Tensor:
     """Whether the least eigenvalue is large enough for the tolerance, at the price of a Cholesky factorization.
 
     The error of s_R is about E / (2 s_R): within the tolerance only if lambda_R exceeds (E / (2 tolerance s_1))^2. The
-    eigenvalues themselves cost ten times as much. s_1^2 is taken as the largest of the row sums' bound from below, the
-    diagonal, which can only err towards trying.
+    eigenvalues themselves cost ten times as much. The trace stands for s_1^2, which is not above it: what is rejected
+    would not have been accepted.
 
     Args:
         matrices: (batch, R, R), lower triangles.
@@ -208,56 +218,58 @@ def _may_pass(matrices: Tensor, errors: Tensor) -> Tensor:
     Returns:
         (batch,) bool.
     """
-    top = squared_frobenius(matrices)  # not below s_1^2: a rejection is certain
-    least = errors**2 / (4 * TOLERANCE**2 * top)
+    least = errors**2 / (4 * TOLERANCE**2 * squared_frobenius(matrices))
     shifted = matrices.float()
-    shifted.diagonal(dim1=1, dim2=2).sub_(least.float()[:, None])
+    shifted.diagonal(dim1=1, dim2=2).sub_(least.float().unsqueeze(1))
     finite = shifted.diagonal(dim1=1, dim2=2).isfinite().all(1)
-    shifted = torch.where(finite[:, None, None], shifted, 0.0)
+    shifted = torch.where(finite.view(-1, 1, 1), shifted, 0.0)
     definite: Tensor = torch.linalg.cholesky_ex(shifted).info == 0
     return definite & finite
 
 
-def _gram_float64(batch: MatrixBatch, length: int, vectors: int) -> list[_Candidate | None]:
+def _gram_float64(batch: MatrixBatch, length: int, vectors: int, _: bool) -> _Outcome:
     matrices = gram(batch, length)
     traces = squared_frobenius(matrices).cpu().numpy()
-    bounds = summation_error(batch.long_side, length) * traces
-    return _candidates(batch, matrices, bounds, np.isfinite(traces), vectors)
+    return _from_gram(batch, matrices, summation_error(batch.long_side, length) * traces, np.isfinite(traces), vectors)
 
 
-def _candidates(
-    batch: MatrixBatch, matrices: Tensor, bounds: NDArray[np.float64], usable: NDArray[np.bool_], vectors: int
-) -> list[_Candidate | None]:
-    """Eigenvalues (and eigenvectors) of those Gram matrices that are usable."""
-    chosen = np.flatnonzero(usable).tolist()
-    results: list[_Candidate | None] = [None] * len(batch)
-    for index in np.flatnonzero(~usable).tolist():
-        if not is_finite(batch.select([index])):
-            results[index] = _Candidate(np.empty(0), np.empty(0), 0.0, None, "not_finite")
-    if not chosen:
-        return results
-    squares, short_vectors = eigen_descending(matrices if len(chosen) == len(batch) else matrices[chosen], vectors)
-    values = squares.sqrt().cpu().numpy()
-    for position, index in enumerate(chosen):
-        error = eigenvalue_error(float(bounds[index]), float(values[position, 0]) ** 2, batch.short_side)
-        side = None if short_vectors is None else short_vectors[position]
-        results[index] = _Candidate(values[position], singular_value_errors(values[position], error), error, side)
-    return results
+def _from_gram(
+    batch: MatrixBatch, matrices: Tensor, bounds: Matrix64, usable: NDArray[np.bool_], vectors: int
+) -> _Outcome:
+    """Eigenvalues (and eigenvectors) of those Gram matrices that are usable; zeros stand in for the others."""
+    if not usable.any():
+        nothing = np.zeros((len(batch), batch.short_side))
+        return _Outcome(nothing, nothing, nothing[:, 0], None, usable)
+    if not usable.all():
+        matrices = torch.where(torch.from_numpy(usable).to(matrices.device).view(-1, 1, 1), matrices, 0.0)
+        bounds = np.where(usable, bounds, 0.0)
+    squares, short_vectors = eigen(matrices, vectors)
+    values = np.sqrt(np.maximum(squares.cpu().numpy()[:, ::-1], 0.0))
+    square_errors = eigenvalue_error(bounds, values[:, 0] ** 2, batch.short_side)
+    return _Outcome(values, singular_value_errors(values, square_errors), square_errors, short_vectors, usable)
 
 
-def _qr_float64(batch: MatrixBatch, length: int, vectors: int) -> list[_Candidate | None]:
-    results: list[_Candidate | None] = []
+def _qr_float64(batch: MatrixBatch, length: int, vectors: int, _: bool) -> _Outcome:
+    values = np.zeros((len(batch), batch.short_side))
+    tried = np.zeros(len(batch), dtype=np.bool_)
+    sides: list[Tensor | None] = []
     for index in range(len(batch)):
         factor = triangular_factor(batch.select([index]), length)
-        if not bool(factor.isfinite().all()):
-            results.append(_Candidate(np.empty(0), np.empty(0), 0.0, None, "not_finite"))
-            continue
-        singular_values, side = svd_of_factor(factor, vectors)
-        values = singular_values.cpu().numpy()
-        # Householder QR and the SVD are backward stable, with a constant far below R in practice (Higham, section 19.3)
-        error = 2 * batch.short_side * UNIT_ROUNDOFF * float(np.linalg.norm(values))
-        results.append(_Candidate(values, np.full_like(values, error), 0.0, side))
-    return results
+        tried[index] = bool(factor.isfinite().all())
+        singular_values, side = svd_of_factor(factor if tried[index] else torch.zeros_like(factor), vectors)
+        values[index] = singular_values.cpu().numpy()
+        sides.append(side)
+    # Householder QR and the SVD are backward stable, with a constant far below R in practice (Higham, section 19.3)
+    norms = np.array([frobenius_norm(spectrum) for spectrum in values])
+    errors = 2 * batch.short_side * UNIT_ROUNDOFF * norms
+    stacked = [side for side in sides if side is not None]
+    return _Outcome(
+        values,
+        np.repeat(errors[:, None], batch.short_side, axis=1),
+        np.zeros(len(batch)),
+        torch.stack(stacked) if stacked else None,
+        tried,
+    )
 
 
 _METHODS: dict[str, _Method] = {
@@ -273,20 +285,20 @@ def is_finite(batch: MatrixBatch, slab_elements: int = 1 << 22) -> bool:
     return all(bool(slab.isfinite().all()) for (slab,) in batch.slabs(length, torch.float64))
 
 
-def eigen_descending(matrices: Tensor, vectors: int) -> tuple[Tensor, Tensor | None]:
-    """Eigenvalues, not below 0, and leading eigenvectors of symmetric matrices.
+def eigen(matrices: Tensor, vectors: int) -> tuple[Tensor, Tensor | None]:
+    """Eigenvalues and leading eigenvectors of symmetric matrices.
 
     Args:
         matrices: (batch, R, R) float64; lower triangles are read.
         vectors: how many eigenvectors; 0 for none.
 
     Returns:
-        (batch, R) descending, and (batch, R, vectors) or None.
+        (batch, R) ascending, and (batch, R, vectors), those of the largest eigenvalue first, or None.
     """
     if not vectors:
-        return torch.linalg.eigvalsh(matrices).flip(1).clamp_(min=0.0), None
+        return torch.linalg.eigvalsh(matrices), None
     values, columns = torch.linalg.eigh(matrices)
-    return values.flip(1).clamp_(min=0.0), columns[:, :, -vectors:].flip(2)
+    return values, columns.narrow(2, columns.shape[2] - vectors, vectors).flip(2)
 
 
 def triangular_factor(batch: MatrixBatch, length: int) -> Tensor:
@@ -298,7 +310,7 @@ def triangular_factor(batch: MatrixBatch, length: int) -> Tensor:
     """
     factor: Tensor | None = None
     for (slab,) in batch.slabs(length, torch.float64):
-        matrix = slab[0]
+        matrix = slab.squeeze(0)
         if length >= batch.long_side:
             return matrix
         stacked = matrix if factor is None else torch.cat([factor, matrix])
@@ -312,16 +324,17 @@ def svd_of_factor(factor: Tensor, vectors: int) -> tuple[Tensor, Tensor | None]:
     if not vectors:
         return torch.linalg.svdvals(factor), None
     _, values, rows = torch.linalg.svd(factor, full_matrices=False)
-    return values, rows[:vectors].mT
+    return values, rows.narrow(0, 0, vectors).mT
 
 
-def _both_sides(batch: MatrixBatch, candidate: _Candidate, length: int) -> tuple[Tensor | None, Tensor | None]:
+def _both_sides(batch: MatrixBatch, outcome: _Outcome, index: int, length: int) -> tuple[Tensor | None, Tensor | None]:
     """Left and right vectors of one matrix from those of its short side."""
-    if candidate.short_vectors is None:
+    if outcome.short_vectors is None:
         return None, None
-    short = candidate.short_vectors
-    relative = candidate.values[: short.shape[1]] / max(float(candidate.values[0]), np.finfo(float).tiny)
-    long = long_side_vectors(batch, short, length, orthonormalize=bool((relative < VECTOR_TOLERANCE).any()))
+    short = outcome.short_vectors[index]
+    values = outcome.values[index]
+    noisy = bool((values[: short.shape[1]] <= VECTOR_TOLERANCE * values[0]).any())
+    long = long_side_vectors(batch.select([index]), short, length, orthonormalize=noisy)
     return (long, short) if batch.tall else (short, long)
 
 
@@ -338,7 +351,7 @@ def long_side_vectors(batch: MatrixBatch, short: Tensor, length: int, *, orthono
     Returns:
         (L, k) float64 with unit columns.
     """
-    products = torch.cat([slab[0] @ short for (slab,) in batch.slabs(length, torch.float64)])
+    products = torch.cat([slab.squeeze(0) @ short for (slab,) in batch.slabs(length, torch.float64)])
     if orthonormalize:
         basis: Tensor
         basis, triangle = torch.linalg.qr(products)

@@ -73,12 +73,13 @@ def probed_gram(batch: MatrixBatch, slab_length: int) -> tuple[Tensor, Tensor]:
     partial = torch.zeros(len(batch), short_side, short_side, dtype=torch.float32, device=batch.device)
     products = torch.zeros(len(batch), short_side, PROBES, dtype=torch.float64, device=batch.device)
     for single, double in batch.slabs(slab_length, torch.float32, torch.float64):
-        total += add_lower_products(partial.zero_(), single)
+        add_lower_products(partial.zero_(), single)
+        total += partial
         products += double.mT @ (double @ probes)
     residual = mirrored(total) @ probes - products
     finite = residual.isfinite().all(2).all(1)
-    residual = torch.where(finite[:, None, None], residual, 0.0)
-    observed = torch.linalg.eigvalsh(residual.mT @ residual)[:, -1].clamp(min=0.0).sqrt()
+    residual = torch.where(finite.view(-1, 1, 1), residual, 0.0)
+    observed = torch.linalg.eigvalsh(residual.mT @ residual).amax(1).clamp(min=0.0).sqrt()
     rounding = summation_error(batch.long_side, slab_length) * squared_frobenius(total) * torch.linalg.norm(probes)
     bound = (observed + rounding) / math.sqrt(PROBE_QUANTILE)
     return total, torch.where(finite, bound, math.inf)
@@ -94,25 +95,21 @@ def mirrored(lower: Tensor) -> Tensor:
     return lower.tril() + lower.tril(-1).mT
 
 
-def add_lower_products(total: Tensor, slab: Tensor) -> Tensor:
+def add_lower_products(total: Tensor, slab: Tensor) -> None:
     """Add slab^T slab to the lower triangles of `total`, in place.
 
     Args:
         total: (batch, R, R).
         slab: (batch, length, R), of the same dtype.
-
-    Returns:
-        `total`.
     """
-    batch, _, short_side = slab.shape
-    if short_side < 2 * TRIANGLE_BLOCK:
-        return total.baddbmm_(slab.mT, slab)
-    for index in range(batch):  # matrices this large gain nothing from a batched product
-        matrix, sums = slab[index], total[index]
-        for start in range(0, short_side, TRIANGLE_BLOCK):
-            stop = min(start + TRIANGLE_BLOCK, short_side)
-            sums[start:stop, :stop].addmm_(matrix[:, start:stop].mT, matrix[:, :stop])
-    return total
+    if slab.shape[2] <= TRIANGLE_BLOCK and len(slab) > 1:
+        total.baddbmm_(slab.mT, slab)
+        return
+    for sums, matrix in zip(total.unbind(), slab.unbind(), strict=True):  # larger ones gain nothing from batching
+        for start in range(0, matrix.shape[1], TRIANGLE_BLOCK):
+            stop = min(start + TRIANGLE_BLOCK, matrix.shape[1])
+            block = matrix.narrow(1, start, stop - start)
+            sums.narrow(0, start, stop - start).narrow(1, 0, stop).addmm_(block.T, matrix.narrow(1, 0, stop))
 
 
 def gaussian_probes(short_side: int, device: torch.device) -> Tensor:

@@ -77,11 +77,17 @@ class TensorMatrix:
 
     def block(self, rows: slice = slice(None), cols: slice = slice(None)) -> Tensor:
         """Return a view of a part."""
-        return self.tensor[rows, cols]
+        return part(part(self.tensor, 0, rows), 1, cols)
 
     def on(self, device: torch.device) -> TensorMatrix:
         """Return the matrix on another device."""
         return TensorMatrix(self.tensor.to(device))
+
+
+def part(tensor: Tensor, axis: int, positions: slice) -> Tensor:
+    """A contiguous range along one axis, as a view. Indexing would not do: FakeTensorMode cannot follow it."""
+    start, stop, _ = positions.indices(tensor.shape[axis])
+    return tensor.narrow(axis, start, max(0, stop - start))
 
 
 class MatrixBatch:
@@ -132,8 +138,10 @@ class MatrixBatch:
 
     def slab(self, start: int, stop: int) -> Tensor:
         """Return positions [start, stop) of the long axis: (batch, length, R) if tall, else (batch, R, length)."""
-        part = slice(start, stop)
-        blocks = [matrix.block(rows=part) if self.tall else matrix.block(cols=part) for matrix in self.matrices]
+        positions = slice(start, stop)
+        blocks = [
+            matrix.block(rows=positions) if self.tall else matrix.block(cols=positions) for matrix in self.matrices
+        ]
         return blocks[0].unsqueeze(0) if len(blocks) == 1 else torch.stack(blocks)
 
     def slabs(self, length: int, *dtypes: torch.dtype) -> SlabIterator:
@@ -143,7 +151,7 @@ class MatrixBatch:
     def split(self) -> list[MatrixBatch]:
         """Return a batch for each half of the matrices (one or two of them)."""
         half = (len(self) + 1) // 2
-        return [MatrixBatch(part) for part in (self.matrices[:half], self.matrices[half:]) if part]
+        return [MatrixBatch(some) for some in (self.matrices[:half], self.matrices[half:]) if some]
 
     def select(self, indices: Sequence[int]) -> MatrixBatch:
         """Return the batch of some of the matrices."""
@@ -185,4 +193,5 @@ class SlabIterator:
         axis = 1 if self._batch.tall else 2
         if stored.shape[axis] != buffer.shape[axis]:
             buffer = buffer.narrow(axis, 0, stored.shape[axis])
-        return buffer.copy_(stored)
+        torch.ops.aten.copy_(buffer, stored)  # what Tensor.copy_ does; FakeTensorMode cannot follow the method
+        return buffer

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from spectra_cli.errors import UsageError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -77,7 +79,13 @@ def arrow_schema(table: str, tags: Mapping[str, str] | None = None) -> pa.Schema
     Args:
         table: a key of :data:`TABLES`.
         tags: names and values of extra columns.
+
+    Raises:
+        UsageError: if a tag has the name of a column.
     """
+    clash = sorted((tags or {}).keys() & {column.name for column in TABLES[table]})
+    if clash:
+        raise UsageError(f"--tag {clash[0]}: the table has a column of that name", remedy="Choose another name")
     import pyarrow as pa  # noqa: PLC0415 - `spectra columns` needs no Arrow
 
     types = {
@@ -89,3 +97,16 @@ def arrow_schema(table: str, tags: Mapping[str, str] | None = None) -> pa.Schema
     }
     fields = [pa.field(column.name, types[column.type]) for column in TABLES[table]]
     return pa.schema(fields + [pa.field(name, pa.string()) for name in tags or {}])
+
+
+def markdown_reference(table: str) -> str:
+    """The columns of a table as a Markdown table, for the README.
+
+    Args:
+        table: a key of :data:`TABLES`.
+    """
+    lines = ["| column | type | unit | meaning |", "|---|---|---|---|"]
+    for column in TABLES[table]:
+        cells = (f"`{column.name}`", f"`{column.type}`", column.unit, column.meaning.replace("|", "\\|"))
+        lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))
+    return "\n".join(lines) + "\n"

@@ -13,8 +13,8 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spectra_cli.errors import InputError, UsageError
-from spectra_cli.tables.schemas import SCHEMA_VERSION, TABLES, arrow_schema
+from spectra_cli.errors import InputError
+from spectra_cli.tables.schemas import SCHEMA_VERSION, arrow_schema
 
 ROW_GROUP_VALUES = 1 << 20
 """Singular values and other numbers gathered before a row group is written: some megabytes."""
@@ -47,10 +47,8 @@ class TableWriter:
     ) -> None:
         self.path = path
         self._tags = dict(tags or {})
-        clash = sorted(self._tags.keys() & {column.name for column in TABLES[table]})
-        if clash:
-            raise UsageError(f"--tag {clash[0]}: the table has a column of that name", remedy="Choose another name")
-        known = {"spectra.schema": f"{table}/{SCHEMA_VERSION}", **(metadata or {})}
+        known = {"spectra.schema": f"{table}/{SCHEMA_VERSION}"}
+        known |= {key: _utf8(value) for key, value in (metadata or {}).items()}
         self._schema = arrow_schema(table, self._tags).with_metadata(known)
         self._rows: list[dict[str, Any]] = []
         self._gathered = 0
@@ -106,7 +104,13 @@ class TableWriter:
 
 def table_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """An Arrow table of rows; columns that a row does not name are null."""
-    return pa.table({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
+    columns = {name: [_utf8(row.get(name)) for row in rows] for name in schema.names}
+    return pa.table(columns, schema=schema)
+
+
+def _utf8(value: Any) -> Any:
+    """A string that Arrow can store: bytes of file names that are no text become escapes."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _partial_file(path: Path) -> Path:

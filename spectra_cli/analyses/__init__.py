@@ -1,0 +1,1 @@
+"""What each command computes: from opened checkpoints to rows of its table."""

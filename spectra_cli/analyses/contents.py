@@ -1,0 +1,177 @@
+"""What checkpoints hold, from their headers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from spectra_cli.checkpoints.config import read_config
+from spectra_cli.checkpoints.open import open_checkpoint
+from spectra_cli.checkpoints.reader import Reader
+from spectra_cli.checkpoints.runs import Checkpoint, Run
+from spectra_cli.errors import CheckpointError
+from spectra_cli.layers.inventory import Inventory, take_inventory
+from spectra_cli.layers.matricize import MatrixSpec
+from spectra_cli.spectrum.memory import working_bytes
+
+
+class NoMatricesError(CheckpointError):
+    """A readable checkpoint without a matrix."""
+
+    status = "no_matrices"
+
+
+def inventory_of(reader: Reader, run: Run, checkpoint: Checkpoint, transposed: Sequence[str]) -> Inventory:
+    """The matrices of an opened checkpoint.
+
+    Raises:
+        NoMatricesError: if there are none.
+    """
+    inventory = take_inventory(
+        reader.tensors, ordered=reader.ordered, config=read_config(checkpoint.path, run.root), transposed=transposed
+    )
+    if not inventory.matrices:
+        why = sorted({skipped.reason for skipped in inventory.skipped})
+        raise NoMatricesError(
+            f"none of its {len(reader.tensors)} tensors is a matrix of weights"
+            + (f" ({'; '.join(why)})" if why else ""),
+            where=str(checkpoint.path),
+            remedy="Leave it out",
+        )
+    return inventory
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointContents:
+    """One checkpoint: its format and inventory, or what is wrong with it."""
+
+    checkpoint: Checkpoint
+    format: str | None = None
+    inventory: Inventory | None = None
+    notes: tuple[str, ...] = ()
+    status: str = "ok"
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunContents:
+    """One run: every checkpoint, and the inventory of the first readable one, which stands for all that equal it."""
+
+    run: Run
+    architecture: str | None
+    checkpoints: tuple[CheckpointContents, ...]
+    differing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def typical(self) -> CheckpointContents | None:
+        """The first readable checkpoint."""
+        return next((contents for contents in self.checkpoints if contents.inventory is not None), None)
+
+    def as_json(self, selected: Callable[[Inventory], dict[int, MatrixSpec]]) -> dict[str, Any]:
+        """For programs."""
+        typical = self.typical
+        inventory = typical.inventory if typical else None
+        matrices = selected(inventory) if inventory else {}
+        return {
+            "run": self.run.name,
+            "root": str(self.run.root),
+            "architecture": self.architecture,
+            "checkpoints": [
+                {
+                    "checkpoint": contents.checkpoint.name,
+                    "step": contents.checkpoint.step,
+                    "epoch": contents.checkpoint.epoch,
+                    "format": contents.format,
+                    "status": contents.status,
+                    "problem": contents.problem,
+                    "differs": self.differing.get(contents.checkpoint.name),
+                }
+                for contents in self.checkpoints
+            ],
+            "matrices": [
+                {
+                    "depth": depth,
+                    "parameter": spec.parameter,
+                    "kind": spec.kind,
+                    "rows": spec.rows,
+                    "cols": spec.cols,
+                    "dtype": spec.tensor.dtype,
+                    "stored_as": spec.tensor.name,
+                    "layout": spec.layout,
+                    "reason": spec.reason,
+                }
+                for depth, spec in matrices.items()
+            ],
+            "skipped": [asdict(skipped) for skipped in inventory.skipped] if inventory else [],
+            "notes": list(typical.notes) if typical else [],
+            "passed_over": [{"name": item.name, "reason": item.reason} for item in self.run.passed_over],
+            "working_memory_bytes": working_memory_bytes(matrices.values()),
+        }
+
+
+def contents_of(run: Run, transposed: Sequence[str], on_checkpoint: Callable[[], None]) -> RunContents:
+    """Open every checkpoint of a run and take its inventory, from headers alone.
+
+    Args:
+        run: with the checkpoints to look into.
+        transposed: globs of parameters stored as (in, out, ...).
+        on_checkpoint: called after each checkpoint.
+    """
+    architecture: str | None = None
+    opened: list[CheckpointContents] = []
+    differing: dict[str, str] = {}
+    typical: Inventory | None = None
+    for contents in _open_all(run, transposed):
+        inventory = contents.inventory
+        if inventory is not None:
+            architecture = architecture or _architecture(contents.checkpoint, run)
+            typical = typical or inventory
+            if _outline(typical) == _outline(inventory):  # thousands of equal inventories need not be kept
+                inventory = typical
+            else:
+                differing[contents.checkpoint.name] = _difference(typical, inventory)
+        opened.append(replace(contents, inventory=inventory))
+        on_checkpoint()
+    return RunContents(run, architecture, tuple(opened), differing)
+
+
+def _open_all(run: Run, transposed: Sequence[str]) -> Iterator[CheckpointContents]:
+    for checkpoint in run.checkpoints:
+        try:
+            with open_checkpoint(checkpoint.path) as reader:
+                inventory = inventory_of(reader, run, checkpoint, transposed)
+                yield CheckpointContents(checkpoint, reader.format, inventory, tuple(reader.notes))
+        except CheckpointError as error:
+            problem = str(error.at(str(checkpoint.path)))
+            yield CheckpointContents(checkpoint, status=error.status, problem=problem)
+
+
+def _architecture(checkpoint: Checkpoint, run: Run) -> str | None:
+    config = read_config(checkpoint.path, run.root)
+    names = config.get("architectures")
+    if isinstance(names, list) and names and isinstance(names[0], str):
+        return names[0]
+    model_type = config.get("model_type")
+    return model_type if isinstance(model_type, str) else None
+
+
+def _outline(inventory: Inventory) -> dict[str, tuple[int, int, str]]:
+    return {spec.parameter: (spec.rows, spec.cols, spec.tensor.dtype) for spec in inventory.matrices}
+
+
+def _difference(typical: Inventory, other: Inventory) -> str:
+    """The first difference between two inventories, in words."""
+    expected, found = _outline(typical), _outline(other)
+    for name in expected:
+        if name not in found:
+            return f"lacks '{name}'"
+        if found[name] != expected[name]:
+            rows, cols, dtype = found[name]
+            return f"'{name}' is {rows} x {cols} {dtype}"
+    return f"has '{next(name for name in found if name not in expected)}' as well"
+
+
+def working_memory_bytes(specs: Iterable[MatrixSpec]) -> int:
+    """What `spectra rank` needs for the largest of these matrices beyond the interpreter, within any larger budget."""
+    return max((working_bytes(spec.rows, spec.cols, spec.nbytes) for spec in specs), default=0)

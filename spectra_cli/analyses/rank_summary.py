@@ -1,0 +1,108 @@
+"""What a table of ranks says in a few lines: the most and least compressed matrices, and how they changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from spectra_cli.analyses.rank import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One matrix at the first and at the last checkpoint of a run.
+
+    Attributes:
+        parameter: its name.
+        rows: output side.
+        cols: input side.
+        first: effective rank at the first checkpoint where it is defined.
+        last: at the last one.
+        share: the last, divided by R: 1 for a matrix that is not compressed at all.
+    """
+
+    parameter: str
+    rows: int
+    cols: int
+    first: float
+    last: float
+    share: float
+
+
+@dataclass(slots=True)
+class RunSummary:
+    """First and last effective ranks of one run; memory does not grow with its length.
+
+    Attributes:
+        first_checkpoint: name of the first with an effective rank; "" if there is none.
+        last_checkpoint: name of the last with one.
+        checkpoints: how many there are, with those that could not be used.
+        changes: by parameter.
+    """
+
+    first_checkpoint: str = ""
+    last_checkpoint: str = ""
+    checkpoints: int = 0
+    changes: dict[str, Change] = field(default_factory=dict)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Take in the rows of the next checkpoint in order."""
+        self.checkpoints += 1
+        for row in rows:
+            if row.get("effective_rank") is None:
+                continue
+            self.first_checkpoint = self.first_checkpoint or row["checkpoint"]
+            self.last_checkpoint = row["checkpoint"]
+            name, rank = row["parameter"], row["effective_rank"]
+            first = self.changes[name].first if name in self.changes else rank
+            share = row["effective_rank_normalized"]
+            self.changes[name] = Change(name, row["rows"], row["cols"], first, rank, share)
+
+    def by_compression(self) -> list[Change]:
+        """Most compressed at the last checkpoint first; matrices of rank one at most say nothing and are left out."""
+        telling = [change for change in self.changes.values() if min(change.rows, change.cols) > 1]
+        return sorted(telling, key=lambda change: (change.share, change.parameter))
+
+
+@dataclass(slots=True)
+class RankSummary:
+    """What was done, in all runs."""
+
+    rows: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    runs: dict[str, RunSummary] = field(default_factory=dict)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Take in the rows of one checkpoint."""
+        rows = list(rows)
+        self.rows += len(rows)
+        self.statuses.update(row["status"] for row in rows)
+        for row in rows[:1]:
+            self.runs.setdefault(row["run"], RunSummary()).add(rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "rows": self.rows,
+            "statuses": dict(self.statuses),
+            "runs": [
+                {
+                    "run": name,
+                    "checkpoints": run.checkpoints,
+                    "first_checkpoint": run.first_checkpoint,
+                    "last_checkpoint": run.last_checkpoint,
+                    "matrices": [
+                        {
+                            "parameter": change.parameter,
+                            "effective_rank_first": change.first,
+                            "effective_rank_last": change.last,
+                            "effective_rank_normalized_last": change.share,
+                        }
+                        for change in run.changes.values()
+                    ],
+                }
+                for name, run in self.runs.items()
+            ],
+        }

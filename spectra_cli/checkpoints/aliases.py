@@ -1,0 +1,193 @@
+"""Tells which candidates of a run repeat another one: links, second formats, and copies such as ``last.ckpt``."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spectra_cli.checkpoints.filenames import CANONICAL_NAMES, MODEL_SUFFIXES, may_be_model
+from spectra_cli.checkpoints.runs import Checkpoint, PassedOver, Run, in_order
+from spectra_cli.checkpoints.scan import Candidate, FoundRun
+from spectra_cli.checkpoints.steps import LARGEST_STEP, is_alias_name, natural_key
+
+Peek = Callable[[Path], Mapping[str, Any]]
+"""Says what a checkpoint tells of itself: ``step`` and ``epoch`` where it holds them."""
+
+TRAINER_STATE = "trainer_state.json"
+"""Where Hugging Face's Trainer writes ``global_step``."""
+
+SAMPLES = 16
+SAMPLE_BYTES = 4096
+
+
+def settle(found: FoundRun, name: str, peek: Peek) -> Run:
+    """Make a run of what was found: every checkpoint once, in the order of training.
+
+    Args:
+        found: candidates by their names.
+        name: what the run is to be called.
+        peek: asked only where a name says neither step nor epoch.
+    """
+    run = _Settling(found.root, peek)
+    for path, reason in found.passed_over:
+        run.pass_over(path, reason)
+    candidates = run.without_second_formats(run.without_links(found.candidates))
+    for candidate in sorted(candidates, key=run.may_repeat):  # originals first
+        run.add(candidate)
+    passed_over = sorted(run.passed_over, key=lambda passed: natural_key(passed.name))
+    return Run(name, found.root, in_order(run.checkpoints), tuple(passed_over))
+
+
+@dataclass(slots=True)
+class _Settling:
+    """A run while it is made."""
+
+    root: Path
+    peek: Peek
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    passed_over: list[PassedOver] = field(default_factory=list)
+    by_step: dict[int, Checkpoint] = field(default_factory=dict)
+    by_epoch: dict[int, Checkpoint] = field(default_factory=dict)
+
+    def pass_over(self, path: Path, reason: str) -> None:
+        self.passed_over.append(PassedOver(path, relative_name(path, self.root), reason))
+
+    def without_links(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """Keep one name of every file: one with a step before one without, a file before a link to it."""
+        same: defaultdict[tuple[int, int], list[Candidate]] = defaultdict(list)
+        for candidate in candidates:
+            same[candidate.identity].append(candidate)
+        kept = []
+        for names in same.values():
+            first, *others = sorted(
+                names, key=lambda one: (not one.moment.known, one.is_link, natural_key(one.path.as_posix()))
+            )
+            kept.append(first)
+            for other in others:
+                kind = "a link to" if other.is_link else "the same file as"
+                self.pass_over(other.path, f"{kind} {relative_name(first.path, self.root)}")
+        return kept
+
+    def without_second_formats(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """Keep safetensors where ``step_100.pt`` or ``pytorch_model.bin`` repeats it in another format."""
+        same: defaultdict[tuple[Path, str], list[Candidate]] = defaultdict(list)
+        for candidate in candidates:
+            name = candidate.path.name
+            stem = "model" if name in CANONICAL_NAMES else _unsuffixed(name)
+            same[candidate.path.parent, stem].append(candidate)
+        kept = []
+        for twins in same.values():
+            first, *others = sorted(twins, key=lambda twin: _format_rank(twin.path.name))
+            kept.append(first)
+            for other in others:
+                self.pass_over(other.path, f"{relative_name(first.path, self.root)} in another format")
+        return kept
+
+    def may_repeat(self, candidate: Candidate) -> bool:
+        """Whether the candidate may be a copy: by its name, or as the final model at the top of the run."""
+        return candidate.path == self.root or is_alias_name(candidate.path.name)
+
+    def add(self, candidate: Candidate) -> None:
+        """Take a candidate as a checkpoint, unless it may repeat one that was taken and does."""
+        named = candidate.moment
+        step, epoch = (named.step, named.epoch) if named.known else self._stored_moment(candidate.path)
+        checkpoint = Checkpoint(candidate.path, relative_name(candidate.path, self.root), step, epoch)
+        if self.may_repeat(candidate):
+            if original := self._of_same_moment(checkpoint):
+                time = f"epoch {epoch}" if original.step is None or step is None else f"step {step}"
+                self.pass_over(candidate.path, f"{time}, the same as {original.name}")
+                return
+            if not named.known and (original := self._of_same_bytes(checkpoint)):
+                self.pass_over(candidate.path, f"the same bytes as {original.name}")
+                return
+        self.checkpoints.append(checkpoint)
+        if step is not None:
+            self.by_step.setdefault(step, checkpoint)
+        if epoch is not None:
+            self.by_epoch.setdefault(epoch, checkpoint)
+
+    def _stored_moment(self, path: Path) -> tuple[int | None, int | None]:
+        directory = path if path.is_dir() else path.parent
+        if path.is_dir() or path.name in CANONICAL_NAMES:
+            step = _trainer_step(directory / TRAINER_STATE)
+            if step is not None:
+                return step, None
+        told = self.peek(path)
+        return _count(told.get("step")), _count(told.get("epoch"))
+
+    def _of_same_moment(self, alias: Checkpoint) -> Checkpoint | None:
+        if alias.step is not None and (original := self.by_step.get(alias.step)):
+            return original
+        original = self.by_epoch.get(alias.epoch) if alias.epoch is not None else None
+        comparable = original is not None and (alias.step is None or original.step is None)
+        return original if comparable else None
+
+    def _of_same_bytes(self, alias: Checkpoint) -> Checkpoint | None:
+        # An alias mostly repeats the end of the run, so that is compared first.
+        for checkpoint in reversed(in_order(self.checkpoints)):
+            if _same_content(alias.path, checkpoint.path):
+                return checkpoint
+        return None
+
+
+def relative_name(path: Path, root: Path) -> str:
+    """The path relative to the root of its run, with forward slashes."""
+    inside = path.is_relative_to(root)
+    return (path.relative_to(root) if inside else Path(os.path.relpath(path, root))).as_posix()
+
+
+def _unsuffixed(name: str) -> str:
+    suffix = next((suffix for suffix in MODEL_SUFFIXES if name.lower().endswith(suffix)), "")
+    return name[: len(name) - len(suffix)].removesuffix(".pth")
+
+
+def _format_rank(name: str) -> tuple[bool, int, str]:
+    return not name.endswith(".safetensors"), CANONICAL_NAMES.index(name) if name in CANONICAL_NAMES else 0, name
+
+
+def _trainer_step(path: Path) -> int | None:
+    try:
+        state = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None  # it is a hint; the checkpoint is good without it
+    return _count(state.get("global_step")) if isinstance(state, dict) else None
+
+
+def _count(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value <= LARGEST_STEP else None
+
+
+def _model_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if may_be_model(file.name) or file.suffix == ".distcp")
+
+
+def _same_content(first: Path, second: Path) -> bool:
+    try:
+        mine, theirs = _model_files(first), _model_files(second)
+        sizes = [[file.stat().st_size for file in files] for files in (mine, theirs)]
+        return sizes[0] == sizes[1] and sizes[0] != [] and all(map(_same_bytes, mine, theirs))
+    except OSError:
+        return False  # the reader says what is wrong with it
+
+
+def _same_bytes(first: Path, second: Path) -> bool:
+    """Compare two files of one size, a few samples before the whole: checkpoints may share long beginnings."""
+    size = first.stat().st_size
+    with first.open("rb") as one, second.open("rb") as other:
+        for sample in range(SAMPLES):
+            offset = max(size - SAMPLE_BYTES, 0) * sample // (SAMPLES - 1)
+            one.seek(offset)
+            other.seek(offset)
+            if one.read(SAMPLE_BYTES) != other.read(SAMPLE_BYTES):
+                return False
+    return filecmp.cmp(first, second, shallow=False)

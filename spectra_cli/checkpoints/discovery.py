@@ -1,0 +1,259 @@
+"""From a PATH on the command line to runs and their checkpoints in the order of training."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from spectra_cli.checkpoints.aliases import Peek, relative_name, settle
+from spectra_cli.checkpoints.filenames import MODEL_SUFFIXES
+from spectra_cli.checkpoints.listing import HIDDEN, is_part, list_directory, may_be_checkpoint
+from spectra_cli.checkpoints.runs import Checkpoint, PassedOver, Run, in_order
+from spectra_cli.checkpoints.scan import Candidate, FoundRun, Walk
+from spectra_cli.checkpoints.selection import Selection
+from spectra_cli.checkpoints.steps import moment_of, natural_key
+from spectra_cli.errors import CheckpointError, InputError, UsageError
+
+__all__ = ["Checkpoint", "PassedOver", "Peek", "Run", "Spec", "discover", "discover_all", "stored_moment"]
+
+Spec = str | os.PathLike[str]
+"""A PATH as the user gives it."""
+
+_Found = tuple[str, list[Run]]
+
+_AT_STEP = re.compile(r"first|final|[0-9]+|[0-9]+(\.[0-9]+)?[kKmM]")
+_DULL = frozenset({HIDDEN, "not a checkpoint by its name"})
+_REMEDY = "Give a checkpoint, a directory of checkpoints or a directory of such runs"
+
+
+def discover(spec: Spec, *, peek: Peek | None = None) -> list[Run]:
+    """Find the runs behind one PATH.
+
+    A PATH is a checkpoint file, a checkpoint directory, a run (a directory of checkpoints), or a directory of runs at
+    any depth; ``PATH@STEP`` picks one step (``runs/a@400``, ``runs/a@10k``, ``runs/a@first``, ``runs/a@final``). A path
+    that exists as written wins. A pattern (``runs/*``) that the shell did not expand is expanded here, and its runs are
+    named as in :func:`discover_all`.
+
+    Args:
+        spec: the PATH.
+        peek: says what a checkpoint tells of itself, ``step`` and ``epoch``; asked only where the name tells neither.
+            Default: :func:`stored_moment`.
+
+    Returns:
+        At least one run, in natural order of names. Every run holds at least one checkpoint, except that with ``@STEP``
+        a run which has not that step, beside others which have it, holds none.
+
+    Raises:
+        InputError: if there is no such path, no checkpoint in it, or no such step in any of its runs.
+        UsageError: if what follows ``@`` is no step.
+    """
+    found, is_pattern = _resolve(os.fspath(spec), peek or stored_moment)
+    return _merged(found) if is_pattern else found[0][1]
+
+
+def discover_all(specs: Iterable[Spec], *, peek: Peek | None = None) -> list[Run]:
+    """Find the runs behind several PATHs.
+
+    One PATH gives what :func:`discover` gives. With several, a run is named by the PATH as it was given, joined with
+    the path of the run in it, so that names stay distinct; PATHs that pick single checkpoints of one run
+    (``runs/a/step_*.pt``, ``runs/a@first runs/a@final``) give one run, named by the directory.
+
+    Args:
+        specs: the PATHs.
+        peek: as for :func:`discover`.
+
+    Raises:
+        InputError: as for :func:`discover`.
+        UsageError: as for :func:`discover`, or if no PATH is given.
+    """
+    specs = list(specs)
+    if not specs:
+        raise UsageError("no PATH was given", remedy=_REMEDY)
+    if len(specs) == 1:
+        return discover(specs[0], peek=peek)
+    return _merged([pair for spec in specs for pair in _resolve(os.fspath(spec), peek or stored_moment)[0]])
+
+
+def stored_moment(path: Path) -> Mapping[str, Any]:
+    """What a checkpoint says of itself; nothing where it cannot be read, which is reported when it is analysed."""
+    from spectra_cli.checkpoints.open import open_checkpoint  # noqa: PLC0415 - names mostly suffice, without the readers
+
+    try:
+        with open_checkpoint(path) as reader:
+            return dict(reader.metadata)
+    except CheckpointError:
+        return {}
+
+
+def _resolve(spec: str, peek: Peek) -> tuple[list[_Found], bool]:
+    """The runs behind one PATH by the path they were found at, and whether the PATH was a pattern of several paths."""
+    text, step = _split_step(spec)
+    is_pattern = not _exists(text) and glob.has_magic(text)
+    found = _runs_matching(text, peek) if is_pattern else [(text, _runs_at(text, peek))]
+    if step is not None:
+        try:
+            chosen = iter(Selection(steps=step).apply_all([run for _, runs in found for run in runs]))
+        except InputError as error:
+            error.where = spec
+            raise
+        found = [(match, [next(chosen) for _ in runs]) for match, runs in found]
+    return found, is_pattern
+
+
+def _split_step(spec: str) -> tuple[str, str | None]:
+    """Split ``PATH@STEP``, unless a path of that whole name exists."""
+    path, at, step = spec.rpartition("@")
+    if _exists(spec) or not at or not path:
+        return _expand_home(spec), None
+    if _AT_STEP.fullmatch(step):
+        return _expand_home(path), step
+    if _exists(_expand_home(path)):
+        raise UsageError(f"'@{step}' is not a step", where=spec, remedy="Write @400, @first or @final")
+    return spec, None
+
+
+def _exists(text: str) -> bool:
+    return os.path.lexists(text)
+
+
+def _expand_home(text: str) -> str:
+    return text if _exists(text) else os.path.expanduser(text)
+
+
+def _runs_matching(pattern: str, peek: Peek) -> list[_Found]:
+    """The runs at every path that matches; a match without checkpoints is passed over where another has some."""
+    matches = sorted(glob.glob(pattern, recursive=True), key=natural_key)
+    found: list[_Found] = []
+    empty: list[tuple[str, InputError]] = []
+    for match in matches:
+        path = Path(match)
+        if may_be_checkpoint(path.name, is_directory=path.is_dir()):
+            try:
+                found.append((match, _runs_at(match, peek)))
+            except InputError as error:
+                empty.append((match, error))
+    if found:
+        first = found[0][1][0]
+        strays = [PassedOver(Path(match), relative_name(Path(match), first.root), why.what) for match, why in empty]
+        found[0][1][0] = replace(first, passed_over=(*first.passed_over, *strays))
+        return found
+    if len(matches) == len(empty) == 1:
+        raise empty[0][1]
+    what = f"nothing that matches holds a checkpoint: {_some(matches)}" if matches else "nothing matches this pattern"
+    raise InputError(what, where=pattern, remedy=_REMEDY)
+
+
+def _runs_at(text: str, peek: Peek) -> list[Run]:
+    path = Path(text)
+    if path.name in {"", ".."}:
+        path = path.resolve()  # a checkpoint directory is called by its name
+    try:
+        status = path.stat()
+        if not path.is_dir():
+            directory = _directory_of_part(path)
+            if directory is None:
+                file = Candidate(path, moment_of(path.name), (status.st_dev, status.st_ino))
+                return [settle(FoundRun(path, path.parent, [file]), ".", peek)]
+            path = directory
+        walk = Walk()
+        found = walk.runs_in(list_directory(path))
+    except PermissionError as error:
+        raise InputError("permission denied", where=text, remedy="Ask for the right to read it") from error
+    except OSError as error:
+        raise _missing(path, error) from error
+    if not found:
+        raise _no_checkpoints(path, walk)
+    found[0].passed_over += walk.strays
+    return [settle(run, relative_name(run.path, path), peek) for run in found]
+
+
+def _directory_of_part(path: Path) -> Path | None:
+    """The directory whose checkpoint the file is only a part of; None for a file that stands for itself."""
+    if not is_part(path.name):
+        return None
+    layout = list_directory(path.parent).layout
+    return path.parent if layout is not None and layout.kind != "file" else None
+
+
+def _missing(path: Path, error: OSError) -> InputError:
+    if path.is_symlink():
+        return InputError(
+            f"a link to {os.readlink(path)}, which does not exist", where=str(path), remedy="Restore what it leads to"
+        )
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        return InputError(f"cannot be read: {error.strerror or error}", where=str(path))
+    absent = path
+    while not absent.parent.is_dir():
+        absent = absent.parent
+    parent = absent.parent
+    place = "the working directory" if parent == Path() else str(parent)
+    try:
+        names = sorted((name for name in os.listdir(parent) if not name.startswith(".")), key=natural_key)
+    except OSError:
+        names = []
+    what = "does not exist" if path == absent else f"does not exist: {place} holds no '{absent.name}'"
+    if similar := difflib.get_close_matches(absent.name, names, n=3):
+        remedy = f"Similar names: {', '.join(str(parent / name) for name in similar)}"
+    else:
+        remedy = f"{place[0].upper()}{place[1:]} holds {_some(names)}"
+    return InputError(what, where=str(path), remedy=remedy)
+
+
+def _no_checkpoints(path: Path, walk: Walk) -> InputError:
+    listing = list_directory(path)
+    seen = [entry.name for entry in listing.files] + [f"{entry.name}/" for entry in listing.directories]
+    telling = (pair for pair in (*listing.passed_over, *walk.strays) if pair[1] not in _DULL)
+    reasons = [f"{entry.name} ({reason})" for entry, reason in dict.fromkeys(telling)]
+    what = f"no checkpoint here, but {_some(seen)}" if seen else "no checkpoint here: the directory is empty"
+    if reasons:
+        what += f"; passed over: {', '.join(reasons[:3])}"
+    suffixes = ", ".join(MODEL_SUFFIXES[:5])
+    return InputError(what, where=str(path), remedy=f"{_REMEDY}: {suffixes} or shards")
+
+
+def _some(names: Sequence[str], limit: int = 3) -> str:
+    listed = ", ".join(names[:limit])
+    if len(names) <= limit:
+        return listed or "nothing"
+    return f"{len(names)} names, among them {listed}"
+
+
+def _merged(found: Iterable[_Found]) -> list[Run]:
+    """Name runs by the PATHs as given, and join what was picked of one run by several PATHs."""
+    same: defaultdict[str, list[Run]] = defaultdict(list)
+    for given, runs in found:
+        for run in runs:
+            name = _name_among_several(given, run)
+            same[os.path.realpath(name)].append(replace(run, name=name))  # one run, however it is spelled
+    return sorted(map(_joined, same.values()), key=lambda run: natural_key(run.name))
+
+
+def _name_among_several(given: str, run: Run) -> str:
+    picked = [checkpoint for checkpoint in run.checkpoints if checkpoint.path == Path(given)]
+    is_part_of_run = picked and (moment_of(Path(given).name).explicit or not Path(given).is_dir())
+    base = os.path.dirname(os.path.normpath(given)) if is_part_of_run else given
+    return Path(os.path.normpath(Path(base) / run.name)).as_posix()
+
+
+def _joined(runs: Sequence[Run]) -> Run:
+    first = runs[0]
+    if len(runs) == 1:
+        return first
+    root = first.root.absolute()
+    checkpoints: dict[str, Checkpoint] = {}
+    passed_over: dict[str, PassedOver] = {}
+    for run in runs:
+        for checkpoint in run.checkpoints:
+            name = relative_name(checkpoint.path.absolute(), root)
+            checkpoints.setdefault(os.path.realpath(checkpoint.path), replace(checkpoint, name=name))
+        for passed in run.passed_over:
+            name = relative_name(passed.path.absolute(), root)
+            passed_over.setdefault(name, replace(passed, name=name))
+    return replace(first, checkpoints=in_order(checkpoints.values()), passed_over=tuple(passed_over.values()))

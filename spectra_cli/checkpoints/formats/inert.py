@@ -1,0 +1,342 @@
+"""An interpreter for pickle streams that imports nothing, calls nothing and believes no size.
+
+Python's own unpickler cannot be made safe by overriding ``find_class``: it sizes its memo by an index the stream
+chooses, and allocates for a length before looking whether the bytes are there. Here every opcode of protocols 0 to 5 is
+carried out on plain containers; whatever would import, call or instantiate becomes an :class:`Object` that only
+remembers what went into it. What it takes is a constant times the bytes that are really in the stream.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError, SpectraError
+
+MOST_OPCODES = 1 << 24
+LONGEST_VALUE_BYTES = 1 << 16  # of a string; longer ones are skipped, no name of a tensor is that long
+LONGEST_INT_BYTES = 1 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """A name that an unpickler would import."""
+
+    module: str
+    name: str
+
+    @property
+    def path(self) -> str:
+        """``module.name``."""
+        return f"{self.module}.{self.name}"
+
+
+class Object:
+    """What stands where an unpickler would have made an instance or called a function.
+
+    Attributes:
+        kind: what would have been called or instantiated, usually a :class:`Global`.
+        parts: everything that went in, in order: arguments, states, items, keys and values.
+        state: the last dictionary of attributes it was given.
+    """
+
+    __slots__ = ("kind", "parts", "state")
+
+    def __init__(self, kind: Any, *parts: Any) -> None:
+        self.kind = kind
+        self.parts: list[Any] = list(parts)
+        self.state: dict[Any, Any] = {}
+
+    @property
+    def path(self) -> str:
+        """Dotted name of the class or function, as far as it is known."""
+        return self.kind.path if isinstance(self.kind, Global) else type(self.kind).__name__
+
+
+Rebuild = Callable[[tuple[Any, ...]], Any]
+"""Makes a value from the arguments of a global on the allow-list; must call nothing the stream supplies."""
+
+
+def load_inert(
+    file: BinaryIO, rebuilders: Mapping[str, Rebuild], resolve_id: Callable[[Any], Any] = lambda identity: identity
+) -> Any:
+    """Carry out one pickle stream from the position of `file`, which is left behind the stream.
+
+    Args:
+        file: seekable, buffered.
+        rebuilders: what to do for the globals on the allow-list, by dotted name.
+        resolve_id: makes a value from a persistent id, which is data chosen by the stream.
+
+    Returns:
+        Plain Python containers and scalars, what the rebuilders made, :class:`Global` and :class:`Object`. Sets are
+        lists. Containers may be shared and may contain themselves.
+
+    Raises:
+        CorruptCheckpointError: if the stream is cut short or is not a pickle.
+        HostileCheckpointError: if it is longer than any checkpoint's.
+    """
+    interpreter = _Interpreter(file, rebuilders, resolve_id)
+    try:
+        return interpreter.run()
+    except SpectraError:
+        raise
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, struct.error, RecursionError) as error:
+        raise CorruptCheckpointError(
+            f"the pickle in it is damaged ({type(error).__name__})", remedy="Copy or save the checkpoint again"
+        ) from error
+
+
+class _Interpreter:
+    """State of the pickle machine: a stack with marks, and a memo."""
+
+    def __init__(self, file: BinaryIO, rebuilders: Mapping[str, Rebuild], resolve_id: Callable[[Any], Any]) -> None:
+        self.file = file
+        self.rebuilders = rebuilders
+        self.resolve_id = resolve_id
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self) -> Any:
+        read, opcodes = self.file.read, _OPCODES
+        for _ in range(MOST_OPCODES):
+            code = read(1)
+            if code == b".":
+                return self.stack.pop()
+            if not code:
+                raise EndedEarlyError
+            opcodes[code](self)
+        raise HostileCheckpointError(
+            f"its pickle has more than {MOST_OPCODES} instructions", remedy="Save only the state dict of the model"
+        )
+
+    # reading arguments
+
+    def take(self, size: int) -> bytes:
+        data = self.file.read(size)
+        if len(data) != size:
+            raise EndedEarlyError
+        return data
+
+    def number(self, form: str) -> Any:
+        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+
+    def line(self) -> str:
+        data = self.file.readline(LONGEST_VALUE_BYTES)
+        if not data.endswith(b"\n"):
+            raise EndedEarlyError
+        return data[:-1].decode("utf-8", "surrogateescape")
+
+    def sized(self, form: str) -> bytes | Object:
+        """Bytes after their own length; too long for anything that matters here, they are passed over."""
+        size = self.number(form)
+        if size < 0:
+            raise ValueError("negative length")
+        if size <= LONGEST_VALUE_BYTES:
+            return self.take(size)
+        start = self.file.tell()
+        if self.file.seek(0, 2) < start + size:
+            raise EndedEarlyError
+        self.file.seek(start + size)
+        return Object(Global("builtins", "bytes"))
+
+    def text(self, form: str, encoding: str = "utf-8") -> str | Object:
+        data = self.sized(form)
+        return data if isinstance(data, Object) else data.decode(encoding, "surrogatepass")
+
+    def integer(self, size: int) -> int:
+        if not 0 <= size <= LONGEST_INT_BYTES:
+            raise ValueError("integer out of bounds")
+        return int.from_bytes(self.take(size), "little", signed=True)
+
+    # stack
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def pop_mark(self) -> list[Any]:
+        start = self.marks.pop()
+        values = self.stack[start:]
+        del self.stack[start:]
+        return values
+
+    def pop(self) -> None:
+        if self.marks and self.marks[-1] == len(self.stack):
+            self.marks.pop()
+        else:
+            self.stack.pop()
+
+    def remember(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    # building
+
+    def construct(self, kind: Any, arguments: Any) -> Any:
+        if isinstance(kind, Global) and isinstance(arguments, tuple) and kind.path in self.rebuilders:
+            return self.rebuilders[kind.path](arguments)
+        return Object(kind, arguments)
+
+    def reduce(self) -> None:
+        arguments, kind = self.stack.pop(), self.stack.pop()
+        self.push(self.construct(kind, arguments))
+
+    def new_with_keywords(self) -> None:
+        keywords, arguments, kind = self.stack.pop(), self.stack.pop(), self.stack.pop()
+        self.push(Object(kind, arguments, keywords))
+
+    def instance(self) -> None:
+        kind = Global(self.line(), self.line())
+        self.push(self.construct(kind, tuple(self.pop_mark())))
+
+    def object(self) -> None:
+        kind, *arguments = self.pop_mark()
+        self.push(self.construct(kind, tuple(arguments)))
+
+    def stack_global(self) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        if not (isinstance(name, str) and isinstance(module, str)):
+            raise TypeError("a global's name is a string")
+        self.push(Global(module, name))
+
+    def build(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if not isinstance(target, Object):
+            return  # attributes of a rebuilt container, such as the version numbers in `_metadata`
+        target.parts.append(state)
+        for part in state if isinstance(state, tuple) else (state,):  # (attributes, slots) or attributes
+            if isinstance(part, dict):
+                target.state = part
+
+    def extend(self, values: list[Any]) -> None:
+        target = self.stack[-1]
+        (target.parts if isinstance(target, Object) else target).extend(values)
+
+    def set_items(self, flat: list[Any]) -> None:
+        target = self.stack[-1]
+        if isinstance(target, Object):
+            target.parts.extend(flat)
+        elif isinstance(target, dict):
+            target.update(_pairs(flat))
+        else:
+            raise TypeError("items belong to a dictionary")
+
+
+class EndedEarlyError(LookupError):
+    """The stream stops before its STOP instruction."""
+
+
+class Key:
+    """A dictionary key that is not hashed by value: hashing a nested tuple can take exponential time."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
+    for key, value in zip(flat[::2], flat[1::2], strict=True):
+        yield as_key(key), value
+
+
+def as_key(key: Any) -> Any:
+    """The key itself where it is a short scalar, else a :class:`Key` around it."""
+    if isinstance(key, str | bool | float | None | bytes) or (isinstance(key, int) and key.bit_length() <= 64):
+        return key
+    return Key(key)
+
+
+def _quoted(line: str) -> str:
+    """Value of a protocol 0 string literal."""
+    if len(line) < 2 or line[0] != line[-1] or line[0] not in "'\"":
+        raise ValueError("a string without quotes")
+    return line[1:-1]  # escapes stay as they are written: no name or storage key of torch has any
+
+
+def _old_integer(line: str) -> int:
+    if len(line) > LONGEST_INT_BYTES:
+        raise ValueError("integer out of bounds")
+    if line in {"00", "01"}:
+        return line == "01"
+    return int(line.rstrip("L"))
+
+
+Opcode = Callable[[_Interpreter], object]
+
+_OPCODES: dict[bytes, Opcode] = {
+    # frame of the stream
+    b"\x80": lambda m: m.take(1),
+    b"\x95": lambda m: m.take(8),
+    # scalars
+    b"N": lambda m: m.push(None),
+    b"\x88": lambda m: m.push(True),
+    b"\x89": lambda m: m.push(False),
+    b"I": lambda m: m.push(_old_integer(m.line())),
+    b"L": lambda m: m.push(_old_integer(m.line())),
+    b"J": lambda m: m.push(m.number("<i")),
+    b"K": lambda m: m.push(m.number("<B")),
+    b"M": lambda m: m.push(m.number("<H")),
+    b"\x8a": lambda m: m.push(m.integer(m.number("<B"))),
+    b"\x8b": lambda m: m.push(m.integer(m.number("<i"))),
+    b"F": lambda m: m.push(float(m.line())),
+    b"G": lambda m: m.push(m.number(">d")),
+    # text and bytes
+    b"S": lambda m: m.push(_quoted(m.line())),
+    b"T": lambda m: m.push(m.text("<i", "latin-1")),
+    b"U": lambda m: m.push(m.text("<B", "latin-1")),
+    b"V": lambda m: m.push(m.line().encode("utf-8", "surrogateescape").decode("raw-unicode-escape")),
+    b"X": lambda m: m.push(m.text("<I")),
+    b"\x8c": lambda m: m.push(m.text("<B")),
+    b"\x8d": lambda m: m.push(m.text("<Q")),
+    b"B": lambda m: m.push(m.sized("<I")),
+    b"C": lambda m: m.push(m.sized("<B")),
+    b"\x8e": lambda m: m.push(m.sized("<Q")),
+    b"\x96": lambda m: m.push(m.sized("<Q")),
+    b"\x97": lambda m: m.push(Object(Global("pickle", "PickleBuffer"))),
+    b"\x98": lambda _: None,
+    # containers
+    b"]": lambda m: m.push([]),
+    b"}": lambda m: m.push({}),
+    b")": lambda m: m.push(()),
+    b"\x8f": lambda m: m.push([]),
+    b"l": lambda m: m.push(m.pop_mark()),
+    b"d": lambda m: m.push(dict(_pairs(m.pop_mark()))),
+    b"t": lambda m: m.push(tuple(m.pop_mark())),
+    b"\x91": lambda m: m.push(m.pop_mark()),
+    b"\x85": lambda m: m.push((m.stack.pop(),)),
+    b"\x86": lambda m: m.push((m.stack.pop(), m.stack.pop())[::-1]),
+    b"\x87": lambda m: m.push((m.stack.pop(), m.stack.pop(), m.stack.pop())[::-1]),
+    b"a": lambda m: m.extend([m.stack.pop()]),
+    b"e": lambda m: m.extend(m.pop_mark()),
+    b"\x90": lambda m: m.extend(m.pop_mark()),
+    b"s": lambda m: m.set_items([m.stack.pop(), m.stack.pop()][::-1]),
+    b"u": lambda m: m.set_items(m.pop_mark()),
+    # stack and memo
+    b"(": lambda m: m.marks.append(len(m.stack)),
+    b"0": _Interpreter.pop,
+    b"1": _Interpreter.pop_mark,
+    b"2": lambda m: m.push(m.stack[-1]),
+    b"g": lambda m: m.push(m.memo[int(m.line())]),
+    b"h": lambda m: m.push(m.memo[m.number("<B")]),
+    b"j": lambda m: m.push(m.memo[m.number("<I")]),
+    b"p": lambda m: m.remember(int(m.line())),
+    b"q": lambda m: m.remember(m.number("<B")),
+    b"r": lambda m: m.remember(m.number("<I")),
+    b"\x94": lambda m: m.remember(len(m.memo)),
+    # what an unpickler would import, call or instantiate
+    b"c": lambda m: m.push(Global(m.line(), m.line())),
+    b"\x93": _Interpreter.stack_global,
+    b"\x82": lambda m: m.push(Global("copyreg", f"extension {m.number('<B')}")),
+    b"\x83": lambda m: m.push(Global("copyreg", f"extension {m.number('<H')}")),
+    b"\x84": lambda m: m.push(Global("copyreg", f"extension {m.number('<i')}")),
+    b"R": _Interpreter.reduce,
+    b"\x81": _Interpreter.reduce,
+    b"\x92": _Interpreter.new_with_keywords,
+    b"i": _Interpreter.instance,
+    b"o": _Interpreter.object,
+    b"b": _Interpreter.build,
+    b"P": lambda m: m.push(m.resolve_id(m.line())),
+    b"Q": lambda m: m.push(m.resolve_id(m.stack.pop())),
+}

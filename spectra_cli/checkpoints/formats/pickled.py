@@ -1,0 +1,169 @@
+"""What ``torch.save`` writes: a zip archive of one pickle and its storages, or the stream of torch before 1.6."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from spectra_cli.checkpoints.filespan import Span, read_exactly
+from spectra_cli.checkpoints.formats.archive import Archive, Member, Window
+from spectra_cli.checkpoints.formats.inert import load_inert
+from spectra_cli.checkpoints.formats.rebuild import REBUILDERS, Storage, StoredTensor, storage_from_id
+from spectra_cli.checkpoints.formats.refused import refuse_archive
+from spectra_cli.checkpoints.formats.statedict import contents_of
+from spectra_cli.checkpoints.formats.stored import StoredTensors, open_binary
+from spectra_cli.errors import CorruptCheckpointError, UnsupportedFormatError
+from spectra_cli.tensors import ITEMSIZE, TensorInfo
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+"""The pickled number with which legacy files start."""
+
+LEGACY_PROTOCOL = 1001
+DATA = "data.pkl"
+
+
+def looks_like_legacy(head: bytes) -> bool:
+    """Whether a file that starts with these bytes (at least 24) is a legacy torch file."""
+    return head[:1] == b"\x80" and b"\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little") + b"." in head[2:24]
+
+
+def archive_prefix(archive: Archive) -> str | None:
+    """The directory inside the archive in which torch keeps everything, or None where this is no torch archive."""
+    prefixes = [name.removesuffix(DATA) for name in archive if name == DATA or name.endswith("/" + DATA)]
+    return min(prefixes, key=len) if prefixes else None
+
+
+def open_archive(path: Path) -> StoredTensors:
+    """Open a zip archive written by ``torch.save``.
+
+    Raises:
+        CheckpointError: one of its subclasses, if the archive or a tensor in it is not what it claims to be.
+    """
+    return _opened(path, _read_archive)
+
+
+def open_legacy(path: Path) -> StoredTensors:
+    """Open a file written by ``torch.save`` before torch 1.6, or with the new format switched off.
+
+    Raises:
+        CheckpointError: one of its subclasses, if the file or a tensor in it is not what it claims to be.
+    """
+    return _opened(path, _read_legacy)
+
+
+def _opened(path: Path, read: Callable[[BinaryIO], StoredTensors]) -> StoredTensors:
+    file = open_binary(path)
+    try:
+        return read(file)
+    except BaseException:
+        file.close()
+        raise
+
+
+def load_archive(archive: Archive) -> tuple[Any, str]:
+    """The object in a torch archive, with descriptions for tensors, and the prefix of its members.
+
+    Raises:
+        CorruptCheckpointError: if it is no torch archive or its pickle is damaged.
+        UnsupportedFormatError: if its numbers are big-endian.
+    """
+    prefix = archive_prefix(archive)
+    if prefix is None:
+        raise CorruptCheckpointError(f"the zip archive holds no {DATA}", remedy="Save the checkpoint again")
+    if prefix + "byteorder" in archive:
+        _check_byte_order(archive.read(prefix + "byteorder", 16) == b"little")
+    return load_inert(archive.open(prefix + DATA), REBUILDERS, storage_from_id), prefix
+
+
+def _read_archive(file: BinaryIO) -> StoredTensors:
+    archive = Archive(file)
+    if refusal := refuse_archive(list(archive), archive_prefix(archive)):
+        raise refusal
+    root, prefix = load_archive(archive)
+    places: dict[str, Member] = {}
+
+    def place(storage: Storage) -> Member:
+        if storage.key not in places:
+            places[storage.key] = archive.member(f"{prefix}data/{storage.key}")
+        return places[storage.key]
+
+    return _named(root, file, place, "pytorch")
+
+
+def _named(root: Any, file: BinaryIO, place: Callable[[Storage], Member], form: str) -> StoredTensors:
+    """Name the tensors of an unpickled object and find the bytes of each."""
+    contents = contents_of(root)
+    tensors: dict[str, TensorInfo] = {}
+    spans: dict[str, Span] = {}
+    for named in contents.tensors:
+        tensor: StoredTensor = named.tensor
+        try:
+            member = place(tensor.storage)
+            spans[named.name] = tensor.span(file, member.offset, member.size_bytes)
+        except CorruptCheckpointError as error:
+            raise CorruptCheckpointError(f"'{named.name}': {error.what}", remedy=error.remedy) from error
+        tensors[named.name] = TensorInfo(named.name, tensor.shape, tensor.dtype, named.group, tensor.identity)
+    return StoredTensors(form, tensors, spans, True, contents.metadata, contents.notes, [file])
+
+
+def _read_legacy(file: BinaryIO) -> StoredTensors:
+    file_bytes = os.fstat(file.fileno()).st_size
+    stream = io.BufferedReader(Window(file, 0, file_bytes))
+    storages: dict[str, Storage] = {}
+
+    def remember(identity: Any) -> Any:
+        storage = storage_from_id(identity)
+        if isinstance(storage, Storage):
+            storages.setdefault(storage.key, storage)
+        return storage
+
+    if [load_inert(stream, {}), load_inert(stream, {})] != [LEGACY_MAGIC, LEGACY_PROTOCOL]:
+        raise CorruptCheckpointError("the legacy torch file has an unknown protocol", remedy="Save it again")
+    system = load_inert(stream, {})
+    _check_byte_order(isinstance(system, dict) and system.get("little_endian") is True)
+    root = load_inert(stream, REBUILDERS, remember)
+    keys = load_inert(stream, {})
+    places = _legacy_places(file, keys, storages, stream.tell(), file_bytes)
+
+    def place(storage: Storage) -> Member:
+        if storage.key not in places:
+            raise CorruptCheckpointError(f"the storage {storage.key} is absent", remedy="Save the checkpoint again")
+        return places[storage.key]
+
+    return _named(root, file, place, "pytorch-legacy")
+
+
+def _legacy_places(
+    file: BinaryIO, keys: Any, storages: Mapping[str, Storage], position: int, file_bytes: int
+) -> dict[str, Member]:
+    """Where each storage is: they follow the pickles in the order of `keys`, each after its number of elements."""
+    if not isinstance(keys, list):
+        raise CorruptCheckpointError("the list of storages is damaged", remedy="Copy or save the checkpoint again")
+    places: dict[str, Member] = {}
+    count = bytearray(8)
+    for key in keys:
+        storage = storages.get(str(key)) if isinstance(key, str | int) else None
+        if storage is None:
+            raise CorruptCheckpointError("a storage is listed that no tensor names", remedy="Save the checkpoint again")
+        read_exactly(file, position, memoryview(count))
+        size_bytes = int.from_bytes(count, "little", signed=True) * ITEMSIZE[storage.dtype]
+        position += len(count)
+        if size_bytes < 0 or position + size_bytes > file_bytes:
+            raise CorruptCheckpointError(
+                f"the storage {storage.key} claims {size_bytes} bytes, of which the file has "
+                f"{max(file_bytes - position, 0)}",
+                remedy="Copy or save the checkpoint again",
+            )
+        places[storage.key] = Member(position, size_bytes)
+        position += size_bytes
+    return places
+
+
+def _check_byte_order(is_little: bool) -> None:
+    if not is_little:
+        raise UnsupportedFormatError(
+            "its numbers are stored big-endian", remedy="Load it with torch.load and save it on a little-endian machine"
+        )

@@ -1,0 +1,252 @@
+"""From the nested containers of a pickle to named tensors, and to words about what could not be named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from spectra_cli.checkpoints.formats.inert import Global, Key, Object
+from spectra_cli.checkpoints.formats.rebuild import StoredTensor
+from spectra_cli.checkpoints.formats.stored import integer_metadata, printable
+from spectra_cli.errors import CheckpointError, HostileCheckpointError, UnsupportedFormatError
+
+MOST_TENSORS = 1 << 18
+MOST_NAME_CHARACTERS = 1 << 25  # of all names together
+LONGEST_NAME = 1 << 12
+MOST_LOOKS = 1 << 22  # at items of containers, once for every name of the container
+DEEPEST_TENSOR = 64
+MOST_NOTES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTensor:
+    """A tensor and the way to it: dotted name, and dotted path of the dictionary around it."""
+
+    name: str
+    group: str
+    tensor: StoredTensor
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a pickle holds: named tensors in order, counters it states, and sentences about the rest."""
+
+    tensors: list[NamedTensor] = field(default_factory=list)
+    metadata: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def contents_of(root: Any) -> Contents:
+    """Name every tensor that is reached through dictionaries, lists and tuples.
+
+    Containers are told apart by identity, so that sharing and cycles cost nothing; a container that is shared counts
+    under each of its names.
+
+    Args:
+        root: what :func:`~spectra_cli.checkpoints.formats.inert.load_inert` returned.
+
+    Raises:
+        CheckpointError: if the only tensors are inside pickled objects, or there are none.
+        UnsupportedFormatError: if there are quantized tensors.
+        HostileCheckpointError: if sharing multiplies the tensors beyond what any model has.
+    """
+    counts = _Counts(root)
+    if counts.visible(root) > MOST_TENSORS:
+        raise HostileCheckpointError(
+            f"it names more than {MOST_TENSORS} tensors", remedy="Save only the state dict of the model"
+        )
+    contents = Contents()
+    notes = _Notes(contents.notes)
+    taken: dict[str, int] = {}  # how often each name was given; a number tells later ones apart
+    for name, group, tensor in _walk(root, counts, notes):
+        unique = name
+        while unique in taken:
+            taken[name] += 1
+            unique = f"{name}~{taken[name]}"
+        taken[unique] = 1
+        if unique != name:
+            notes.add(partial("two tensors are named '{}'; one is listed as '{}'".format, name, unique))
+        contents.tensors.append(NamedTensor(unique, group, tensor))
+    if not contents.tensors:
+        raise _without_tensors(root, contents.notes)
+    notes.close()
+    if isinstance(root, dict):
+        contents.metadata = integer_metadata(root)
+    return contents
+
+
+class _Notes:
+    """The first remarks in words, the others as a number: words for millions of objects would fill the memory."""
+
+    def __init__(self, notes: list[str]) -> None:
+        self._notes = notes
+        self._more = 0
+
+    def add(self, word: Callable[[], str]) -> None:
+        if len(self._notes) < MOST_NOTES:
+            self._notes.append(word())
+        else:
+            self._more += 1
+
+    def close(self) -> None:
+        if self._more:
+            self._notes.append(f"{self._more} more remarks of this kind")
+
+
+_CONTAINERS = (dict, list, tuple, Object)
+
+
+class _Counts:
+    """How many tensors are reached from each container: nameable ones, and ones inside pickled objects."""
+
+    def __init__(self, root: Any) -> None:
+        self._counts: dict[int, tuple[int, int]] = {}
+        stack: list[tuple[Any, bool]] = [(root, False)]
+        while stack:
+            node, done = stack.pop()
+            if done:
+                self._counts[id(node)] = self._total(node)
+            elif isinstance(node, _CONTAINERS) and id(node) not in self._counts:
+                self._counts[id(node)] = (0, 0)  # what a cycle finds when it comes back
+                stack.append((node, True))
+                stack.extend((child, False) for child in _children(node) if isinstance(child, _CONTAINERS))
+
+    def visible(self, node: Any) -> int:
+        """Tensors that get a name, at most one more than the limit."""
+        return 1 if isinstance(node, StoredTensor) else self._counts.get(id(node), (0, 0))[0]
+
+    def hidden(self, node: Any) -> int:
+        """Tensors that do not."""
+        return self._counts.get(id(node), (0, 0))[1]
+
+    def _total(self, node: Any) -> tuple[int, int]:
+        visible = hidden = 0
+        for child in _children(node):
+            visible += self.visible(child)
+            hidden += self.hidden(child)
+        if isinstance(node, Object):
+            visible, hidden = 0, visible + hidden + (node.path in _SPECIAL)
+        return min(visible, MOST_TENSORS + 1), min(hidden, MOST_TENSORS + 1)
+
+
+def _children(node: Any) -> Iterator[Any]:
+    if isinstance(node, dict):
+        yield from node.values()
+    elif isinstance(node, Object):
+        yield from node.parts
+    elif isinstance(node, list | tuple):
+        yield from node
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A container on the way: what is left of it, its name, and the name of the dictionary that it is or is in."""
+
+    container: Any
+    items: Iterator[tuple[Any, Any]]
+    name: str
+    group: str
+
+
+def _walk(root: Any, counts: _Counts, notes: _Notes) -> Iterator[tuple[str, str, StoredTensor]]:
+    """Yield (name, group, tensor) in order; containers without tensors are not entered, and cycles are cut."""
+    looks = characters = 0
+    described: set[int] = set()  # objects, and containers of nothing else, that need no second remark
+    frames = [_Frame(None, iter([("", root)]), "", "")]
+    while frames:
+        frame = frames[-1]
+        item = next(frame.items, None)
+        if item is None:
+            frames.pop()
+            continue
+        key, node = item
+        looks += 1
+        if looks > MOST_LOOKS:
+            raise HostileCheckpointError("its containers are shared until no model is that large")
+        visible, hidden = counts.visible(node), counts.hidden(node)
+        if not (visible or hidden) or id(node) in described:
+            continue
+        name = _join(frame.name, key)
+        characters += len(name)
+        if characters > MOST_NAME_CHARACTERS or len(name) > LONGEST_NAME:
+            raise HostileCheckpointError("the names of its tensors take more space than any model's")
+        if isinstance(node, StoredTensor):
+            yield name or "tensor", frame.group, node
+            continue
+        if not visible:
+            described.add(id(node))
+        if isinstance(node, Object):
+            _check_numbers(node, name)
+            notes.add(partial(_describe, node, name, hidden))
+        elif not any(node is outer.container for outer in frames):
+            if len(frames) > DEEPEST_TENSOR:
+                raise HostileCheckpointError(f"its tensors are nested more than {DEEPEST_TENSOR} levels deep")
+            is_dict = isinstance(node, dict)
+            items = node.items() if is_dict else enumerate(node)
+            frames.append(_Frame(node, iter(items), name, name if is_dict else frame.group))
+
+
+def _join(path: str, key: Any) -> str:
+    return f"{path}.{_label(key)}" if path else _label(key)
+
+
+def _label(key: Any) -> str:
+    """A key as a part of a name."""
+    if isinstance(key, Key):
+        value = key.value
+        text = value.path if isinstance(value, Global) else "?"
+        if isinstance(value, tuple) and len(value) < 8 and _flat(value):
+            text = ",".join(map(_label, value))
+    else:
+        text = key.decode("latin-1") if isinstance(key, bytes) else str(key)
+    return printable(text)
+
+
+def _flat(values: tuple[Any, ...]) -> bool:
+    return all(isinstance(value, str | int | float | None) for value in values)
+
+
+_QUANTIZED = frozenset({"torch._utils._rebuild_qtensor"})
+_SPECIAL = {
+    "torch._utils._rebuild_qtensor": "a quantized tensor",
+    "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
+    "torch._utils._rebuild_sparse_csr_tensor": "a sparse tensor",
+    "torch._utils._rebuild_nested_tensor": "a nested tensor",
+    "torch._utils._rebuild_meta_tensor_no_storage": "a meta tensor, which has no numbers",
+    "torch._utils._rebuild_device_tensor_from_numpy": "a tensor of an accelerator, saved through NumPy",
+    "torch._utils._rebuild_tensor_v2": "a tensor whose bytes are outside the file or stored negated or conjugated",
+    "torch._utils._rebuild_tensor_v3": "a tensor of a type without plain numbers",
+    "torch._utils._rebuild_wrapper_subclass": "a tensor subclass",
+}
+
+
+def _check_numbers(node: Object, name: str) -> None:
+    if node.path in _QUANTIZED:
+        raise UnsupportedFormatError(
+            f"'{name}' is a quantized tensor",
+            remedy="Save the model before quantization, or its tensors after .dequantize()",
+        )
+
+
+def _describe(node: Object, name: str, hidden: int) -> str:
+    place = f"'{name}'" if name else "the top level"
+    path = node.path
+    if path in _SPECIAL:
+        return f"{place} is {_SPECIAL[path]}; it is not read"
+    tensors = "a tensor" if hidden == 1 else f"{hidden} tensors"
+    return f"{place} is a pickled {printable(path)} that holds {tensors}; they are not read"
+
+
+def _without_tensors(root: Any, notes: list[str]) -> CheckpointError:
+    if isinstance(root, Object):
+        what = f"it holds a pickled {printable(root.path)}, not a state dict"
+        remedy = "Load it where its class is defined and save model.state_dict() instead"
+    elif notes:
+        what = f"it holds no tensors outside pickled objects: {notes[0]}"
+        remedy = "Save model.state_dict() instead"
+    else:
+        what = "it holds no tensors"
+        remedy = "Save model.state_dict()"
+    return CheckpointError(what, remedy=remedy)

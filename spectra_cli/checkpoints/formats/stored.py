@@ -1,0 +1,99 @@
+"""A Reader over tensors whose places in open files are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self
+
+from spectra_cli.checkpoints.filespan import Span
+from spectra_cli.errors import CheckpointError
+from spectra_cli.tensors import TensorInfo
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Closeable(Protocol):
+    """Anything that holds a file open."""
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+@dataclass
+class StoredTensors:
+    """A :class:`~spectra_cli.checkpoints.reader.Reader` made of one span per tensor.
+
+    Attributes:
+        format, tensors, ordered, metadata, notes: see :class:`~spectra_cli.checkpoints.reader.Reader`.
+        spans: where each tensor's bytes are, by name.
+        files: what to close with the reader.
+    """
+
+    format: str
+    tensors: Mapping[str, TensorInfo]
+    spans: Mapping[str, Span]
+    ordered: bool
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    files: Sequence[Closeable] = ()
+
+    def read(self, name: str, rows: slice = slice(None), cols: slice = slice(None)) -> torch.Tensor:
+        """Read a block of one tensor; see :meth:`spectra_cli.checkpoints.reader.Reader.read`."""
+        span = self.spans.get(name)
+        if span is None:
+            raise CheckpointError(f"the checkpoint holds no tensor named {name!r}")
+        return span.read(rows, cols)
+
+    def close(self) -> None:
+        """Close the files behind the checkpoint."""
+        for file in self.files:
+            file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_binary(path: Path) -> BinaryIO:
+    """Open a file for reading.
+
+    Raises:
+        CheckpointError: if the system refuses.
+    """
+    try:
+        return path.open("rb")
+    except OSError as error:
+        remedy = "Check the path and its permissions"
+        if error.errno == 24:  # EMFILE: more shards than the process may hold open
+            remedy = "Raise the limit of open files with 'ulimit -n 4096'"
+        raise CheckpointError(
+            f"the file cannot be opened ({error.strerror})", where=str(path), remedy=remedy
+        ) from error
+
+
+def printable(text: str) -> str:
+    """Text from a file, with escapes for what would upset a terminal or cannot be encoded."""
+    return text if text.isprintable() else text.encode("unicode-escape", "backslashreplace").decode("ascii")
+
+
+def integer_metadata(values: Mapping[Any, Any]) -> dict[str, int]:
+    """The step and the epoch that a checkpoint states, each under the first of its customary names."""
+    found = {}
+    for key, names in _COUNTERS.items():
+        numbers = (values.get(name) for name in names)
+        number = next((n for n in numbers if isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 63), None)
+        if number is not None:
+            found[key] = number
+    return found
+
+
+_COUNTERS = {"step": ("global_step", "step", "iteration", "iter", "num_steps"), "epoch": ("epoch",)}

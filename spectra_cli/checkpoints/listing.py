@@ -1,0 +1,142 @@
+"""Sorts what lies in one directory by names alone: what may be a checkpoint, what is not and why."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from spectra_cli.checkpoints.filenames import (
+    DCP_METADATA,
+    FOREIGN_SUFFIXES,
+    INDEX_SUFFIXES,
+    MODEL_SUFFIXES,
+    SHARD_NAME,
+    Layout,
+    directory_layout,
+    not_a_model,
+)
+from spectra_cli.checkpoints.steps import moment_of, natural_key
+
+HALF_WRITTEN_SUFFIXES = (".tmp", ".temp", ".part", ".partial", ".incomplete", ".crdownload", ".swp", "~")
+
+HIDDEN = "hidden"
+FOREIGN = "a format that is not read"
+
+_HALF_WRITTEN_PREFIX = re.compile(r"te?mp[-_]", re.IGNORECASE)  # Hugging Face saves to tmp-checkpoint-500 first
+_SKIPPED_DIRECTORIES = frozenset({"__pycache__", "node_modules"})
+
+
+@dataclass(slots=True)
+class Listing:
+    """What lies directly in one directory, in natural order.
+
+    Attributes:
+        files: every file that is not hidden, half-written or a dead link.
+        models: those of them which may each be a checkpoint.
+        directories: what may hold checkpoints.
+        passed_over: paths of all others, and the reasons.
+        missed: the part of `passed_over` which its owner may miss: half-written files, dead links, foreign formats.
+    """
+
+    path: Path
+    device: int
+    inode: int
+    files: list[os.DirEntry[str]] = field(default_factory=list)
+    models: list[os.DirEntry[str]] = field(default_factory=list)
+    directories: list[os.DirEntry[str]] = field(default_factory=list)
+    passed_over: list[tuple[Path, str]] = field(default_factory=list)
+    missed: list[tuple[Path, str]] = field(default_factory=list)
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of the directory."""
+        return self.device, self.inode
+
+    @property
+    def layout(self) -> Layout | None:
+        """How the files make up one checkpoint; None where they do not."""
+        return _layout(tuple(entry.name for entry in self.files))
+
+    @property
+    def is_run(self) -> bool:
+        """Whether directories in it are named after steps."""
+        return any(moment_of(entry.name).explicit for entry in self.directories)
+
+
+def list_directory(path: Path) -> Listing:
+    """List a directory and sort its entries by their names.
+
+    Raises:
+        OSError: if the directory cannot be listed.
+    """
+    status = path.stat()
+    listing = Listing(path, status.st_dev, status.st_ino)
+    with os.scandir(path) as entries:
+        ordered = sorted(entries, key=lambda entry: natural_key(entry.name))
+    for entry in ordered:
+        if reason := _unusable(entry):
+            listing.passed_over.append((path / entry.name, reason))
+            if reason != HIDDEN:
+                listing.missed.append(listing.passed_over[-1])
+        elif entry.is_dir():
+            if entry.name not in _SKIPPED_DIRECTORIES:
+                listing.directories.append(entry)
+        else:
+            listing.files.append(entry)
+            if reason := _no_checkpoint(entry.name):
+                listing.passed_over.append((path / entry.name, reason))
+                if reason.startswith(FOREIGN):
+                    listing.missed.append(listing.passed_over[-1])
+            elif not is_part(entry.name):
+                listing.models.append(entry)
+    return listing
+
+
+def may_be_checkpoint(name: str, *, is_directory: bool) -> bool:
+    """Whether a file or directory of this name may be a checkpoint, a part of one, or hold some."""
+    return _unfinished(name) is None and (is_directory or _no_checkpoint(name) is None)
+
+
+def _unusable(entry: os.DirEntry[str]) -> str | None:
+    if reason := _unfinished(entry.name):
+        return reason
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        return f"a link to {os.readlink(entry.path)}, which does not exist"
+    return None if entry.is_dir() or entry.is_file() else "neither a file nor a directory"
+
+
+def _unfinished(name: str) -> str | None:
+    if name.startswith(".") and name != DCP_METADATA:
+        return HIDDEN
+    if name.lower().endswith(HALF_WRITTEN_SUFFIXES) or _HALF_WRITTEN_PREFIX.match(name):
+        return "half-written or temporary by its name"
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _no_checkpoint(name: str) -> str | None:
+    if is_part(name):
+        return None
+    if reason := never_a_model(name):
+        return reason
+    lower = name.lower()
+    if lower.endswith(FOREIGN_SUFFIXES):
+        return f"{FOREIGN} ({lower[lower.rindex('.') :]})"
+    # Files saved without any suffix are common, and taken where a word says what their number counts.
+    suffixless = "." not in name and moment_of(name).explicit
+    return None if lower.endswith(MODEL_SUFFIXES) or suffixless else "not a checkpoint by its name"
+
+
+never_a_model = lru_cache(maxsize=4096)(not_a_model)
+
+
+def is_part(name: str) -> bool:
+    """Whether the file is part of a checkpoint that several files make up."""
+    return name == DCP_METADATA or name.endswith((*INDEX_SUFFIXES, ".distcp")) or bool(SHARD_NAME.fullmatch(name))
+
+
+# Runs of checkpoint directories repeat the same few names thousands of times.
+_layout = lru_cache(maxsize=64)(directory_layout)

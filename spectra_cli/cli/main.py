@@ -1,0 +1,100 @@
+"""The `spectra` command: registers its subcommands and turns errors into a message and an exit status."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from spectra_cli import __version__
+from spectra_cli.cli import columns, inspect, output, rank
+from spectra_cli.errors import SpectraError
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
+
+app = typer.Typer(
+    name="spectra",
+    help="See what training did to the weights of your neural networks.\n\n"
+    "Example: spectra rank ckpts/ --out rank.parquet",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("inspect")(inspect.inspect)
+app.command("rank")(rank.rank)
+app.command("columns")(columns.columns)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"spectra {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _spectra(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status; prints errors, raises none of them.
+
+    With SPECTRA_DEBUG=1 in the environment, the traceback comes before the message.
+
+    Args:
+        arguments: without the program's name; those of the process if None.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: output.warn(str(message))
+            app(list(arguments) if arguments is not None else None, prog_name="spectra")
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        if status == INTERRUPTED:  # Typer turns Ctrl-C into this status and says nothing
+            output.error("interrupted: nothing was written.")
+        return status
+    except SpectraError as error:
+        _trace_if_debugging()
+        output.error(str(error))
+        return error.exit_status
+    except Exception as error:  # noqa: BLE001 - no traceback reaches a user who did not ask for it
+        _trace_if_debugging()
+        output.error(_unexpected(error))
+        return 1
+    return 0
+
+
+def main() -> NoReturn:
+    """Entry point of the installed command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of any alphabet, on a terminal of any encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.exit(run())
+
+
+def _trace_if_debugging() -> None:
+    if os.environ.get("SPECTRA_DEBUG", "") not in {"", "0"}:
+        traceback.print_exc()
+
+
+def _unexpected(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}."
+    if isinstance(error, MemoryError):
+        return "memory ran out. Give a smaller --memory-budget, or leave large matrices out with --exclude."
+    return (
+        f"{type(error).__name__}: {error}. This is a fault of spectra; please report it with the traceback that "
+        "SPECTRA_DEBUG=1 shows."
+    )

@@ -1,0 +1,101 @@
+"""Progress over checkpoints and matrices, with the time that is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from spectra_cli.cli import output
+
+if TYPE_CHECKING:
+    from spectra_cli.layers.matricize import MatrixSpec
+
+
+class ProgressListener:
+    """Shows how the work goes on, and prints problems above the bar as they come.
+
+    The bar counts estimated floating-point operations, so that the time left is right for matrices of unequal size.
+    Checkpoints that are still closed are taken to cost what the opened ones did.
+
+    Args:
+        quiet: show problems only.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._console = output.stderr_console()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=quiet or not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("opening", total=None)
+        self._checkpoints = 0
+        self._finished = 0
+        self._opened = 0
+        self._known_cost = 0.0
+        self._done_cost = 0.0
+        self._matrices = 0
+        self._matrices_done = 0
+        self.problems: list[str] = []
+
+    def expect(self, checkpoints: int) -> None:
+        """Learn how many checkpoints there are."""
+        self._checkpoints = checkpoints
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def checkpoint_opened(self, specs: Sequence[MatrixSpec]) -> None:
+        """Learn what the checkpoint will cost."""
+        self._opened += 1
+        self._known_cost += sum(map(_cost, specs))
+        self._matrices, self._matrices_done = len(specs), 0
+        self._show()
+
+    def matrix_done(self, spec: MatrixSpec) -> None:
+        """Move the bar by one matrix."""
+        self._matrices_done += 1
+        self._done_cost += _cost(spec)
+        self._show()
+
+    def checkpoint_done(self) -> None:
+        """Count one checkpoint."""
+        self._finished += 1
+        self._show()
+
+    def problem(self, message: str) -> None:
+        """Print the problem above the bar and keep it for the summary."""
+        self.problems.append(message)
+        output.warn(message, self._console)
+
+    def _show(self) -> None:
+        unopened = self._checkpoints - max(self._opened, self._finished)
+        each = self._known_cost / max(self._opened, 1)
+        current = min(self._finished + 1, self._checkpoints)
+        self._bar.update(
+            self._task,
+            description=f"checkpoint {current}/{self._checkpoints}, matrix {self._matrices_done}/{self._matrices}",
+            completed=self._done_cost,
+            total=self._known_cost + unopened * each or None,
+        )
+
+
+def _cost(spec: MatrixSpec) -> float:
+    """Floating-point operations of a Gram matrix and its eigenvalues, roughly, and some for every matrix."""
+    short_side = min(spec.rows, spec.cols)
+    return spec.rows * spec.cols * short_side + 4.0 * short_side**3 + 1e5

@@ -1,0 +1,229 @@
+"""The checkpoints of all runs one after the other, in this process; a bad one is a row and not the end."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from spectra_cli import __version__
+from spectra_cli.analyses.contents import inventory_of
+from spectra_cli.analyses.rank import HARMLESS, Row, WorkPlace, rank_rows
+from spectra_cli.checkpoints.discovery import Spec, discover_all
+from spectra_cli.checkpoints.open import check_complete, open_checkpoint
+from spectra_cli.checkpoints.runs import Checkpoint, Run
+from spectra_cli.errors import CheckpointError, IncompleteCheckpointError, InputError, SpectraError
+from spectra_cli.execution.device import resolve_device
+from spectra_cli.execution.options import Options
+from spectra_cli.layers.matricize import MatrixSpec
+from spectra_cli.spectrum.memory import default_budget_bytes
+
+NAMED_PARAMETERS = 6
+
+WHY = {
+    "not_finite": "they hold NaN or infinity.",
+    "complex_dtype": "complex weights are not analysed.",
+}
+"""Of rows for which the analysis raises no error."""
+
+
+class Listener(Protocol):
+    """Told how the work goes on."""
+
+    def checkpoint_opened(self, specs: Sequence[MatrixSpec]) -> None:
+        """The matrices of a checkpoint are known and about to be factorized."""
+
+    def matrix_done(self, spec: MatrixSpec) -> None:
+        """One matrix is finished, well or not."""
+
+    def checkpoint_done(self) -> None:
+        """One checkpoint is finished, well or not."""
+
+    def problem(self, message: str) -> None:
+        """Something could not be used; the rest goes on."""
+
+
+class Silent:
+    """A listener that passes problems on as Python warnings and says nothing else."""
+
+    def checkpoint_opened(self, specs: Sequence[MatrixSpec]) -> None:
+        """Say nothing."""
+
+    def matrix_done(self, spec: MatrixSpec) -> None:
+        """Say nothing."""
+
+    def checkpoint_done(self) -> None:
+        """Say nothing."""
+
+    def problem(self, message: str) -> None:
+        """Warn."""
+        warnings.warn(message, SkippedWorkWarning, stacklevel=2)
+
+
+class SkippedWorkWarning(UserWarning):
+    """A checkpoint or a matrix could not be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRows:
+    """The rows of one checkpoint."""
+
+    run: Run
+    checkpoint: Checkpoint
+    rows: list[Row]
+
+    @property
+    def usable(self) -> bool:
+        """Whether all that was asked for could be computed."""
+        return all(row["status"] in HARMLESS for row in self.rows)
+
+
+class RankJob:
+    """`spectra rank` on this machine.
+
+    Args:
+        paths: PATHs of checkpoints, runs or directories of runs.
+        options: what the user chose.
+        listener: told how the work goes on.
+
+    Attributes:
+        runs: the checkpoints to analyse.
+
+    Raises:
+        SpectraError: if there is nothing to analyse, an option is wrong, or a checkpoint is incomplete.
+    """
+
+    table = "rank"
+
+    def __init__(self, paths: Sequence[Spec], options: Options, listener: Listener) -> None:
+        self._options = options
+        self._listener = listener
+        self.runs = [run for run in options.selection.apply_all(discover_all(paths)) if run.checkpoints]
+        self.place = WorkPlace(
+            resolve_device(options.device),
+            default_budget_bytes() if options.budget_bytes is None else options.budget_bytes,
+        )
+        self._incomplete = self._find_incomplete()
+
+    @property
+    def checkpoint_count(self) -> int:
+        """Checkpoints to analyse, in all runs."""
+        return sum(len(run.checkpoints) for run in self.runs)
+
+    def metadata(self, command: Sequence[str]) -> dict[str, str]:
+        """What the file records about its making, besides its schema."""
+        settings = {**self._options.recorded(), "budget_bytes": self.place.budget_bytes}
+        return {
+            "spectra.version": __version__,
+            "spectra.command": " ".join(command),
+            "spectra.settings": json.dumps(settings, sort_keys=True),
+            "spectra.device": _device_name(self.place.device),
+            "spectra.torch": torch.__version__,
+        }
+
+    def results(self) -> Iterator[CheckpointRows]:
+        """Analyse checkpoint after checkpoint.
+
+        Raises:
+            SpectraError: if not a single checkpoint could be used, or no parameter matches the selection.
+        """
+        first_error: SpectraError | None = None
+        seen: list[str] = []
+        done = matched = 0
+        for run in self.runs:
+            for checkpoint in run.checkpoints:
+                try:
+                    result, parameters = self._analyse(run, checkpoint)
+                    done += 1
+                    matched += bool(result.rows)
+                    seen = seen or parameters
+                except CheckpointError as error:
+                    error.at(str(checkpoint.path))
+                    first_error = first_error or error
+                    if self.checkpoint_count == 1:
+                        raise
+                    self._listener.problem(str(error))
+                    result = CheckpointRows(run, checkpoint, [{"status": error.status}])
+                self._listener.checkpoint_done()
+                yield CheckpointRows(run, checkpoint, [{**_identity(run, checkpoint), **row} for row in result.rows])
+        if done == 0 and first_error is not None:
+            raise InputError(
+                f"none of the {self.checkpoint_count} checkpoints could be used; each is named above"
+            ) from first_error
+        if matched == 0:
+            raise _nothing_selected(self._options, seen)
+
+    def _analyse(self, run: Run, checkpoint: Checkpoint) -> tuple[CheckpointRows, list[str]]:
+        if checkpoint.path in self._incomplete:
+            raise self._incomplete[checkpoint.path]
+        with open_checkpoint(checkpoint.path) as reader:
+            inventory = inventory_of(reader, run, checkpoint, self._options.transposed)
+            specs = inventory.selected(self._options.include, self._options.exclude)
+            self._listener.checkpoint_opened(list(specs.values()))
+
+            first_errors: dict[str, SpectraError] = {}
+
+            def on_problem(error: SpectraError, _parameter: str) -> None:
+                first_errors.setdefault(error.status, error)
+
+            rows = rank_rows(reader, specs, self.place, on_problem=on_problem, on_matrix=self._listener.matrix_done)
+        for message in _problems(rows, first_errors):
+            self._listener.problem(f"{checkpoint.path}: {message}")
+        return CheckpointRows(run, checkpoint, rows), [spec.parameter for spec in inventory.matrices]
+
+    def _find_incomplete(self) -> dict[Path, IncompleteCheckpointError]:
+        """Check all sharded checkpoints before any work: an hour later is too late to learn of an absent file."""
+        incomplete = {}
+        for run in self.runs:
+            for checkpoint in run.checkpoints:
+                if not checkpoint.path.is_dir():
+                    continue
+                try:
+                    check_complete(checkpoint.path)
+                except IncompleteCheckpointError as error:
+                    error.at(str(checkpoint.path))
+                    error.remedy = "Restore the missing files"
+                    if not self._options.skip_incomplete:
+                        if self.checkpoint_count > 1:
+                            error.remedy += ", or pass --skip-incomplete"
+                        raise
+                    incomplete[checkpoint.path] = error
+                except CheckpointError:
+                    continue  # a row of its own when its turn comes
+        return incomplete
+
+
+def _identity(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
+    return {"run": run.name, "checkpoint": checkpoint.name, "step": checkpoint.step, "epoch": checkpoint.epoch}
+
+
+def _problems(rows: Sequence[Row], first_errors: Mapping[str, SpectraError]) -> Iterator[str]:
+    """One sentence per status that is not harmless: how many matrices, which, and why."""
+    parameters: dict[str, list[str]] = {}
+    for row in rows:
+        if row["status"] not in HARMLESS:
+            parameters.setdefault(row["status"], []).append(row["parameter"])
+    for status, named in parameters.items():
+        why = first_errors.get(status) or WHY.get(status, "see the column status.")
+        yield f"{len(named)} of {len(rows)} matrices {status} ({_shown(named)}): {why}"
+
+
+def _shown(parameters: Sequence[str]) -> str:
+    more = f" and {len(parameters) - NAMED_PARAMETERS} more" if len(parameters) > NAMED_PARAMETERS else ""
+    return ", ".join(parameters[:NAMED_PARAMETERS]) + more
+
+
+def _device_name(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def _nothing_selected(options: Options, parameters: Sequence[str]) -> InputError:
+    globs = [f"--include {glob}" for glob in options.include] + [f"--exclude {glob}" for glob in options.exclude]
+    return InputError(
+        f"no matrix is left by {' '.join(globs)}", remedy=f"Choose among {_shown(parameters)}; quote globs in the shell"
+    )

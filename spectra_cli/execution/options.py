@@ -1,0 +1,72 @@
+"""What a caller may choose, for the command line and for notebooks alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from spectra_cli.checkpoints.selection import Selection
+from spectra_cli.errors import UsageError
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options shared by the commands that analyse checkpoints.
+
+    Attributes:
+        selection: which checkpoints of each run.
+        include: globs of parameters to analyse; all if empty.
+        exclude: globs of parameters to leave out.
+        transposed: globs of parameters stored as (in, out, ...), whatever their names say.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        budget_bytes: working memory; None for half of what is free.
+        skip_incomplete: go on without checkpoints of which a shard is absent.
+        tags: constant extra columns.
+    """
+
+    selection: Selection = field(default_factory=Selection)
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    transposed: Sequence[str] = ()
+    device: str = "auto"
+    budget_bytes: int | None = None
+    skip_incomplete: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def recorded(self) -> dict[str, Any]:
+        """The options as they are recorded in the metadata of a table."""
+        values = {name: value for name, value in asdict(self).items() if name not in {"selection", "tags"}}
+        return {**asdict(self.selection), **values, "tags": dict(self.tags)}
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes from ``2GB``, ``512MiB`` or ``1500000``.
+
+    Raises:
+        UsageError: if it is no size.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text, re.IGNORECASE)
+    if match is None or match[2].lower() not in UNITS or float(match[1]) <= 0:
+        raise UsageError(f"--memory-budget {text} is not a size", remedy="Write it as 512MiB or 2GB")
+    return int(float(match[1]) * UNITS[match[2].lower()])
+
+
+def parse_tags(items: Sequence[str]) -> dict[str, str]:
+    """Names and values from ``KEY=VALUE``.
+
+    Raises:
+        UsageError: if one has no key, or a key comes twice.
+    """
+    tags: dict[str, str] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--tag {item} is not KEY=VALUE", remedy="Write it as --tag optimizer=adamw")
+        if key in tags:
+            raise UsageError(f"--tag {key} is given twice", remedy="Give one value for each tag")
+        tags[key] = value
+    return tags

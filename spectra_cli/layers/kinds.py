@@ -1,0 +1,136 @@
+"""What a parameter is, by its name and its neighbours: kind of layer, learned tokens, biases, buffers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Literal
+
+Kind = Literal["linear", "conv", "conv_transpose", "embedding", "recurrent", "attention", "other"]
+Shapes = Mapping[str, tuple[int, ...]]
+
+RECURRENT = re.compile(r"weight_(ih|hh|hr)(_l\d+(_reverse)?)?(_raw|_orig)?")
+EMBEDDING = re.compile(
+    r"\w*?emb(ed(s|der|dings?)?)?(_\w+)?|wte|wpe|shared|W_(E|pos)|relative_attention_bias|\w*bias_table|pe"
+    r"|\w*pos_?(emb\w*|enc\w*)|\w*position(al)?_(emb|enc)\w*|rel_pos_[hw]|\w*tokens?|latents?",
+    re.IGNORECASE,
+)
+NOT_EMBEDDING = re.compile(
+    r"(un|de)_?emb\w*|\w*out(put)?s?_?emb\w*|\w*emb\w*_out(put)?s?|patch_emb\w*"
+    r"|\w*_(\w*proj\w*|linear|fc|mlp|dense|conv\w*|norm|hidden\w*|layers)(_\w+)?",
+    re.IGNORECASE,
+)
+ATTENTION = re.compile(
+    r"(\w*_)?(attn|attention|mha|multihead_attn)\d*|\w*attention|in_proj_weight|[qkvo]_proj(_weight)?|kv_proj"
+    r"|w?qkv(_proj)?|query_key_value|c_attn|q_attn|w[qkv]|W_[QKVO]|to_(q|k|v|kv|qkv|out)|query|key|value",
+    re.IGNORECASE,
+)
+BIAS = re.compile(r"(\w+_)?bias(es)?|bias_\w+|b_[A-Za-z]\w*")
+BUFFERS = frozenset(
+    {"mask", "attn_mask", "causal_mask", "weight_mask", "relative_position_index", "relative_coords_table"}
+    | {"embed_avg", "ema_w", "_ema_w", "cos_cached", "sin_cached"}
+)
+TOKEN = re.compile(r".*(pos_?emb|pos_?enc|position|token|latents?|query_embed).*|pe", re.IGNORECASE)
+WEIGHT = re.compile(r"weight(_v|_orig|_bar|_raw)?|kernel")
+PARAMETRIZED = re.compile(r"(.*\.)?parametrizations\.(\w+)\.original(\d*)")
+EXPERTS = re.compile(r"(\w+_)?experts(_\w+)?|expert|(\w+_)?moe", re.IGNORECASE)
+HEADS = re.compile(r"W_[QKVO]")
+
+
+@lru_cache(maxsize=1 << 14)
+def plain_name(parameter: str) -> str:
+    """The name without what ``torch.nn.utils.parametrize`` inserts: ``parametrizations.weight.original`` is weight."""
+    matched = PARAMETRIZED.fullmatch(parameter)
+    return f"{matched[1] or ''}{matched[2]}" if matched else parameter
+
+
+def leaf_of(parameter: str) -> str:
+    """Last component of a name."""
+    return plain_name(parameter).rpartition(".")[2]
+
+
+def bias_shape(parameter: str, shapes: Shapes) -> tuple[int, ...] | None:
+    """Shape of the bias that belongs to a weight; None without one."""
+    prefix, dot, leaf = plain_name(parameter).rpartition(".")
+    if WEIGHT.fullmatch(leaf):
+        bias = "bias"
+    elif leaf.startswith("W_"):
+        bias = f"b_{leaf[2:]}"
+    elif leaf.endswith("_weight"):
+        bias = f"{leaf.removesuffix('_weight')}_bias"
+    else:
+        bias = f"{leaf}_bias"
+    return shapes.get(f"{prefix}{dot}{bias}")
+
+
+def is_magnitude(parameter: str, shapes: Shapes) -> bool:
+    """Whether this is the vector of lengths that weight normalization splits off: (out, 1, ...)."""
+    shape = shapes[parameter]
+    if parameter.endswith(".original0"):
+        other = shapes.get(f"{parameter[:-1]}1")
+    elif parameter.endswith("weight_g"):
+        other = shapes.get(f"{parameter[:-1]}v")
+    else:
+        return False
+    return other is not None and len(other) == len(shape) and max(shape, default=0) == _numel(shape)
+
+
+def is_single_token(parameter: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of several axes is one vector: a class token (1, 1, d), a layer scale (d, 1, 1).
+
+    The weight of a layer is a matrix even so.
+    """
+    if WEIGHT.fullmatch(leaf_of(parameter)) or is_stack(parameter, shape) or max(shape) != _numel(shape):
+        return False
+    return len(shape) > 2 or bool(TOKEN.fullmatch(leaf_of(parameter)))
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def is_expert_stack(parameter: str, shape: tuple[int, ...]) -> bool:
+    """Whether axis 0 counts experts: (experts, out, in), not the convolution of one expert in a list of modules."""
+    components = parameter.split(".")
+    if len(shape) != 3 or any("conv" in component.lower() for component in components):
+        return False
+    below = next((components[at + 1 :] for at, part in enumerate(components) if EXPERTS.fullmatch(part)), None)
+    return below is not None and not any(part.isdigit() for part in below)
+
+
+def is_head_stack(parameter: str, shape: tuple[int, ...]) -> bool:
+    """Whether axis 0 counts attention heads, as in TransformerLens: (heads, in, out)."""
+    return len(shape) == 3 and HEADS.fullmatch(leaf_of(parameter)) is not None
+
+
+def is_stack(parameter: str, shape: tuple[int, ...]) -> bool:
+    """Whether every place along axis 0 is a matrix of its own."""
+    return is_expert_stack(parameter, shape) or is_head_stack(parameter, shape)
+
+
+def matrix_kind(parameter: str, shape: tuple[int, ...], bias: tuple[int, ...] | None) -> Kind:
+    """Kind of layer of a two-dimensional parameter."""
+    components = plain_name(parameter).split(".")
+    if RECURRENT.fullmatch(components[-1]):
+        return "recurrent"
+    modules = components[:-1] if WEIGHT.fullmatch(components[-1]) and len(components) > 1 else components
+    named = next((module for module in reversed(modules) if not module.isdigit()), "")
+    if bias != (shape[0],) and _is_embedding(named, numbered=named != modules[-1]):
+        return "embedding"
+    return "attention" if any(map(_is_attention, modules)) else "linear"
+
+
+@lru_cache(maxsize=4096)
+def _is_embedding(module: str, *, numbered: bool) -> bool:
+    if numbered and module.endswith("_layers"):  # Transformer-XL's emb_layers are a list of embeddings
+        module = module.removesuffix("_layers")
+    return EMBEDDING.fullmatch(module) is not None and NOT_EMBEDDING.fullmatch(module) is None
+
+
+@lru_cache(maxsize=4096)
+def _is_attention(module: str) -> bool:
+    return ATTENTION.fullmatch(module) is not None

@@ -1,0 +1,91 @@
+"""`spectra_cli.rank` returns what the command writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import spectra_cli
+from spectra_cli.errors import InputError, UsageError
+from spectra_cli.execution.local import SkippedWorkWarning
+
+Fixture = Callable[..., Any]
+
+
+def assert_same(frame: pd.DataFrame, path: str) -> None:
+    nullable = {"int64": "Int64", "int32": "Int32"}
+    expected = pq.read_table(path).to_pandas(integer_object_nulls=True)
+    assert list(frame.columns) == list(expected.columns)
+    assert len(frame) == len(expected)
+    for name in frame.columns:
+        stored = str(pq.read_schema(path).field(name).type)
+        assert str(frame[name].dtype) == nullable.get(stored, str(frame[name].dtype))
+        for ours, theirs in zip(frame[name], expected[name], strict=True):
+            if name == "singular_values" and theirs is not None:
+                assert ours.tolist() == theirs.tolist()
+            else:
+                assert (pd.isna(ours) and pd.isna(theirs)) or ours == theirs, name
+
+
+def test_the_frame_is_the_table(spectra: Fixture, make_run: Fixture) -> None:
+    directory = make_run()
+    assert spectra("rank", directory, "--tag", "seed=1").status == 0
+    assert_same(spectra_cli.rank(directory, tags={"seed": "1"}), "rank.parquet")
+
+
+def test_options_mean_what_they_mean_on_the_command_line(spectra: Fixture, make_run: Fixture) -> None:
+    paths = [make_run("a"), make_run("b", seed=1)]
+    options = ["--steps", "0,final", "--include", "first.*", "--memory-budget", "1GiB", "--device", "cpu"]
+    assert spectra("rank", *paths, *options).status == 0
+    frame = spectra_cli.rank(paths, steps="0,final", include="first.*", memory_budget="1GiB", device="cpu")
+    assert len(frame) == 4
+    assert_same(frame, "rank.parquet")
+
+
+def test_out_writes_the_same_table(make_run: Fixture) -> None:
+    frame = spectra_cli.rank(str(make_run()), out="notebook.parquet", tags={"seed": "1"})
+    assert_same(frame, "notebook.parquet")
+    assert pq.read_schema("notebook.parquet").metadata[b"spectra.schema"] == b"rank/1"
+
+
+def test_what_is_skipped_is_a_row_and_a_warning(spectra: Fixture, make_run: Fixture) -> None:
+    directory = make_run()
+    (directory / "step_100.pt").write_bytes(b"")
+    assert spectra("rank", directory).status == 3
+    with pytest.warns(SkippedWorkWarning, match="step_100.pt: the file is empty"):
+        frame = spectra_cli.rank(directory)
+    assert_same(frame, "rank.parquet")
+    assert frame["rows"].isna().sum() == 1
+    assert frame["rows"].dtype == pd.Int64Dtype()
+
+
+def test_errors_are_raised(make_run: Fixture, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="absent"):
+        spectra_cli.rank(tmp_path / "absent")
+    directory = make_run()
+    with pytest.raises(UsageError, match="lots"):
+        spectra_cli.rank(directory, memory_budget="lots")
+    for out in (None, "table.parquet"):
+        with pytest.raises(UsageError, match="gini"):
+            spectra_cli.rank(directory, tags={"gini": "1"}, out=out)
+    assert not (tmp_path / "table.parquet").exists()
+
+
+def test_a_frame_of_one_checkpoint_has_the_steps_of_its_name(tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.eye(3)}, tmp_path / "epoch=3-step=400.ckpt")
+    frame = spectra_cli.rank(tmp_path / "epoch=3-step=400.ckpt")
+    assert (frame["step"].tolist(), frame["epoch"].tolist()) == ([400], [3])
+    assert frame["effective_rank"].tolist() == pytest.approx([3.0])
+
+
+def test_the_package_offers_what_it_says_and_nothing_else() -> None:
+    assert set(dir(spectra_cli)) == set(spectra_cli.__all__)
+    assert all(hasattr(spectra_cli, name) for name in spectra_cli.__all__)
+    with pytest.raises(AttributeError, match="module 'spectra_cli' has no attribute 'ranks'"):
+        _ = spectra_cli.ranks

@@ -1,0 +1,139 @@
+"""The command as a process of its own: entry point, signals, pipes, encodings, and the examples in its help."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import typer.main
+
+from spectra_cli import __version__
+from spectra_cli.cli.main import app
+
+Fixture = Callable[..., Any]
+ROOT = Path(__file__).parents[2]
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group, as Typer builds it
+SPECTRA = [sys.executable, "-m", "spectra_cli"]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+
+
+def spectra(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*SPECTRA, *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=environment(**variables),
+        check=False,
+    )
+
+
+def test_the_module_runs_and_says_its_version() -> None:
+    done = spectra("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"spectra {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["rank", "run"], 0), (["columns", "absent"], 2), (["rank", "partly"], 3)],
+)
+def test_exit_statuses_reach_the_shell(arguments: list[str], status: int, make_run: Fixture) -> None:
+    make_run("run")
+    (make_run("partly") / "step_0.pt").write_bytes(b"")
+    done = spectra(*arguments)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_traceback_only_for_those_who_ask() -> None:
+    assert "Traceback" not in spectra("rank", "absent").stderr
+    assert "Traceback" in spectra("rank", "absent", SPECTRA_DEBUG="1").stderr
+
+
+def test_the_metadata_holds_the_command_line(make_run: Fixture) -> None:
+    make_run("run")
+    assert spectra("rank", "run", "--every", "2").returncode == 0
+    assert pq.read_schema("rank.parquet").metadata[b"spectra.command"] == b"spectra rank run --every 2"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_of_every_command_runs(name: str, make_run: Fixture) -> None:
+    """A newcomer pastes it, with a run of their own in ``runs/a``."""
+    make_run("runs/a")
+    (example,) = [line.strip() for line in (COMMANDS[name].help or "").splitlines() if "Example: " in line]
+    done = spectra(*shlex.split(example.removeprefix("Example: "))[1:])
+    assert (done.returncode, "Error" in done.stderr) == (0, False)
+
+
+def test_ctrl_c_says_so_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    weights = {f"layers.{index}.weight": torch.randn(400, 400) for index in range(4)}
+    for step in range(40):
+        torch.save(weights, tmp_path / "run" / f"step_{step}.pt")
+    process = subprocess.Popen(
+        [*SPECTRA, "rank", "run"], stderr=subprocess.PIPE, text=True, env=environment(), cwd=tmp_path
+    )
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.iterdir())) == 1 and time.monotonic() < deadline:
+        time.sleep(0.01)  # until the partial file shows that the work has begun
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_reader_that_closes_the_pipe_is_no_fault(make_run: Fixture) -> None:
+    """As `head` does; the listing is longer than a pipe holds."""
+    weights = {f"layers.{index}.weight": torch.ones(1, 2) for index in range(2000)}
+    torch.save(weights, "model.pt")
+    with subprocess.Popen(
+        [*SPECTRA, "inspect", "model.pt"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+    assert said == ""
+
+
+@pytest.mark.parametrize("command", ["rank", "inspect"])
+def test_names_of_any_alphabet_survive_a_terminal_of_ascii(command: str) -> None:
+    torch.save({"层.weight": torch.eye(3), "größe.weight": torch.ones(3, 3)}, "model.pt")
+    done = spectra(command, "model.pt", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert r"\u5c42.weight" in done.stdout + done.stderr
+
+
+def test_a_file_name_that_is_no_text_is_analysed(table: Fixture) -> None:
+    """File names are bytes on Linux; a table holds text."""
+    name = os.fsdecode(b"step_1_\xff.pt")
+    Path("run").mkdir()
+    try:
+        torch.save({"a.weight": torch.eye(3)}, (buffer := Path("run/step_2.pt")))
+        buffer.with_name(name).write_bytes(buffer.read_bytes())
+    except OSError:
+        pytest.skip("the file system takes only text")
+    for command in ("rank", "inspect"):
+        done = spectra(command, "run", "--json")
+        assert (done.returncode, "Error" in done.stderr) == (0, False)
+    assert table()[0]["checkpoint"] == r"step_1_\udcff.pt"

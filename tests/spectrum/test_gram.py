@@ -1,0 +1,96 @@
+"""Gram matrices, and what the probes say of their errors."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from spectra_cli.spectrum import gram as grams
+from spectra_cli.spectrum.factorize import TOLERANCE
+from spectra_cli.spectrum.matrix import MatrixBatch, TensorMatrix
+
+from .planted import lapack, planted
+
+
+def batch_of(*tensors: torch.Tensor) -> MatrixBatch:
+    return MatrixBatch([TensorMatrix(tensor) for tensor in tensors])
+
+
+def exact_gram(tensor: torch.Tensor) -> torch.Tensor:
+    double = tensor.double()
+    return double.mT @ double if tensor.shape[0] >= tensor.shape[1] else double @ double.mT
+
+
+@pytest.mark.parametrize("shape", [(300, 40), (40, 300), (700, 600), (600, 700), (1, 9), (9, 1), (5, 5)])
+@pytest.mark.parametrize("slab", [1, 7, 64, 10_000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_slabs_of_any_length_sum_to_the_gram_matrix_of_the_long_axis(
+    shape: tuple[int, int], slab: int, dtype: torch.dtype
+) -> None:
+    if slab == 1 and max(shape) > 400:
+        pytest.skip("covered by longer slabs")
+    tensors = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype) for seed in range(2)]
+    result = grams.mirrored(grams.gram(batch_of(*tensors), slab))
+    for index, tensor in enumerate(tensors):
+        torch.testing.assert_close(result[index], exact_gram(tensor), rtol=1e-12, atol=1e-11)
+
+
+@pytest.mark.parametrize(("shape", "slab"), [((4000, 300), 512), ((300, 4000), 512), ((2000, 64), 2000)])
+def test_the_probes_bound_the_error_of_a_float32_gram_matrix(shape: tuple[int, int], slab: int) -> None:
+    """For errors of any shape, and never by more than the square root of R, which a flat error costs."""
+    for seed in range(10):
+        tensor = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) + (seed % 2)
+        result, bound = grams.probed_gram(batch_of(tensor), slab)
+        true = torch.linalg.matrix_norm(grams.mirrored(result)[0] - exact_gram(tensor), 2)
+        assert true <= bound[0]
+        assert bound[0] <= 3 * min(shape) ** 0.5 * true
+
+
+def test_the_probes_see_an_error_of_rank_one() -> None:
+    """The hardest error to see: one direction among R, at random; planted behind the back of the product."""
+    generator = np.random.default_rng(0)
+    tensor = torch.zeros(2000, 256)
+    misses = 0
+    for _ in range(200):
+        direction = torch.from_numpy(generator.standard_normal(256))
+        direction /= direction.norm()
+        probes = grams.gaussian_probes(256, tensor.device)
+        seen = torch.linalg.norm(direction[:, None] * (direction @ probes)) / grams.PROBE_QUANTILE**0.5
+        misses += bool(seen < 1)
+    assert misses == 0
+
+
+def test_the_quantile_is_that_of_the_chi_squared_distribution() -> None:
+    assert scipy.stats.chi2.cdf(grams.PROBE_QUANTILE, grams.PROBES) == pytest.approx(1e-6, rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e25])
+def test_overflow_in_float32_is_an_infinite_bound(scale: float) -> None:
+    tensor = torch.randn(4000, 300) * scale
+    assert torch.isinf(grams.probed_gram(batch_of(tensor), 512)[1]).all()
+
+
+def test_underflow_in_float32_shows_in_the_bound() -> None:
+    tensor = torch.randn(4000, 300) * 1e-30
+    _, bound = grams.probed_gram(batch_of(tensor), 512)
+    assert bound[0] >= torch.linalg.matrix_norm(exact_gram(tensor), 2)
+
+
+def test_a_float32_gram_matrix_alone_does_not_keep_the_promise() -> None:
+    """Why the bound is needed: with a condition number of 1e4 the small values are off by more than the tolerance."""
+    tensor = torch.from_numpy(planted(4000, 300, np.logspace(0, -4, 300))).float()
+    single = tensor.mT @ tensor
+    values = torch.linalg.eigvalsh(single.double()).flip(0).clamp(min=0).sqrt().numpy()
+    true = lapack(tensor)
+    assert np.abs(values - true).max() > TOLERANCE * true[0]
+
+
+def test_the_callers_precision_is_set_aside_and_restored() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with grams.full_float32():
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,127 @@
+"""Memory: stated before the work, kept to during it, and what happens when it runs out all the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+import torch
+
+from spectra_cli.errors import MemoryBudgetError
+from spectra_cli.spectrum import memory
+from spectra_cli.spectrum.factorize import METHODS, factorize
+from spectra_cli.spectrum.matrix import MatrixBatch, TensorMatrix
+from spectra_cli.spectrum.retry import DeviceMemoryWarning, with_less_memory
+
+from .planted import lapack
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A matrix that records the sizes of the blocks read, and runs out of memory above `largest` elements."""
+
+    tensor: torch.Tensor
+    sizes: list[int] = field(default_factory=list)
+    largest: int | None = None
+    where: str = "cpu"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.tensor.shape[0], self.tensor.shape[1])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.tensor.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.where)
+
+    def block(self, rows: slice = slice(None), cols: slice = slice(None)) -> torch.Tensor:
+        part = self.tensor[rows, cols]
+        if self.largest is not None and part.numel() > self.largest:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.sizes.append(part.numel())
+        return part
+
+    def on(self, device: torch.device) -> Watched:
+        return replace(self, where=str(device), largest=None)
+
+
+@pytest.mark.parametrize("shape", [(5000, 100), (100, 5000)])
+@pytest.mark.parametrize("method", METHODS)
+def test_no_block_is_larger_than_the_budget_allows(shape: tuple[int, int], method: str) -> None:
+    budget = 1_000_000
+    matrix = Watched(torch.randn(shape))
+    spectrum = factorize([matrix], budget_bytes=budget, method=method)[0]
+    assert max(matrix.sizes) * 8 <= budget
+    assert sum(matrix.sizes) >= matrix.tensor.numel()
+    true = lapack(matrix.tensor)
+    np.testing.assert_allclose(spectrum.singular_values, true, atol=1e-5 * true[0])
+
+
+def test_a_smaller_budget_takes_smaller_steps() -> None:
+    batch = MatrixBatch([TensorMatrix(torch.empty(50_000, 100))])
+    lengths = [
+        memory.slab_length(batch, budget, vectors=0, method="gram_float64") for budget in (10**9, 10**6, 4 * 10**5)
+    ]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[0] * 100 * 8 <= memory.SLAB_BYTES
+    assert len(set(lengths)) == 3
+
+
+def test_a_budget_below_the_square_side_says_what_is_needed() -> None:
+    with pytest.raises(
+        MemoryBudgetError, match=r"a 400 x 300 matrix needs 3 MiB .* the budget is 1 MiB.*--memory-budget"
+    ):
+        factorize([TensorMatrix(torch.randn(400, 300))], budget_bytes=1 << 20)
+
+
+def test_slabs_are_halved_when_the_device_runs_out_of_memory() -> None:
+    matrix = Watched(torch.randn(4000, 100), largest=20_000)
+    spectrum = factorize([matrix], budget_bytes=1 << 30)[0]
+    assert max(matrix.sizes) <= 20_000
+    assert min(matrix.sizes) > 5_000  # halved until it fits and no further, but for the rest at the end
+    true = lapack(matrix.tensor)
+    np.testing.assert_allclose(spectrum.singular_values, true, atol=1e-5 * true[0])
+
+
+def test_batches_are_split_and_then_the_cpu_is_used_with_a_warning() -> None:
+    calls: list[tuple[int, int, str]] = []
+
+    def attempt(batch: MatrixBatch, length: int) -> list[str]:
+        calls.append((len(batch), length, batch.device.type))
+        if batch.device.type != "cpu":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [str(batch.device)] * len(batch)
+
+    batch = MatrixBatch([Watched(torch.ones(4, 3), where="meta") for _ in range(3)])
+    with pytest.warns(DeviceMemoryWarning, match="4 x 3 matrix does not fit the memory of meta"):
+        assert with_less_memory(attempt, batch, 4) == ["cpu"] * 3
+    assert calls[:3] == [(3, 4, "meta"), (3, 2, "meta"), (3, 1, "meta")]
+    assert [call for call in calls if call[2] == "cpu"] == [(1, memory.LONGEST_SLAB, "cpu")] * 3
+
+
+def test_memory_that_runs_out_on_the_cpu_is_an_error_and_other_errors_are_not_swallowed() -> None:
+    batch = MatrixBatch([TensorMatrix(torch.ones(4, 3))])
+
+    def starved(batch: MatrixBatch, length: int) -> list[str]:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    def broken(batch: MatrixBatch, length: int) -> list[str]:
+        raise RuntimeError("something else")
+
+    with pytest.raises(MemoryBudgetError, match="memory ran out on a 4 x 3 matrix"):
+        with_less_memory(starved, batch, 4)
+    with pytest.raises(RuntimeError, match="something else"):
+        with_less_memory(broken, batch, 4)
+
+
+def test_the_default_budget_is_part_of_what_the_machine_has() -> None:
+    assert 1 << 20 < memory.default_budget_bytes() < 1 << 45
+
+
+def test_the_working_memory_stated_up_front_grows_with_the_square_side_only() -> None:
+    assert memory.working_bytes(10**6, 64, 2**30) < memory.working_bytes(4096, 4096, 2**26)
+    assert memory.working_bytes(10**7, 64, 2**34) == memory.working_bytes(10**8, 64, 2**40)

@@ -1,0 +1,64 @@
+"""Everything stays on the device of its input. FakeTensorMode computes shapes and raises where devices meet."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from spectra_cli.spectrum import factorize as factorization
+from spectra_cli.spectrum import gram as grams
+from spectra_cli.spectrum.factorize import factorize
+from spectra_cli.spectrum.matrix import MatrixBatch, TensorMatrix
+
+SHAPES = [(3000, 300), (300, 3000), (600, 600), (40, 30)]
+
+
+def fake_batch(shape: tuple[int, int], dtype: torch.dtype, count: int = 2) -> MatrixBatch:
+    return MatrixBatch([TensorMatrix(torch.empty(shape, dtype=dtype, device="cuda")) for _ in range(count)])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_every_step_stays_on_the_device(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    short = min(shape)
+    with FakeTensorMode():
+        batch = fake_batch(shape, dtype)
+        exact = grams.gram(batch, 512)
+        probed, bounds = grams.probed_gram(batch, 512)
+        promising = factorization._may_pass(probed, bounds)
+        squares, vectors = factorization.eigen(exact, 10)
+        one = batch.select([0])
+        factor = factorization.triangular_factor(one, 2 * short)
+        values, right = factorization.svd_of_factor(factor, 10)
+        assert vectors is not None
+        assert right is not None
+        long = factorization.long_side_vectors(one, vectors.select(0, 0), 512, orthonormalize=True)
+        results = (exact, probed, bounds, promising, squares, vectors, factor, values, right, long)
+    assert {str(result.device) for result in results} == {"cuda:0"}
+    assert exact.shape == probed.shape == (2, short, short)
+    assert (squares.shape, vectors.shape, long.shape) == ((2, short), (2, short, 10), (max(shape), 10))
+    assert (exact.dtype, vectors.dtype, long.dtype) == (torch.float64,) * 3
+
+
+def test_the_check_can_fail() -> None:
+    """Mixed devices do raise under FakeTensorMode: else the test above would say nothing."""
+    with FakeTensorMode(), pytest.raises(RuntimeError, match="device"):
+        torch.empty(3, 3, device="cuda") @ torch.empty(3, 3)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("shape", [*SHAPES, (20000, 64), (1, 9)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_cuda_and_cpu_agree_within_their_bounds(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    tensor = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    k = min(10, *shape)
+    on_cpu, on_cuda = (
+        factorize([TensorMatrix(tensor.to(device))], vectors=k, budget_bytes=1 << 30)[0] for device in ("cpu", "cuda")
+    )
+    difference = np.abs(on_cpu.singular_values - on_cuda.singular_values).max()
+    assert difference <= on_cpu.error + on_cuda.error
+    assert on_cuda.left is not None
+    assert on_cuda.left.device.type == "cuda"

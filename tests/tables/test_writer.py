@@ -1,0 +1,200 @@
+"""A table is complete under its final name or not there; what was there before survives every failure."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import spectra_cli.tables.writer as writer_module
+from spectra_cli.errors import InputError, UsageError
+from spectra_cli.tables.schemas import arrow_schema
+from spectra_cli.tables.writer import TableWriter, table_of
+
+OLD = b"what was there before"
+
+
+def row(depth: int, **columns: Any) -> dict[str, Any]:
+    return {"run": ".", "checkpoint": "step_1.pt", "depth": depth, "status": "ok", **columns}
+
+
+def names_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_a_written_file_has_the_schema_and_the_rows(tmp_path: Path) -> None:
+    with TableWriter(tmp_path / "rank.parquet", "rank") as table:
+        table.write([row(0, singular_values=[2.0, 1.0]), row(1)])
+        table.write([row(2, step=400)])
+    read = pq.read_table(tmp_path / "rank.parquet")
+    assert read.schema.equals(arrow_schema("rank"))
+    assert read.column("depth").to_pylist() == [0, 1, 2]
+    assert read.column("singular_values").to_pylist() == [[2.0, 1.0], None, None]
+    assert read.column("step").to_pylist() == [None, None, 400]
+    assert read.column("gini").null_count == 3
+    assert names_in(tmp_path) == ["rank.parquet"]
+
+
+def test_a_table_without_rows_still_has_its_schema(tmp_path: Path) -> None:
+    with TableWriter(tmp_path / "rank.parquet", "rank", tags={"seed": "1"}):
+        pass
+    read = pq.read_table(tmp_path / "rank.parquet")
+    assert read.num_rows == 0
+    assert read.schema.equals(arrow_schema("rank", {"seed": "1"}))
+
+
+def test_row_groups_do_not_change_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are streamed in groups of bounded size, in the order they came."""
+    monkeypatch.setattr(writer_module, "ROW_GROUP_VALUES", 100)
+    values = [[float(n) for n in range(depth, 0, -1)] for depth in range(40)]
+    with TableWriter(tmp_path / "rank.parquet", "rank") as table:
+        for depth in range(40):
+            table.write([row(depth, singular_values=values[depth])])
+    file = pq.ParquetFile(tmp_path / "rank.parquet")
+    assert file.num_row_groups > 5
+    assert file.read().column("singular_values").to_pylist() == values
+
+
+def test_metadata_says_which_schema_and_whatever_was_given(tmp_path: Path) -> None:
+    with TableWriter(tmp_path / "rank.parquet", "rank", metadata={"spectra.command": "spectra rank größe"}):
+        pass
+    metadata = pq.read_schema(tmp_path / "rank.parquet").metadata
+    assert metadata[b"spectra.schema"] == b"rank/1"
+    assert metadata[b"spectra.command"].decode() == "spectra rank größe"
+
+
+def test_tags_are_constant_columns(tmp_path: Path) -> None:
+    with TableWriter(tmp_path / "rank.parquet", "rank", tags={"seed": "1", "Größe": "=x="}) as table:
+        table.write([row(0), row(1)])
+    read = pq.read_table(tmp_path / "rank.parquet")
+    assert read.column("seed").to_pylist() == ["1", "1"]
+    assert read.column("Größe").to_pylist() == ["=x=", "=x="]
+
+
+def test_bytes_that_are_no_text_become_escapes(tmp_path: Path) -> None:
+    """Names of files may hold any bytes; Arrow's strings are UTF-8."""
+    name = os.fsdecode(b"step_1_\xff.pt")
+    with TableWriter(tmp_path / "t.parquet", "rank", tags={"tag": name}, metadata={"command": name}) as table:
+        table.write([row(0, checkpoint=name)])
+    read = pq.read_table(tmp_path / "t.parquet")
+    assert read.column("checkpoint").to_pylist() == read.column("tag").to_pylist() == [r"step_1_\udcff.pt"]
+    assert read.schema.metadata[b"command"] == rb"step_1_\udcff.pt"
+
+
+def test_a_tag_that_is_a_column_is_refused_before_anything_is_touched(tmp_path: Path) -> None:
+    (tmp_path / "rank.parquet").write_bytes(OLD)
+    with pytest.raises(UsageError, match="--tag status"):
+        TableWriter(tmp_path / "rank.parquet", "rank", tags={"status": "x"})
+    assert names_in(tmp_path) == ["rank.parquet"]
+    assert (tmp_path / "rank.parquet").read_bytes() == OLD
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "rank.parquet"
+    path.write_bytes(OLD)
+
+    def fail() -> None:
+        with TableWriter(path, "rank") as table:
+            table.write([row(0)])
+            assert len(names_in(tmp_path)) == 2  # the old file, and the partial one beside it
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert names_in(tmp_path) == ["rank.parquet"]
+    assert path.read_bytes() == OLD
+
+
+def test_rows_that_do_not_fit_the_schema_leave_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    """The failure comes when the writer closes, not while rows are given to it."""
+    path = tmp_path / "rank.parquet"
+    path.write_bytes(OLD)
+    with pytest.raises(pa.ArrowException), TableWriter(path, "rank") as table:
+        table.write([row(0, step="not a number")])
+    assert names_in(tmp_path) == ["rank.parquet"]
+    assert path.read_bytes() == OLD
+
+
+def test_success_replaces_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "rank.parquet"
+    path.write_bytes(OLD)
+    with TableWriter(path, "rank") as table:
+        table.write([row(0)])
+        assert path.read_bytes() == OLD  # until the end
+    assert pq.read_table(path).num_rows == 1
+
+
+def test_a_killed_process_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
+    """SIGKILL runs no cleanup: only writing elsewhere first can keep a half file from the final name."""
+    code = (
+        "import pathlib, sys, time\n"
+        "from spectra_cli.tables import writer\n"
+        "writer.ROW_GROUP_VALUES = 1\n"
+        "with writer.TableWriter(pathlib.Path(sys.argv[1]), 'rank') as table:\n"
+        "    table.write([{'run': '.', 'status': 'ok'}])\n"
+        "    print('written', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    path = tmp_path / "rank.parquet"
+    command = [sys.executable, "-c", code, str(path)]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert not path.exists()
+    assert all(name.startswith(".rank.parquet.") and name.endswith(".partial") for name in names_in(tmp_path))
+
+
+def test_the_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    """A private temporary file must not become a table that a colleague cannot read."""
+    (tmp_path / "plain").write_bytes(b"")
+    with TableWriter(tmp_path / "rank.parquet", "rank"):
+        pass
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "rank.parquet")}
+    assert len(modes) == 1
+
+
+def test_a_directory_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent.*No such file or directory.*--out"):
+        TableWriter(tmp_path / "absent" / "rank.parquet", "rank")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_may_not_be_written_to_is_an_input_error(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    with pytest.raises(InputError, match=r"locked.*Permission denied.*--out"):
+        TableWriter(locked / "rank.parquet", "rank")
+
+
+def test_a_refused_partial_file_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same as above where tests run as root, to whom no directory is closed."""
+
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    with pytest.raises(InputError, match=r"rank.parquet.*Permission denied.*--out"):
+        TableWriter(tmp_path / "rank.parquet", "rank")
+
+
+def test_a_directory_in_the_place_of_the_file_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="this is a directory"):
+        TableWriter(tmp_path, "rank")
+    assert names_in(tmp_path) == []
+
+
+def test_table_of_keeps_integers_that_a_double_cannot_hold() -> None:
+    table = table_of([{"step": 2**60 + 1}, {}], arrow_schema("rank"))
+    assert table.column("step").to_pylist() == [2**60 + 1, None]

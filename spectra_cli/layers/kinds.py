@@ -13,7 +13,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 RECURRENT = re.compile(r"weight_(ih|hh|hr)(_l\d+(_reverse)?)?(_raw|_orig)?")
 EMBEDDING = re.compile(
     r"\w*?emb(ed(s|der|dings?)?)?(_\w+)?|wte|wpe|shared|W_(E|pos)|relative_attention_bias|\w*bias_table|pe"
-    r"|\w*pos_?(emb\w*|enc\w*)|\w*position(al)?_(emb|enc)\w*|rel_pos_[hw]|\w*tokens?|latents?",
+    r"|\w*pos_?(emb\w*|enc\w*)|\w*position(s|(al)?_(emb|enc)\w*)|rel_pos_[hw]|\w*tokens?|latents?",
     re.IGNORECASE,
 )
 NOT_EMBEDDING = re.compile(
@@ -26,7 +26,7 @@ ATTENTION = re.compile(
     r"|w?qkv(_proj)?|query_key_value|c_attn|q_attn|w[qkv]|W_[QKVO]|to_(q|k|v|kv|qkv|out)|query|key|value",
     re.IGNORECASE,
 )
-BIAS = re.compile(r"(\w+_)?bias(es)?|bias_\w+|b_[A-Za-z]\w*")
+BIAS = re.compile(r"(\w+_)?bias(es)?|bias_[a-z]{1,2}|b_(Q|K|V|O|E|U|in|out|gate|enc|dec)")
 BUFFERS = frozenset(
     {"mask", "attn_mask", "causal_mask", "weight_mask", "relative_position_index", "relative_coords_table"}
     | {"embed_avg", "ema_w", "_ema_w", "cos_cached", "sin_cached"}
@@ -112,16 +112,25 @@ def is_stack(parameter: str, shape: tuple[int, ...]) -> bool:
     return is_expert_stack(parameter, shape) or is_head_stack(parameter, shape)
 
 
-def matrix_kind(parameter: str, shape: tuple[int, ...], bias: tuple[int, ...] | None) -> Kind:
+def matrix_kind(parameter: str, shapes: Shapes) -> Kind:
     """Kind of layer of a two-dimensional parameter."""
     components = plain_name(parameter).split(".")
     if RECURRENT.fullmatch(components[-1]):
         return "recurrent"
     modules = components[:-1] if WEIGHT.fullmatch(components[-1]) and len(components) > 1 else components
     named = next((module for module in reversed(modules) if not module.isdigit()), "")
-    if bias != (shape[0],) and _is_embedding(named, numbered=named != modules[-1]):
+    if bias_shape(parameter, shapes) != shapes[parameter][:1] and (
+        _is_embedding(named, numbered=named != modules[-1]) or _is_encoder_of_tokens(parameter, shapes)
+    ):
         return "embedding"
     return "attention" if any(map(_is_attention, modules)) else "linear"
+
+
+def _is_encoder_of_tokens(parameter: str, shapes: Shapes) -> bool:
+    """Whether an ``encoder`` is the embedding of a language model: its ``decoder`` has a row per token as well."""
+    before, encoder, _ = parameter.rpartition("encoder.weight")
+    tokens, width = shapes[parameter]
+    return bool(encoder) and tokens > width and shapes.get(f"{before}decoder.weight", ())[:1] == (tokens,)
 
 
 @lru_cache(maxsize=4096)

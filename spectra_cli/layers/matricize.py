@@ -215,7 +215,7 @@ def _specs(weight: Weight, shapes: Shapes, *, conv1d: bool, forced: bool) -> lis
     tensor, shape, name = weight.tensor, weight.tensor.shape, weight.parameter
     leaf = kinds.leaf_of(name)
     if len(shape) == 2:
-        kind = kinds.matrix_kind(name, shape, kinds.bias_shape(name, shapes))
+        kind = kinds.matrix_kind(name, shapes)
         reason = FORCED if forced else orientation.why_transposed(name, shapes, kind, conv1d=conv1d)
         rows, cols = (shape[1], shape[0]) if reason else shape
         return [MatrixSpec(name, kind, rows, cols, tensor, "transposed" if reason else "stored", None, reason)]

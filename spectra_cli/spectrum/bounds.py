@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
 
+SLOPE_CEILING = 43.0
+"""Above -ln p + 1 for shares p down to 1e-18; changes of smaller ones amount to nothing."""
+
 UNIT_ROUNDOFF = 2.0**-53
 """Of float64."""
 
@@ -78,8 +81,12 @@ def effective_rank_error(singular_values: Vector, errors: Vector) -> Vector:
     """
     tiny = np.finfo(np.float64).tiny
     totals = singular_values.sum(1, keepdims=True)
-    shares = singular_values / totals
     changes = errors / totals
+    count = singular_values.shape[1]
+    ceiling = count * (changes.max(1) * (SLOPE_CEILING + math.log(count)) + 1e-15)
+    if (ceiling < 1e-6).all():  # far below any tolerance: the sum over all values need not be told apart
+        return np.asarray(ceiling)
+    shares = singular_values / totals
     logs = np.log(np.maximum(shares, tiny))
     entropies = -(shares * logs).sum(1, keepdims=True)
     near = np.abs(logs + entropies) + changes / np.maximum(shares, tiny)

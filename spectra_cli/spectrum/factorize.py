@@ -151,7 +151,7 @@ def _descend(batch: MatrixBatch, methods: Sequence[str], vectors: int, budget_by
         def attempt(part: MatrixBatch, length: int, name: str = name, last: bool = last) -> list[Spectrum | None]:
             return _attempt(part, length, name, vectors, last)
 
-        remaining = batch.select(pending)
+        remaining = batch if len(pending) == len(batch) else batch.select(pending)
         length = slab_length(remaining, budget_bytes, vectors=vectors, method=name)
         for index, spectrum in zip(list(pending), with_less_memory(attempt, remaining, length), strict=True):
             if spectrum is not None:

@@ -45,8 +45,12 @@ def gram(batch: MatrixBatch, slab_length: int) -> Tensor:
     Returns:
         (batch, R, R), float64; only the lower triangles are meant to be read.
     """
+    slabs = batch.slabs(slab_length, torch.float64)
+    if slab_length >= batch.long_side and batch.short_side <= TRIANGLE_BLOCK:
+        (slab,) = next(slabs)
+        return slab.mT @ slab
     total = torch.zeros(len(batch), batch.short_side, batch.short_side, dtype=torch.float64, device=batch.device)
-    for (slab,) in batch.slabs(slab_length, torch.float64):
+    for (slab,) in slabs:
         add_lower_products(total, slab)
     return total
 

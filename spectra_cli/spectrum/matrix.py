@@ -187,6 +187,8 @@ class SlabIterator:
     def _cast(self, stored: Tensor, dtype: torch.dtype) -> Tensor:
         if stored.dtype == dtype:
             return stored
+        if self._length >= self._batch.long_side:  # a single slab: there is nothing to reuse
+            return stored.to(dtype)
         if dtype not in self._buffers:  # the first slab is the longest
             self._buffers[dtype] = torch.empty(stored.shape, dtype=dtype, device=stored.device)
         buffer = self._buffers[dtype]

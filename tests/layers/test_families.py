@@ -369,7 +369,7 @@ TORCH_TRANSFORMER = Family(
 )
 LSTM_LANGUAGE_MODEL = Family(
     [
-        linear("encoder.weight", V, D),  # indistinguishable from a linear layer without a bias
+        linear("encoder.weight", V, D, "embedding"),  # the decoder has as many rows
         linear("rnn.weight_ih_l0", 24, D, "recurrent"),
         linear("rnn.weight_hh_l0", 24, 3, "recurrent"),
         linear("rnn.weight_hr_l0", 3, 6, "recurrent"),
@@ -383,8 +383,14 @@ LSTM_LANGUAGE_MODEL = Family(
     ],
     {"rnn.bias_ih_l0": ((24,), "vector"), "decoder.bias": ((V,), "vector")},
 )
+AUTOENCODER = Family([linear("encoder.weight", 4, D), linear("decoder.weight", D, 4)])
+SQUARE_ENCODER = Family([linear("encoder.weight", D, D), linear("decoder.weight", D, D)])
+LINEAR_ENCODER = Family(
+    [linear("encoder.weight", D, 4), linear("decoder.weight", D, D)], {"encoder.bias": ((D,), "vector")}
+)
 GRU_CELL = Family(
     [
+        linear("positions", 3, D, "embedding"),
         linear("embedding.weight", V, D, "embedding"),
         linear("cell.weight_ih", 24, D, "recurrent"),
         linear("cell.weight_hh", 24, 8, "recurrent"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def specs_of(name: str, tensor: torch.Tensor, transposed: Sequence[str] = ()) ->
     return take_inventory({name: info}, ordered=True, transposed=transposed).matrices
 
 
-LAYOUTS = {
+LAYOUTS: dict[str, tuple[str, int, bool, Callable[[torch.Tensor], list[torch.Tensor]]]] = {
     "stored": ("fc.weight", 2, False, lambda t: [t]),
     "convolution": ("conv.weight", 4, False, lambda t: [t.flatten(1)]),
     "transposed": ("fc.weight", 2, True, lambda t: [t.T]),

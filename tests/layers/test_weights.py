@@ -150,6 +150,7 @@ WEIGHTS_OF_SUSPICIOUS_NAME: dict[str, Mapping[str, Any]] = {
     "model and its head": {"model": {"a.weight": (8, 8)}, "head": {"weight": (2, 8)}},
     "student and teacher": {"student": {"a.weight": (8, 8)}, "teacher": {"a.weight": (8, 8)}},
     "flattened positions": {"query_bias_net.weight": (8, 8), "mask_net.weight": (8, 8), "norm.linear.weight": (16, 8)},
+    "one letter": {"b_proj": (8, 8), "bias_table": (8, 8), "w": (8, 8)},
     "one output": {"fc.weight": (1, 8), "conv.weight": (1, 8, 1, 1)},
     "module and model": {"module.a.weight": (8, 8), "model.a.weight": (8, 8)},
     "names that meet": {"a._orig_mod.weight": (8, 8), "a.weight": (8, 8)},

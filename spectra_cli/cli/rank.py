@@ -117,7 +117,7 @@ def _print_run(console: Console, name: str, run: RunSummary) -> None:
     table.add_column("last/R", justify="right")
     if moved:
         table.add_column("change", justify="right")
-    gap = len(ranked) > 2 * SHOWN_MATRICES
+    gap = len(ranked) > 2 * SHOWN_MATRICES + 1  # a line for one more matrix is better spent on the matrix
     shown = [*ranked[:SHOWN_MATRICES], None, *ranked[-SHOWN_MATRICES:]] if gap else list(ranked)
     for change in shown:
         if change is None:

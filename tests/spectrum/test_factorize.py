@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectra_cli.spectrum.factorize import METHODS, Spectrum, factorize
+from spectra_cli.spectrum.factorize import Spectrum, factorize
 from spectra_cli.spectrum.matrix import TensorMatrix
+from spectra_cli.spectrum.methods import METHODS
 from spectra_cli.spectrum.statistics import effective_rank, numerical_rank
 
 from .planted import exponential_entropy, lapack, planted

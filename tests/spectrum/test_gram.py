@@ -6,8 +6,8 @@ import scipy.stats
 import torch
 
 from spectra_cli.spectrum import gram as grams
-from spectra_cli.spectrum.factorize import TOLERANCE
 from spectra_cli.spectrum.matrix import MatrixBatch, TensorMatrix
+from spectra_cli.spectrum.methods import TOLERANCE
 
 from .planted import lapack, planted
 

@@ -10,8 +10,9 @@ import torch
 
 from spectra_cli.errors import MemoryBudgetError
 from spectra_cli.spectrum import memory
-from spectra_cli.spectrum.factorize import METHODS, factorize
+from spectra_cli.spectrum.factorize import factorize
 from spectra_cli.spectrum.matrix import MatrixBatch, TensorMatrix
+from spectra_cli.spectrum.methods import METHODS
 from spectra_cli.spectrum.retry import DeviceMemoryWarning, with_less_memory
 
 from .planted import lapack

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from spectra_cli.spectrum import factorize as factorization
 from spectra_cli.spectrum import gram as grams
-from spectra_cli.spectrum.factorize import factorize
+from spectra_cli.spectrum import methods
+from spectra_cli.spectrum.factorize import factorize, long_side_vectors
 from spectra_cli.spectrum.matrix import MatrixBatch, TensorMatrix
 
 SHAPES = [(3000, 300), (300, 3000), (600, 600), (40, 30)]
@@ -27,14 +27,14 @@ def test_every_step_stays_on_the_device(shape: tuple[int, int], dtype: torch.dty
         batch = fake_batch(shape, dtype)
         exact = grams.gram(batch, 512)
         probed, bounds = grams.probed_gram(batch, 512)
-        promising = factorization._may_pass(probed, bounds)
-        squares, vectors = factorization.eigen(exact, 10)
+        promising = methods.may_pass(probed, bounds)
+        squares, vectors = methods.eigen(exact, 10)
         one = batch.select([0])
-        factor = factorization.triangular_factor(one, 2 * short)
-        values, right = factorization.svd_of_factor(factor, 10)
+        factor = methods.triangular_factor(one, 2 * short)
+        values, right = methods.svd_of_factor(factor, 10)
         assert vectors is not None
         assert right is not None
-        long = factorization.long_side_vectors(one, vectors.select(0, 0), 512, orthonormalize=True)
+        long = long_side_vectors(one, vectors.select(0, 0), 512, orthonormalize=True)
         results = (exact, probed, bounds, promising, squares, vectors, factor, values, right, long)
     assert {str(result.device) for result in results} == {"cuda:0"}
     assert exact.shape == probed.shape == (2, short, short)

@@ -37,10 +37,10 @@ def inspect(
     Example: spectra inspect runs/a
     """
     from spectra_cli.analyses.contents import contents_of
-    from spectra_cli.checkpoints.discovery import discover_all
     from spectra_cli.checkpoints.selection import Selection
+    from spectra_cli.execution.plan import find_runs
 
-    runs = [run for run in Selection(steps, every, log_spaced).apply_all(discover_all(paths)) if run.checkpoints]
+    runs = find_runs(paths, Selection(steps, every, log_spaced))
 
     def selected(inventory: Inventory) -> dict[int, MatrixSpec]:
         return inventory.selected(tuple(include or ()), tuple(exclude or ()))

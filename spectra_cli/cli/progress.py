@@ -21,10 +21,11 @@ class ProgressListener:
     Checkpoints that are still closed are taken to cost what the opened ones did.
 
     Args:
+        checkpoints: how many there are.
         quiet: show problems only.
     """
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, checkpoints: int, *, quiet: bool) -> None:
         self._console = output.stderr_console()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -38,7 +39,7 @@ class ProgressListener:
             disable=quiet or not self._console.is_terminal,
         )
         self._task = self._bar.add_task("opening", total=None)
-        self._checkpoints = 0
+        self._checkpoints = checkpoints
         self._finished = 0
         self._opened = 0
         self._known_cost = 0.0
@@ -46,10 +47,6 @@ class ProgressListener:
         self._matrices = 0
         self._matrices_done = 0
         self.problems: list[str] = []
-
-    def expect(self, checkpoints: int) -> None:
-        """Learn how many checkpoints there are."""
-        self._checkpoints = checkpoints
 
     def __enter__(self) -> Self:
         self._bar.start()

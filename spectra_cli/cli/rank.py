@@ -41,12 +41,9 @@ def rank(
 
     Example: spectra rank runs/a --log-spaced 20 --out rank.parquet
     """
-    from spectra_cli.analyses.rank_summary import RankSummary
     from spectra_cli.checkpoints.selection import Selection
-    from spectra_cli.cli.progress import ProgressListener
-    from spectra_cli.execution.local import RankJob
     from spectra_cli.execution.options import Options, parse_bytes, parse_tags
-    from spectra_cli.tables.writer import TableWriter
+    from spectra_cli.execution.plan import make_plan
 
     started = time.monotonic()
     chosen = Options(
@@ -59,11 +56,17 @@ def rank(
         skip_incomplete=skip_incomplete,
         tags=parse_tags(tag or ()),
     )
+    plan = make_plan(paths, chosen)
+
+    from spectra_cli.analyses.rank_summary import RankSummary
+    from spectra_cli.cli.progress import ProgressListener
+    from spectra_cli.execution.local import RankJob
+    from spectra_cli.tables.writer import TableWriter
+
     summary = RankSummary()
     usable = True
-    listener = ProgressListener(quiet=quiet)
-    job = RankJob(paths, chosen, listener)
-    listener.expect(job.checkpoint_count)
+    listener = ProgressListener(plan.checkpoint_count, quiet=quiet)
+    job = RankJob(plan, listener)
     with (
         TableWriter(out, job.table, tags=chosen.tags, metadata=job.metadata(["spectra", *sys.argv[1:]])) as writer,
         listener,

@@ -6,7 +6,6 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -14,12 +13,12 @@ import torch
 from spectra_cli import __version__
 from spectra_cli.analyses.contents import inventory_of
 from spectra_cli.analyses.rank import HARMLESS, Row, WorkPlace, rank_rows
-from spectra_cli.checkpoints.discovery import Spec, discover_all
-from spectra_cli.checkpoints.open import check_complete, open_checkpoint
+from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.checkpoints.runs import Checkpoint, Run
-from spectra_cli.errors import CheckpointError, IncompleteCheckpointError, InputError, SpectraError
+from spectra_cli.errors import CheckpointError, InputError, SpectraError
 from spectra_cli.execution.device import resolve_device
 from spectra_cli.execution.options import Options
+from spectra_cli.execution.plan import Plan
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.spectrum.memory import default_budget_bytes
 
@@ -87,33 +86,23 @@ class RankJob:
     """`spectra rank` on this machine.
 
     Args:
-        paths: PATHs of checkpoints, runs or directories of runs.
-        options: what the user chose.
+        plan: the checkpoints to analyse.
         listener: told how the work goes on.
 
-    Attributes:
-        runs: the checkpoints to analyse.
-
     Raises:
-        SpectraError: if there is nothing to analyse, an option is wrong, or a checkpoint is incomplete.
+        SpectraError: if the device is not there.
     """
 
     table = "rank"
 
-    def __init__(self, paths: Sequence[Spec], options: Options, listener: Listener) -> None:
-        self._options = options
+    def __init__(self, plan: Plan, listener: Listener) -> None:
+        self._plan = plan
+        self._options = plan.options
         self._listener = listener
-        self.runs = [run for run in options.selection.apply_all(discover_all(paths)) if run.checkpoints]
+        budget_bytes = plan.options.budget_bytes
         self.place = WorkPlace(
-            resolve_device(options.device),
-            default_budget_bytes() if options.budget_bytes is None else options.budget_bytes,
+            resolve_device(plan.options.device), default_budget_bytes() if budget_bytes is None else budget_bytes
         )
-        self._incomplete = self._find_incomplete()
-
-    @property
-    def checkpoint_count(self) -> int:
-        """Checkpoints to analyse, in all runs."""
-        return sum(len(run.checkpoints) for run in self.runs)
 
     def metadata(self, command: Sequence[str]) -> dict[str, str]:
         """What the file records about its making, besides its schema."""
@@ -135,7 +124,7 @@ class RankJob:
         first_error: SpectraError | None = None
         seen: list[str] = []
         done = matched = 0
-        for run in self.runs:
+        for run in self._plan.runs:
             for checkpoint in run.checkpoints:
                 try:
                     result, parameters = self._analyse(run, checkpoint)
@@ -145,7 +134,7 @@ class RankJob:
                 except CheckpointError as error:
                     error.at(str(checkpoint.path))
                     first_error = first_error or error
-                    if self.checkpoint_count == 1:
+                    if self._plan.checkpoint_count == 1:
                         raise
                     self._listener.problem(str(error))
                     result = CheckpointRows(run, checkpoint, [{"status": error.status}])
@@ -153,14 +142,14 @@ class RankJob:
                 yield CheckpointRows(run, checkpoint, [{**_identity(run, checkpoint), **row} for row in result.rows])
         if done == 0 and first_error is not None:
             raise InputError(
-                f"none of the {self.checkpoint_count} checkpoints could be used; each is named above"
+                f"none of the {self._plan.checkpoint_count} checkpoints could be used; each is named above"
             ) from first_error
         if matched == 0:
             raise _nothing_selected(self._options, seen)
 
     def _analyse(self, run: Run, checkpoint: Checkpoint) -> tuple[CheckpointRows, list[str]]:
-        if checkpoint.path in self._incomplete:
-            raise self._incomplete[checkpoint.path]
+        if checkpoint.path in self._plan.incomplete:
+            raise self._plan.incomplete[checkpoint.path]
         with open_checkpoint(checkpoint.path) as reader:
             inventory = inventory_of(reader, run, checkpoint, self._options.transposed)
             specs = inventory.selected(self._options.include, self._options.exclude)
@@ -175,27 +164,6 @@ class RankJob:
         for message in _problems(rows, first_errors):
             self._listener.problem(f"{checkpoint.path}: {message}")
         return CheckpointRows(run, checkpoint, rows), [spec.parameter for spec in inventory.matrices]
-
-    def _find_incomplete(self) -> dict[Path, IncompleteCheckpointError]:
-        """Check all sharded checkpoints before any work: an hour later is too late to learn of an absent file."""
-        incomplete = {}
-        for run in self.runs:
-            for checkpoint in run.checkpoints:
-                if not checkpoint.path.is_dir():
-                    continue
-                try:
-                    check_complete(checkpoint.path)
-                except IncompleteCheckpointError as error:
-                    error.at(str(checkpoint.path))
-                    error.remedy = "Restore the missing files"
-                    if not self._options.skip_incomplete:
-                        if self.checkpoint_count > 1:
-                            error.remedy += ", or pass --skip-incomplete"
-                        raise
-                    incomplete[checkpoint.path] = error
-                except CheckpointError:
-                    continue  # a row of its own when its turn comes
-        return incomplete
 
 
 def _identity(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from spectra_cli.checkpoints.selection import Selection
 from spectra_cli.execution.local import RankJob, Silent
 from spectra_cli.execution.options import Options, parse_bytes
+from spectra_cli.execution.plan import make_plan
 from spectra_cli.tables.schemas import arrow_schema
 from spectra_cli.tables.writer import TableWriter, table_of
 
@@ -67,7 +68,7 @@ def rank(
         tags=dict(tags or {}),
     )
     paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
-    job = RankJob(paths, options, Silent())
+    job = RankJob(make_plan(paths, options), Silent())
     if out is not None:
         with TableWriter(
             Path(out), job.table, tags=options.tags, metadata=job.metadata(["spectra_cli.rank", *map(str, paths)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,12 +13,12 @@ import torch
 from spectra_cli.checkpoints.reader import Reader
 from spectra_cli.errors import CheckpointError
 from spectra_cli.layers.matricize import LazyMatrix, MatrixSpec
-from spectra_cli.spectrum.memory import RESIDENT_BYTES
+from spectra_cli.spectrum.memory import resident_bytes
 
 BATCH_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}
 """Of float64 weights and Gram matrices in a batch: on a CPU batching saves calls, on a GPU it fills the device."""
 
-HASH_BYTES = 16 << 20
+HASH_BYTES = 4 << 20
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
@@ -84,7 +84,7 @@ def _load(reader: Reader, depth: int, spec: MatrixSpec, device: torch.device, bu
         return reader.read(name, rows, cols)
 
     try:
-        if spec.nbytes > min(RESIDENT_BYTES, budget_bytes // 4):
+        if spec.nbytes > resident_bytes(budget_bytes):
             return LoadedMatrix(depth, spec, LazyMatrix(spec, from_checkpoint, device), _hash_in_slabs(reader, spec))
         experts = slice(None) if spec.expert is None else slice(spec.expert, spec.expert + 1)
         stored = reader.read(name, experts)
@@ -130,16 +130,22 @@ def _hash_in_slabs(reader: Reader, spec: MatrixSpec) -> str:
 
 
 def ahead(items: Iterable[Item], work: Callable[[Item], Loaded]) -> Iterator[Loaded]:
-    """Do `work` on each item, one item ahead of who asks for the results, in another thread."""
+    """Do `work` on each item, one item ahead of who asks for the results, in another thread.
+
+    Two results are alive at a time, as long as who asks lets go of one before asking for the next.
+    """
+    remaining = iter(items)
     with ThreadPoolExecutor(1, thread_name_prefix="spectra-read") as pool:
-        pending: Future[Loaded] | None = None
         try:
-            for item in items:
-                following = pool.submit(work, item)
-                if pending is not None:
-                    yield pending.result()
-                pending = following
-            if pending is not None:
-                yield pending.result()
+            for item in remaining:
+                pending = pool.submit(work, item)
+                break
+            else:
+                return
+            for item in remaining:
+                done, pending = pending.result(), pool.submit(work, item)
+                yield done
+                del done
+            yield pending.result()
         finally:
             pool.shutdown(cancel_futures=True)

@@ -14,6 +14,7 @@ from spectra_cli.checkpoints.reader import Reader
 from spectra_cli.errors import MemoryBudgetError, SpectraError
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.spectrum.factorize import Spectrum, factorize
+from spectra_cli.spectrum.memory import resident_bytes
 from spectra_cli.spectrum.statistics import summarize
 
 Row = dict[str, Any]
@@ -22,6 +23,12 @@ OnProblem = Callable[[SpectraError, str], None]
 
 FLOAT32_ROUNDING = 2.0**-24
 """Relative; the table holds singular values in float32."""
+
+OUT_OF_RANGE = "out_of_range"
+"""Status where the largest singular value is beyond what float32, the type of the column, can hold: then the column is
+null, and the statistics, which are in float64, stand."""
+
+NORMS = ("spectral_norm", "frobenius_norm", "nuclear_norm")
 
 HARMLESS = frozenset({"ok", "all_zero", "empty"})
 """Statuses of rows that say all there is to say; any other makes the exit status 3."""
@@ -33,6 +40,11 @@ class WorkPlace:
 
     device: torch.device
     budget_bytes: int
+
+    @property
+    def working_bytes(self) -> int:
+        """What is left of the budget beside this and the next matrix in memory."""
+        return self.budget_bytes - 2 * resident_bytes(self.budget_bytes)
 
 
 def rank_rows(
@@ -66,14 +78,22 @@ def rank_rows(
             on_matrix(spec)
     groups = groups_of_equal_shape(usable, place.device, place.budget_bytes)
     for group in ahead(groups, lambda group: load(reader, group, place.device, place.budget_bytes)):
-        for loaded, spectrum, error in _factorize_group(group, place):
-            if error is not None:
-                on_problem(error, loaded.spec.parameter)
-                rows[loaded.depth] = _row(loaded.depth, loaded.spec, status=error.status, digest=loaded.digest)
-            elif spectrum is not None:
-                rows[loaded.depth] = _row_of_spectrum(loaded, spectrum)
-            on_matrix(loaded.spec)
+        for row in _rows_of_group(group, place, on_problem):
+            rows[row["depth"]] = row
+            on_matrix(usable[row["depth"]])
+        del group  # before the one after the next is read
     return [rows[depth] for depth in sorted(rows)]
+
+
+def _rows_of_group(group: list[LoadedMatrix], place: WorkPlace, on_problem: OnProblem) -> list[Row]:
+    rows = []
+    for loaded, spectrum, error in _factorize_group(group, place):
+        if error is not None:
+            on_problem(error, loaded.spec.parameter)
+            rows.append(_row(loaded.depth, loaded.spec, status=error.status, digest=loaded.digest))
+        elif spectrum is not None:
+            rows.append(_row_of_spectrum(loaded, spectrum))
+    return rows
 
 
 def _unusable(spec: MatrixSpec) -> str | None:
@@ -91,9 +111,10 @@ def _factorize_group(
     ]
     readable = [(loaded, loaded.matrix) for loaded in group if loaded.matrix is not None]
     try:
-        spectra = factorize([matrix for _, matrix in readable], budget_bytes=place.budget_bytes)
+        spectra = factorize([matrix for _, matrix in readable], budget_bytes=place.working_bytes)
         results += [(loaded, spectrum, None) for (loaded, _), spectrum in zip(readable, spectra, strict=True)]
-    except (MemoryBudgetError, SpectraError) as error:
+    except (SpectraError, MemoryError) as caught:
+        error = caught if isinstance(caught, SpectraError) else MemoryBudgetError("memory ran out on this matrix")
         if len(readable) == 1:
             results.append((readable[0][0], None, error))
         else:
@@ -108,16 +129,21 @@ def _row_of_spectrum(loaded: LoadedMatrix, spectrum: Spectrum) -> Row:
     values = spectrum.singular_values
     dtype = getattr(torch, spec.tensor.dtype)
     numbers = asdict(summarize(values, spec.rows, spec.cols, torch.finfo(dtype).eps))
-    undefined = [name for name, number in numbers.items() if isinstance(number, float) and np.isnan(number)]
-    with np.errstate(over="ignore"):  # float64 weights may have values beyond float32: infinite, and so is their error
-        stored = values.astype(np.float32)
+    undefined = {name for name, number in numbers.items() if np.isnan(number)}
+    undefined |= {name for name in NORMS if np.isinf(numbers[name])}
+    columns: Row = {name: None if name in undefined else number for name, number in numbers.items()}
+    single = np.finfo(np.float32)
+    if values[0] > single.max or 0.0 < values[0] < single.tiny:  # float64 weights may be; see OUT_OF_RANGE
+        columns |= {"singular_value_error": spectrum.error, "method": spectrum.method}
+        return _row(loaded.depth, spec, status=OUT_OF_RANGE, digest=loaded.digest, **columns)
+    stored = values.astype(np.float32)
     rounding = float(np.abs(stored.astype(np.float64) - values).max())
     return _row(
         loaded.depth,
         spec,
         status="all_zero" if values[0] == 0.0 else "ok",
         digest=loaded.digest,
-        **{name: None if name in undefined else number for name, number in numbers.items()},
+        **columns,
         singular_values=stored,
         singular_value_error=spectrum.error + rounding,
         method=spectrum.method,

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import filecmp
-import json
 import os
+import re
+import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spectra_cli.checkpoints.filenames import CANONICAL_NAMES, MODEL_SUFFIXES, may_be_model
+from spectra_cli.checkpoints.filenames import CANONICAL_NAMES, DCP_SUFFIX, MODEL_SUFFIXES, format_rank, may_be_model
+from spectra_cli.checkpoints.listing import Stray
 from spectra_cli.checkpoints.runs import Checkpoint, PassedOver, Run, in_order
 from spectra_cli.checkpoints.scan import Candidate, FoundRun
+from spectra_cli.checkpoints.smallfile import read_small_file
 from spectra_cli.checkpoints.steps import LARGEST_STEP, is_alias_name, natural_key
+from spectra_cli.errors import CheckpointError
 
 Peek = Callable[[Path], Mapping[str, Any]]
 """Says what a checkpoint tells of itself: ``step`` and ``epoch`` where it holds them."""
@@ -22,8 +26,13 @@ Peek = Callable[[Path], Mapping[str, Any]]
 TRAINER_STATE = "trainer_state.json"
 """Where Hugging Face's Trainer writes ``global_step``."""
 
+LARGEST_TRAINER_STATE_BYTES = 64 << 20
+"""It keeps every line of the log, so it grows with the run; it is searched, not parsed."""
+
 SAMPLES = 16
 SAMPLE_BYTES = 4096
+
+_GLOBAL_STEP = re.compile(rb'"global_step"\s*:\s*([0-9]{1,18})(?![0-9.eE])')
 
 
 def settle(found: FoundRun, name: str, peek: Peek) -> Run:
@@ -35,8 +44,7 @@ def settle(found: FoundRun, name: str, peek: Peek) -> Run:
         peek: asked only where a name says neither step nor epoch.
     """
     run = _Settling(found.root, peek)
-    for path, reason in found.passed_over:
-        run.pass_over(path, reason)
+    run.passed_over += [run.named(stray) for stray in found.passed_over]
     candidates = run.without_second_formats(run.without_links(found.candidates))
     for candidate in sorted(candidates, key=run.may_repeat):  # originals first
         run.add(candidate)
@@ -55,8 +63,11 @@ class _Settling:
     by_step: dict[int, Checkpoint] = field(default_factory=dict)
     by_epoch: dict[int, Checkpoint] = field(default_factory=dict)
 
+    def named(self, stray: Stray) -> PassedOver:
+        return PassedOver(stray.path, relative_name(stray.path, self.root), stray.reason, stray.notable)
+
     def pass_over(self, path: Path, reason: str) -> None:
-        self.passed_over.append(PassedOver(path, relative_name(path, self.root), reason))
+        self.passed_over.append(self.named(Stray(path, reason)))
 
     def without_links(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """Keep one name of every file: one with a step before one without, a file before a link to it."""
@@ -83,7 +94,7 @@ class _Settling:
             same[candidate.path.parent, stem].append(candidate)
         kept = []
         for twins in same.values():
-            first, *others = sorted(twins, key=lambda twin: _format_rank(twin.path.name))
+            first, *others = sorted(twins, key=lambda twin: format_rank(twin.path.name))
             kept.append(first)
             for other in others:
                 self.pass_over(other.path, f"{relative_name(first.path, self.root)} in another format")
@@ -113,8 +124,9 @@ class _Settling:
             self.by_epoch.setdefault(epoch, checkpoint)
 
     def _stored_moment(self, path: Path) -> tuple[int | None, int | None]:
-        directory = path if path.is_dir() else path.parent
-        if path.is_dir() or path.name in CANONICAL_NAMES:
+        is_directory = os.path.isdir(path)  # raises nothing, unlike Path.is_dir, where the system denies a look
+        directory = path if is_directory else path.parent
+        if is_directory or path.name in CANONICAL_NAMES:
             step = _trainer_step(directory / TRAINER_STATE)
             if step is not None:
                 return step, None
@@ -147,16 +159,12 @@ def _unsuffixed(name: str) -> str:
     return name[: len(name) - len(suffix)].removesuffix(".pth")
 
 
-def _format_rank(name: str) -> tuple[bool, int, str]:
-    return not name.endswith(".safetensors"), CANONICAL_NAMES.index(name) if name in CANONICAL_NAMES else 0, name
-
-
 def _trainer_step(path: Path) -> int | None:
     try:
-        state = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        told = _GLOBAL_STEP.search(read_small_file(path, LARGEST_TRAINER_STATE_BYTES))
+    except CheckpointError:
         return None  # it is a hint; the checkpoint is good without it
-    return _count(state.get("global_step")) if isinstance(state, dict) else None
+    return int(told[1]) if told else None
 
 
 def _count(value: object) -> int | None:
@@ -168,16 +176,23 @@ def _count(value: object) -> int | None:
 def _model_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    return sorted(file for file in path.iterdir() if may_be_model(file.name) or file.suffix == ".distcp")
+    return sorted(file for file in path.iterdir() if may_be_model(file.name) or file.suffix == DCP_SUFFIX)
 
 
 def _same_content(first: Path, second: Path) -> bool:
     try:
         mine, theirs = _model_files(first), _model_files(second)
-        sizes = [[file.stat().st_size for file in files] for files in (mine, theirs)]
+        sizes = [[_size(file) for file in files] for files in (mine, theirs)]
         return sizes[0] == sizes[1] and sizes[0] != [] and all(map(_same_bytes, mine, theirs))
     except OSError:
         return False  # the reader says what is wrong with it
+
+
+def _size(path: Path) -> int:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("to open a pipe would wait for its other end")
+    return status.st_size
 
 
 def _same_bytes(first: Path, second: Path) -> bool:

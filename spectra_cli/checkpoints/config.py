@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-LARGEST_CONFIG_BYTES = 16 << 20
+from spectra_cli.checkpoints.smallfile import read_small_file
+from spectra_cli.errors import CheckpointError
+
+LARGEST_CONFIG_BYTES = 4 << 20
 
 
 def read_config(checkpoint: Path, run_root: Path) -> dict[str, Any]:
@@ -19,14 +23,11 @@ def read_config(checkpoint: Path, run_root: Path) -> dict[str, Any]:
     Returns:
         The configuration, empty where there is none or where it is not a JSON object.
     """
-    places = [checkpoint if checkpoint.is_dir() else checkpoint.parent, run_root]
+    places = [checkpoint if os.path.isdir(checkpoint) else checkpoint.parent, run_root]
     for place in places:
-        path = place / "config.json"
         try:
-            if path.stat().st_size > LARGEST_CONFIG_BYTES:
-                continue
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            config = json.loads(read_small_file(place / "config.json", LARGEST_CONFIG_BYTES))
+        except (CheckpointError, ValueError, RecursionError):
             continue
         if isinstance(config, dict):
             return config

@@ -6,6 +6,7 @@ import difflib
 import glob
 import os
 import re
+import stat
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -134,7 +135,7 @@ def _runs_matching(pattern: str, peek: Peek) -> list[_Found]:
     empty: list[tuple[str, InputError]] = []
     for match in matches:
         path = Path(match)
-        if may_be_checkpoint(path.name, is_directory=path.is_dir()):
+        if may_be_checkpoint(path.name, is_directory=os.path.isdir(path)):
             try:
                 found.append((match, _runs_at(match, peek)))
             except InputError as error:
@@ -156,7 +157,7 @@ def _runs_at(text: str, peek: Peek) -> list[Run]:
         path = path.resolve()  # a checkpoint directory is called by its name
     try:
         status = path.stat()
-        if not path.is_dir():
+        if not stat.S_ISDIR(status.st_mode):
             directory = _directory_of_part(path)
             if directory is None:
                 file = Candidate(path, moment_of(path.name), (status.st_dev, status.st_ino))
@@ -190,7 +191,7 @@ def _missing(path: Path, error: OSError) -> InputError:
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         return InputError(f"cannot be read: {error.strerror or error}", where=str(path))
     absent = path
-    while not absent.parent.is_dir():
+    while not os.path.isdir(absent.parent):
         absent = absent.parent
     parent = absent.parent
     place = "the working directory" if parent == Path() else str(parent)
@@ -209,8 +210,8 @@ def _missing(path: Path, error: OSError) -> InputError:
 def _no_checkpoints(path: Path, walk: Walk) -> InputError:
     listing = list_directory(path)
     seen = [entry.name for entry in listing.files] + [f"{entry.name}/" for entry in listing.directories]
-    telling = (pair for pair in (*listing.passed_over, *walk.strays) if pair[1] not in _DULL)
-    reasons = [f"{entry.name} ({reason})" for entry, reason in dict.fromkeys(telling)]
+    telling = (stray for stray in (*listing.passed_over, *walk.strays) if stray.reason not in _DULL)
+    reasons = [f"{stray.path.name} ({stray.reason})" for stray in dict.fromkeys(telling)]
     what = f"no checkpoint here, but {_some(seen)}" if seen else "no checkpoint here: the directory is empty"
     if reasons:
         what += f"; passed over: {', '.join(reasons[:3])}"
@@ -237,7 +238,7 @@ def _merged(found: Iterable[_Found]) -> list[Run]:
 
 def _name_among_several(given: str, run: Run) -> str:
     picked = [checkpoint for checkpoint in run.checkpoints if checkpoint.path == Path(given)]
-    is_part_of_run = picked and (moment_of(Path(given).name).explicit or not Path(given).is_dir())
+    is_part_of_run = picked and (moment_of(Path(given).name).explicit or not os.path.isdir(given))
     base = os.path.dirname(os.path.normpath(given)) if is_part_of_run else given
     return Path(os.path.normpath(Path(base) / run.name)).as_posix()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-MODEL_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl", ".pickle", ".th", ".pyth")
-"""Suffixes under which models are saved; what a file holds is decided by its content."""
+MODEL_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".th", ".pyth", ".pickle", ".pkl")
+"""Suffixes under which models are saved, the preferred one first; what a file holds is decided by its content."""
 
 FOREIGN_SUFFIXES = (".gguf", ".ggml", ".h5", ".hdf5", ".keras", ".onnx", ".msgpack", ".npz", ".pt2", ".tflite", ".ot")
 """Suffixes of models in formats that are recognised and refused."""
@@ -37,27 +37,31 @@ CANONICAL_NAMES = (
 """Names under which a library saves the one model of a directory, the preferred one first."""
 
 DCP_METADATA = ".metadata"
-"""The file that makes a directory a torch.distributed checkpoint."""
+"""The file that makes a directory a torch.distributed checkpoint, together with at least one of the next."""
+
+DCP_SUFFIX = ".distcp"
+"""End of the names of the files with the tensors of a torch.distributed checkpoint."""
 
 STEP_NUMBER = re.compile(r"\d+")
 _PRECISION = re.compile(r"(?i)(?<![a-z])(bf|fp|f|int)\d{1,2}(?!\d)")  # of a variant: model.fp16.safetensors
 
+# Repeated groups are possessive (`*+`): a name made to be hard to match costs no more time than any other.
 _NOT_MODELS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), reason)
     for pattern, reason in (
         (r"(.*zero_pp_rank_\d+_mp_rank_\d+_|.*_)?optim_states\.(pt|pth)", "optimizer state (DeepSpeed)"),
         (
-            r"(.*[-_.])?optim(izer)?s?([-_.]?(state|states|\d+))*\.(pt|pth|bin|ckpt|pkl|tar|safetensors)",
+            r"(.*[-_.])?optim(izer)?s?([-_.]?(states?|\d++))*+\.(pt|pth|bin|ckpt|pkl|tar|safetensors)",
             "optimizer state",
         ),
         (r"(.*[-_.])?optimizer[-_.].*\.(pt|pth|bin|ckpt|pkl|tar|safetensors)", "optimizer state"),
         (r"optim(izer)?([-_]?\d+)?", "optimizer state"),  # directories that accelerate writes beside the model's
         (r"(lr[-_]?)?sched(uler)?s?([-_.]?\d+)?([-_.]state)?\.(pt|pth|bin|pkl)", "learning-rate schedule"),
-        (r"(rng|random)[-_]?states?([-_.]?\d+)*\.(pt|pth|bin|pkl)", "random-number state"),
+        (r"(rng|random)[-_]?states?([-_.]?\d++)*+\.(pt|pth|bin|pkl)", "random-number state"),
         (r"(grad[-_]?)?scaler([-_.]?\d+)?\.(pt|pth|bin|pkl)", "gradient scaler"),
         (r"training[-_]args\.(bin|pt|json)", "training arguments"),
         (r"(trainer|training|train)[-_]state\.(json|pt|pth|bin|pkl)", "trainer state"),
-        (r"(dl_state_dict|sampler|(data)?loader([-_.]state)?)([-_.]?\d+)*\.(pt|pth|bin|pkl)", "data loader state"),
+        (r"(dl_state_dict|sampler|(data)?loader([-_.]state)?)([-_.]?\d++)*+\.(pt|pth|bin|pkl)", "data loader state"),
         (r"custom_checkpoint_\d+\.pkl", "custom state (accelerate)"),
         (
             r"((train|val|valid|test)[-_])?(data|dataset|inputs?|targets?|labels?|batch(es)?)\.(pt|pth|bin|pkl)",
@@ -122,7 +126,7 @@ def directory_layout(names: Collection[str], directories: Collection[str] = ()) 
     Returns:
         None where the files are no checkpoint, or more than one.
     """
-    if DCP_METADATA in names:
+    if DCP_METADATA in names and any(name.endswith(DCP_SUFFIX) for name in names):
         return Layout("distributed", (DCP_METADATA,))
     if ranks := tuple(sorted(name for name in names if _DEEPSPEED.fullmatch(name))):
         return Layout("deepspeed", ranks)
@@ -141,34 +145,10 @@ def directory_layout(names: Collection[str], directories: Collection[str] = ()) 
     return None if shards else _single_file(single)
 
 
-def is_checkpoint_directory(path: Path) -> bool:
-    """Whether the entries of a directory are one checkpoint; lists the directory and opens nothing.
-
-    Subdirectories are not looked into: a run may hold its final model beside the directories of its checkpoints. A
-    directory whose only model file is named after a step, and which is not named so itself, is a run of one checkpoint.
-    """
-    if not_a_model(path.name):
-        return False
-    try:
-        layout = directory_layout(*entry_names(path))
-    except OSError:
-        return False
-    if layout is None:
-        return False
-    if layout.kind == "file" and layout.files[0] not in CANONICAL_NAMES:
-        return not _has_step(Path(layout.files[0]).stem) or _has_step(path.name)
-    return True
-
-
-def entry_names(path: Path) -> tuple[list[str], list[str]]:
-    """Names of the files and of the subdirectories of a directory, links resolved, each sorted.
-
-    Raises:
-        OSError: if the directory cannot be listed.
-    """
-    with os.scandir(path) as entries:
-        found = [(entry.name, entry.is_dir()) for entry in entries]
-    return sorted(name for name, is_dir in found if not is_dir), sorted(name for name, is_dir in found if is_dir)
+def format_rank(name: str) -> tuple[float, int]:
+    """Sort key of names of one model in several formats, the one to read first."""
+    suffix = next((rank for rank, suffix in enumerate(MODEL_SUFFIXES) if name.lower().endswith(suffix)), math.inf)
+    return suffix, CANONICAL_NAMES.index(name) if name in CANONICAL_NAMES else 0
 
 
 def shard_sets(names: Iterable[str]) -> dict[tuple[str, str, int], tuple[str, ...]]:
@@ -196,8 +176,7 @@ def _single_file(models: list[str]) -> Layout | None:
         others = tuple(other for other in models if other != name)
         if name in models and not any(_has_step(Path(other).stem) for other in others):
             return Layout("file", (name,), others)
-    safetensors = [name for name in models if name.endswith(".safetensors")]
     if len({Path(name).stem for name in models}) == 1:
-        chosen = (safetensors or models)[0]
+        chosen = min(models, key=format_rank)
         return Layout("file", (chosen,), tuple(name for name in models if name != chosen))
     return None

@@ -29,16 +29,32 @@ _HALF_WRITTEN_PREFIX = re.compile(r"te?mp[-_]", re.IGNORECASE)  # Hugging Face s
 _SKIPPED_DIRECTORIES = frozenset({"__pycache__", "node_modules"})
 
 
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """What is passed over, and why.
+
+    Attributes:
+        path: where it lies.
+        reason: a few words for people.
+        notable: whether it looks like a checkpoint, so that its owner may miss it.
+    """
+
+    path: Path
+    reason: str
+    notable: bool = False
+
+
 @dataclass(slots=True)
 class Listing:
     """What lies directly in one directory, in natural order.
 
     Attributes:
-        files: every file that is not hidden, half-written or a dead link.
+        files: every file that is not hidden, half-written or a dead link; parts of a checkpoint whatever they are, so
+            that a pipe in place of a shard is told when the checkpoint is opened.
         models: those of them which may each be a checkpoint.
         directories: what may hold checkpoints.
-        passed_over: paths of all others, and the reasons.
-        missed: the part of `passed_over` which its owner may miss: half-written files, dead links, foreign formats.
+        passed_over: all others; notable are half-written files, dead links, foreign formats and shards of several
+            checkpoints.
     """
 
     path: Path
@@ -47,13 +63,17 @@ class Listing:
     files: list[os.DirEntry[str]] = field(default_factory=list)
     models: list[os.DirEntry[str]] = field(default_factory=list)
     directories: list[os.DirEntry[str]] = field(default_factory=list)
-    passed_over: list[tuple[Path, str]] = field(default_factory=list)
-    missed: list[tuple[Path, str]] = field(default_factory=list)
+    passed_over: list[Stray] = field(default_factory=list)
 
     @property
     def identity(self) -> tuple[int, int]:
         """Device and inode of the directory."""
         return self.device, self.inode
+
+    @property
+    def missed(self) -> list[Stray]:
+        """What is passed over and notable."""
+        return [stray for stray in self.passed_over if stray.notable]
 
     @property
     def layout(self) -> Layout | None:
@@ -78,20 +98,20 @@ def list_directory(path: Path) -> Listing:
         ordered = sorted(entries, key=lambda entry: natural_key(entry.name))
     for entry in ordered:
         if reason := _unusable(entry):
-            listing.passed_over.append((path / entry.name, reason))
-            if reason != HIDDEN:
-                listing.missed.append(listing.passed_over[-1])
+            listing.passed_over.append(Stray(path / entry.name, reason, notable=reason != HIDDEN))
         elif entry.is_dir():
             if entry.name not in _SKIPPED_DIRECTORIES:
                 listing.directories.append(entry)
         else:
             listing.files.append(entry)
             if reason := _no_checkpoint(entry.name):
-                listing.passed_over.append((path / entry.name, reason))
-                if reason.startswith(FOREIGN):
-                    listing.missed.append(listing.passed_over[-1])
+                listing.passed_over.append(Stray(path / entry.name, reason, notable=reason.startswith(FOREIGN)))
             elif not is_part(entry.name):
                 listing.models.append(entry)
+    if listing.layout is None:
+        shards = [entry.name for entry in listing.files if SHARD_NAME.fullmatch(entry.name)]
+        reason = "one of several sets of shards in one directory; give each its own"
+        listing.passed_over += [Stray(path / name, reason, notable=True) for name in shards]
     return listing
 
 
@@ -103,9 +123,14 @@ def may_be_checkpoint(name: str, *, is_directory: bool) -> bool:
 def _unusable(entry: os.DirEntry[str]) -> str | None:
     if reason := _unfinished(entry.name):
         return reason
-    if entry.is_symlink() and not os.path.exists(entry.path):
-        return f"a link to {os.readlink(entry.path)}, which does not exist"
-    return None if entry.is_dir() or entry.is_file() else "neither a file nor a directory"
+    try:
+        if entry.is_symlink() and not os.path.exists(entry.path):
+            return f"a link to {os.readlink(entry.path)}, which does not exist"
+        if entry.is_dir() or entry.is_file() or is_part(entry.name):
+            return None
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    return "neither a file nor a directory"
 
 
 def _unfinished(name: str) -> str | None:

@@ -14,18 +14,19 @@ from spectra_cli.checkpoints.filenames import (
     SHARD_NAME,
     Layout,
     directory_layout,
-    entry_names,
     may_be_model,
 )
 from spectra_cli.checkpoints.formats.archive import ZIP_MAGIC
 from spectra_cli.checkpoints.formats.dcp import check_distributed, open_distributed
+from spectra_cli.checkpoints.formats.limits import printable
 from spectra_cli.checkpoints.formats.pickled import looks_like_legacy, open_archive, open_legacy
 from spectra_cli.checkpoints.formats.refused import refuse_content, refuse_deepspeed, refuse_megatron, refuse_packed
 from spectra_cli.checkpoints.formats.safetensors import looks_like_safetensors, open_safetensors
 from spectra_cli.checkpoints.formats.sharded import check_numbering, check_present, open_index, open_shards, read_index
-from spectra_cli.checkpoints.formats.stored import StoredTensors, open_binary, printable
+from spectra_cli.checkpoints.formats.stored import StoredTensors, open_binary
+from spectra_cli.checkpoints.listing import list_directory
 from spectra_cli.checkpoints.reader import Reader
-from spectra_cli.errors import CheckpointError, CorruptCheckpointError, InputError, SpectraError
+from spectra_cli.errors import CheckpointError, CorruptCheckpointError, IncompleteCheckpointError, SpectraError
 
 HEAD_BYTES = 512
 TAIL_BYTES = 8
@@ -38,8 +39,8 @@ def open_checkpoint(path: Path) -> Reader:
     is closed.
 
     Raises:
-        InputError: if there is nothing at the path, or not one checkpoint.
-        CheckpointError: one of its subclasses, saying what is wrong with the checkpoint and what to do.
+        CheckpointError: whatever is wrong with it and what to do: there is nothing at the path any more, the system
+            cannot read it, or one of the subclasses.
     """
     try:
         reader = _open(path)
@@ -66,16 +67,22 @@ def check_complete(path: Path) -> None:
         IncompleteCheckpointError: if a shard is absent.
         HostileCheckpointError: if an index names a file outside its directory.
         CorruptCheckpointError: if an index cannot be read, or a file is empty.
-        InputError: if there is nothing at the path, or not one checkpoint.
+        CheckpointError: if there is nothing at the path, or the system cannot read it. A directory without a model is
+            told when it is opened.
     """
     try:
         if not path.is_dir():
             _check_file(path)
             return
-        layout = _layout(path)
+        layout = _directory_layout(path)
+        if layout is None:
+            return
         if layout.kind == "index":
             index = path / layout.files[0]
-            check_present(path, read_index(index).values(), index.name)
+            files = set(read_index(index).values())
+            for file in files:
+                _check_kind(path / file)
+            check_present(path, files, index.name)
         elif layout.kind == "shards":
             check_numbering(layout.files)
         elif layout.kind == "distributed":
@@ -148,29 +155,53 @@ def _check_file(path: Path) -> None:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError("there is no such file or directory", where=str(path), remedy="Check the path") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError("this is neither a file nor a directory", where=str(path), remedy="Check the path")
+        raise CheckpointError("there is no such file or directory", where=str(path), remedy="Check the path") from error
+    _check_regular(path, status.st_mode)
     if status.st_size == 0:
         raise CorruptCheckpointError("the file is empty", where=str(path), remedy="Copy or save the checkpoint again")
 
 
+def _check_kind(path: Path) -> None:
+    """Require that what is there is a file; whether anything is there is asked elsewhere."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    _check_regular(path, mode)
+
+
+def _check_regular(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise CheckpointError("this is a pipe, a device or a directory, not a file", where=str(path))
+
+
 def _layout(path: Path) -> Layout:
     """How the entries of a directory make up one checkpoint; foreign formats count here, to be refused in words."""
-    files, directories = entry_names(path)
-    layout = directory_layout(files, directories)
+    layout = _directory_layout(path)
     if layout is not None:
         return layout
+    files = [entry.name for entry in list_directory(path).files]
     models = [name for name in files if may_be_model(name)]
     if len(models) > 1:
-        raise InputError(
+        raise CheckpointError(
             f"the directory holds several model files ({', '.join(models[:3])}{', …' if len(models) > 3 else ''})",
             remedy="Pass one of them, or the directory as a run",
         )
     foreign = [name for name in files if name.lower().endswith(FOREIGN_SUFFIXES)]
     if not foreign:
-        raise InputError("the directory holds no checkpoint", remedy="Pass a checkpoint file or its directory")
+        raise IncompleteCheckpointError(
+            "the directory holds no checkpoint", remedy="Save or copy the model into it again, or remove the directory"
+        )
     return Layout("file", (foreign[0],))
+
+
+def _directory_layout(path: Path) -> Layout | None:
+    """As discovery tells it from the same entries, and what only opening can tell."""
+    listing = list_directory(path)
+    layout = listing.layout or directory_layout((), [entry.name for entry in listing.directories])
+    if layout is None and not listing.models and any(entry.name == DCP_METADATA for entry in listing.files):
+        return Layout("distributed", (DCP_METADATA,))  # names the files that are absent, if it is what it seems
+    return layout
 
 
 def _unreadable(path: Path, error: OSError) -> CheckpointError:

@@ -36,11 +36,13 @@ class PassedOver:
         path: where it lies.
         name: the path relative to the run's root, with forward slashes.
         reason: a few words for people.
+        notable: whether it looks like a checkpoint, so that its owner may miss it.
     """
 
     path: Path
     name: str
     reason: str
+    notable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from spectra_cli.checkpoints.filenames import CANONICAL_NAMES, Layout
-from spectra_cli.checkpoints.listing import Listing, list_directory, never_a_model
+from spectra_cli.checkpoints.filenames import CANONICAL_NAMES, STEP_NUMBER, Layout
+from spectra_cli.checkpoints.listing import Listing, Stray, is_part, list_directory, never_a_model
 from spectra_cli.checkpoints.steps import Moment, is_alias_directory, moment_of, natural_key
 
 DEPTH = 8
 """How many directories below PATH a checkpoint is looked for."""
+
+TOO_DEEP = f"more than {DEPTH} directories below PATH: not looked into"
 
 _PARTITION = re.compile(r"(mp|tp|pp|tensor|pipeline|model_parallel)_?(rank)?_?[0-9]+(_[0-9]+)*")
 
@@ -39,24 +42,56 @@ class FoundRun:
         path: what the run is called after.
         root: the directory that the names of its checkpoints are relative to.
         candidates: in natural order.
-        passed_over: paths and reasons.
+        passed_over: in no order.
     """
 
     path: Path
     root: Path
     candidates: list[Candidate] = field(default_factory=list)
-    passed_over: list[tuple[Path, str]] = field(default_factory=list)
+    passed_over: list[Stray] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Visit:
+    """What a directory holds, while it is looked through.
+
+    Attributes:
+        listing: of the directory.
+        depth: directories between it and PATH.
+        own: the run that it may be.
+        found: each directory in it that is named after a step and is no checkpoint itself, and the runs below that.
+        bare: those without a model, and why it is not read.
+    """
+
+    listing: Listing
+    depth: int
+    own: FoundRun
+    found: list[tuple[Path, Moment, list[FoundRun]]] = field(default_factory=list)
+    bare: list[tuple[Candidate, Stray]] = field(default_factory=list)
+
+    def are_runs(self) -> bool:
+        """Whether the numbers count runs: the same moments lie in several (Hydra's ``multirun/0``, ``multirun/1``).
+
+        A bare number does not say what it counts; where a word does (``epoch_1/step_100``), it belongs to the moment.
+        """
+        seen: dict[Moment, Path] = {}
+        for path, moment, runs in self.found:
+            outer = Moment() if path.name.isdecimal() else moment
+            for inner in (candidate.moment for run in runs for candidate in run.candidates if candidate.moment.known):
+                if seen.setdefault(_dated(outer, inner), path) != path:
+                    return True
+        return False
 
 
 class Walk:
     """Finds the runs in a directory; every directory is visited once, whatever the links.
 
     Attributes:
-        strays: paths and reasons of what belongs to no run and the user should hear of.
+        strays: what belongs to no run and the user should hear of.
     """
 
     def __init__(self) -> None:
-        self.strays: list[tuple[Path, str]] = []
+        self.strays: list[Stray] = []
         self._visited: set[tuple[int, int]] = set()
         self._links: list[tuple[Path, int]] = []
 
@@ -80,66 +115,64 @@ class Walk:
 
     def _visit(self, listing: Listing, depth: int, *, given: bool = False) -> list[FoundRun]:
         own = FoundRun(listing.path, listing.path, passed_over=list(listing.passed_over))
+        here = _Visit(listing, depth, own)
         runs: list[FoundRun] = []
-        parts: defaultdict[Path, list[Candidate]] = defaultdict(list)
         for entry in listing.directories:
             moment = moment_of(entry.name)
-            if not moment.explicit and not is_alias_directory(entry.name):
-                runs += self._descend(entry, listing.path, depth)
-                continue
-            child = self._list(listing.path / entry.name)
-            if child is None:
-                continue
-            layout = child.layout
-            if layout is not None and (moment.explicit or not child.is_run):
-                own.candidates.append(Candidate(child.path, moment, child.identity, entry.is_symlink()))
-                own.passed_over += _beside(child, layout)
-            elif moment.explicit:
-                self._split(child, moment, depth, own, parts)
+            if moment.explicit or is_alias_directory(entry.name):
+                runs += self._take(entry, moment, here)
             else:
                 runs += self._descend(entry, listing.path, depth)
+        parts: dict[Path, list[Candidate]] = {}
+        if here.are_runs():
+            runs += [run for _, _, found in here.found for run in found]
+        else:
+            parts = _join(here)
         if len(parts) == 1:
             own.candidates += parts.popitem()[1]
+        bare = _as_checkpoints(here)
+        own.passed_over += bare
         components = [FoundRun(listing.path / part, listing.path, found) for part, found in parts.items()]
-        if here := _own_run(listing, own, given=given):
-            runs.append(here)
+        if run := _own_run(listing, own, given=given):
+            runs.append(run)
         elif components:
             components[0].passed_over = own.passed_over
         else:
-            self.strays += listing.missed
+            self.strays += [*listing.missed, *bare]
         return runs + components
 
-    def _split(
-        self, child: Listing, moment: Moment, depth: int, own: FoundRun, parts: defaultdict[Path, list[Candidate]]
-    ) -> None:
-        """Take what lies below a directory that is named after a step and is no checkpoint itself.
-
-        What has no step of its own is one component of that step's model (``checkpoint-500/unet``): `parts` gathers
-        each component through the steps.
-        """
-        ranks = [entry.name for entry in child.directories if _PARTITION.fullmatch(entry.name)]
+    def _take(self, entry: os.DirEntry[str], moment: Moment, here: _Visit) -> list[FoundRun]:
+        """Take a directory that is named like a checkpoint into `here`; returns its runs where they stand apart."""
+        path = here.listing.path / entry.name
+        try:
+            child = list_directory(path)
+        except OSError as error:
+            if moment.explicit:
+                candidate = Candidate(path, moment, (here.listing.device, entry.inode()), entry.is_symlink())
+                here.bare.append((candidate, _unlisted(path, error)))
+            else:
+                self.strays.append(_unlisted(path, error))
+            return []
+        layout = child.layout
+        candidate = Candidate(child.path, moment, child.identity, entry.is_symlink())
+        if layout is not None and (moment.explicit or not child.is_run):
+            here.own.candidates.append(candidate)
+            here.own.passed_over += _beside(child, layout)
+            return []
+        if not moment.explicit:
+            return self._descend(entry, here.listing.path, here.depth)
+        ranks = [each.name for each in child.directories if _PARTITION.fullmatch(each.name)]
         if len(ranks) > 1:
             reason = f"one model split over {len(ranks)} ranks ({ranks[0]}, {ranks[1]}, …), which are not joined here"
-            self.strays.append((child.path, reason))
-            return
-        if child.identity in self._visited or depth >= DEPTH:
-            own.passed_over.append((child.path, "a link to a directory that was looked into, or too deep"))
-            return
-        self._visited.add(child.identity)
-        for run in self._visit(child, depth + 1):
-            own.passed_over += run.passed_over
-            for candidate in run.candidates:
-                inner = candidate.moment
-                dated = Moment(
-                    moment.step if inner.step is None else inner.step,
-                    moment.epoch if inner.epoch is None else inner.epoch,
-                    explicit=True,
-                )
-                merged = Candidate(candidate.path, dated, candidate.identity, candidate.is_link)
-                if inner.known:
-                    own.candidates.append(merged)
-                else:
-                    parts[candidate.path.relative_to(child.path)].append(merged)
+            here.bare.append((candidate, Stray(path, reason, notable=True)))
+            return []
+        queued = len(self._links)
+        found = self._look_into(child, here.depth + 1)
+        if found:
+            here.found.append((path, moment, found))
+        elif found is not None and queued == len(self._links):
+            here.bare.append((candidate, Stray(path, "no model in it", notable=_is_left_over(child))))
+        return []
 
     def _descend(self, entry: os.DirEntry[str], parent: Path, depth: int) -> list[FoundRun]:
         if entry.is_symlink():
@@ -148,17 +181,74 @@ class Walk:
         return self._enter(parent / entry.name, depth + 1)
 
     def _enter(self, path: Path, depth: int) -> list[FoundRun]:
-        if depth > DEPTH or (listing := self._list(path)) is None or listing.identity in self._visited:
+        try:
+            return self._look_into(list_directory(path), depth) or []
+        except OSError as error:
+            self.strays.append(_unlisted(path, error))
             return []
+
+    def _look_into(self, listing: Listing, depth: int) -> list[FoundRun] | None:
+        """The runs in a directory below PATH; None where it is left out."""
+        if listing.identity in self._visited:
+            self.strays.append(Stray(listing.path, "a link to a directory that was looked into"))
+            return None
+        if depth > DEPTH:
+            self.strays.append(Stray(listing.path, TOO_DEEP, notable=True))
+            return None
         self._visited.add(listing.identity)
         return self._visit(listing, depth)
 
-    def _list(self, path: Path) -> Listing | None:
-        try:
-            return list_directory(path)
-        except OSError as error:
-            self.strays.append((path, f"cannot be listed: {error.strerror or error}"))
-            return None
+
+def _join(here: _Visit) -> dict[Path, list[Candidate]]:
+    """Add what lies in the directories of steps to the run of these steps.
+
+    Returns:
+        What has no step of its own: each component of the models (``checkpoint-500/unet``) through the steps, by its
+        path in them.
+    """
+    parts: defaultdict[Path, list[Candidate]] = defaultdict(list)
+    for path, moment, runs in here.found:
+        for run in runs:
+            here.own.passed_over += run.passed_over
+            for candidate in run.candidates:
+                dated = replace(candidate, moment=_dated(moment, candidate.moment))
+                if candidate.moment.known:
+                    here.own.candidates.append(dated)
+                else:
+                    parts[candidate.path.relative_to(path)].append(dated)
+    return parts
+
+
+def _as_checkpoints(here: _Visit) -> list[Stray]:
+    """Add directories without a model to the checkpoints if they are named like one: they are missed in the table.
+
+    Returns:
+        The others.
+    """
+
+    def form(candidate: Candidate) -> str:
+        return STEP_NUMBER.sub("#", candidate.path.relative_to(here.listing.path).parts[0])
+
+    forms = {form(candidate) for candidate in here.own.candidates}
+    here.own.candidates += [candidate for candidate, _ in here.bare if form(candidate) in forms]
+    return [stray for candidate, stray in here.bare if form(candidate) not in forms]
+
+
+def _is_left_over(listing: Listing) -> bool:
+    """Whether a directory without a model looks like what is left of a checkpoint: optimizer state, shards, nothing."""
+    if any(is_part(entry.name) or never_a_model(entry.name) for entry in listing.files):
+        return True
+    return bool(listing.missed) or not (listing.files or listing.directories)
+
+
+def _dated(outer: Moment, inner: Moment) -> Moment:
+    step = outer.step if inner.step is None else inner.step
+    epoch = outer.epoch if inner.epoch is None else inner.epoch
+    return Moment(step, epoch, explicit=True)
+
+
+def _unlisted(path: Path, error: OSError) -> Stray:
+    return Stray(path, f"cannot be listed: {error.strerror or error}", notable=True)
 
 
 def _own_run(listing: Listing, own: FoundRun, *, given: bool) -> FoundRun | None:
@@ -171,7 +261,7 @@ def _own_run(listing: Listing, own: FoundRun, *, given: bool) -> FoundRun | None
         # The final model of a run, in shards, beside the directories of its checkpoints.
         own.candidates.append(Candidate(listing.path, Moment(), listing.identity))
         unread = [candidate for candidate in files if not candidate.moment.known]
-        own.passed_over += [(candidate.path, f"beside {layout.files[0]}, which is read") for candidate in unread]
+        own.passed_over += [Stray(candidate.path, f"beside {layout.files[0]}, which is read") for candidate in unread]
         files = [candidate for candidate in files if candidate.moment.known]
     own.candidates += files
     return own if own.candidates else None
@@ -192,16 +282,19 @@ def _is_one_checkpoint(listing: Listing, layout: Layout, *, given: bool) -> bool
 
 
 def _file_candidate(entry: os.DirEntry[str], listing: Listing) -> Candidate:
-    if not entry.is_symlink():
-        return Candidate(listing.path / entry.name, moment_of(entry.name), (listing.device, entry.inode()))
-    status = entry.stat()
-    return Candidate(listing.path / entry.name, moment_of(entry.name), (status.st_dev, status.st_ino), is_link=True)
+    path, moment, is_link = listing.path / entry.name, moment_of(entry.name), entry.is_symlink()
+    if is_link:
+        with suppress(OSError):  # what it led to is gone since it was listed, as is told when it is opened
+            status = entry.stat()
+            return Candidate(path, moment, (status.st_dev, status.st_ino), is_link)
+    return Candidate(path, moment, (listing.device, entry.inode()), is_link)
 
 
-def _beside(listing: Listing, layout: Layout) -> list[tuple[Path, str]]:
+def _beside(listing: Listing, layout: Layout) -> list[Stray]:
     """What a checkpoint directory holds besides the checkpoint and could be taken for a model."""
     reasons = dict.fromkeys(layout.passed_over, f"beside {layout.files[0]}, which is read")
     for entry in listing.files:
         if reason := never_a_model(entry.name):
             reasons[entry.name] = reason
-    return [*((listing.path / name, reason) for name, reason in reasons.items()), *listing.missed]
+    missed = [replace(stray, notable=False) for stray in listing.missed]  # nothing is missed: the model is read
+    return [*(Stray(listing.path / name, reason) for name, reason in reasons.items()), *missed]

@@ -155,5 +155,8 @@ def _log_spaced(run: Run, count: int) -> tuple[Checkpoint, ...]:
     if positive and free > 0:
         start, stop = positive[0][0], positive[-1][0]
         targets = [stop - (stop - start) * part / max(free - 1, 1) for part in range(free)]
+    # The ends are chosen already, also where another checkpoint has the same step.
+    targets = targets[len(times) - 1 not in outside :]
+    targets = targets if 0 in outside else targets[:-1]
     spaced = {min(positive, key=lambda known: (abs(known[0] - target), known[1]))[1] for target in targets}
     return tuple(run.checkpoints[index] for index in sorted(spaced | ends))

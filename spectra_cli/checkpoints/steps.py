@@ -11,19 +11,31 @@ from spectra_cli.checkpoints.filenames import MODEL_SUFFIXES
 NaturalKey = tuple[tuple[str | int, ...], str]
 
 LARGEST_STEP = 2**63 - 1
-"""Steps and epochs are int64 columns; a longer row of digits is a hash or a time."""
+"""Steps and epochs are int64 columns."""
 
-# A number is whole unless it is scaled (10k, 1.5M), and ends where the word does: `7b`, `3f9a` are none.
-_COUNT = r"(?P<count>[0-9]+(?:\.[0-9]+)?[kKmM]|[0-9]+)(?![0-9A-Za-z])"
+LONGEST_COUNT = 18
+"""Digits of a count; a longer row is a hash or a time."""
+
+# A number is whole unless it is scaled (10k, 1.5M), and ends where the word does: `7b`, `1.5B`, `3f9a` are none.
+_COUNT = r"(?P<count>[0-9]+(?:\.[0-9]+)?[kKmM]|[0-9]+(?!\.[0-9]))(?![0-9A-Za-z])"
 _STEP_WORDS = r"global[-_ ]?steps?|steps?|iterations?|iters?|itr|it|updates?|ba"
-_STEP = re.compile(rf"(?<![A-Za-z])(?:{_STEP_WORDS})[-_=. ]{{0,2}}{_COUNT}", re.IGNORECASE)
-_EPOCH = re.compile(rf"(?<![A-Za-z])(?:epochs?|ep)[-_=. ]{{0,2}}{_COUNT}", re.IGNORECASE)
-_SAVE = re.compile(rf"(?<![A-Za-z])(?:checkpoints?|ckpts?)[-_=. ]{{0,2}}{_COUNT}", re.IGNORECASE)
+_EPOCH_WORDS = r"epochs?|ep"
+_SAVE_WORDS = r"checkpoints?|ckpts?"
+_BETWEEN = r"[-_=. ]{0,2}"
+_STEP = re.compile(rf"(?<![A-Za-z])(?:{_STEP_WORDS}){_BETWEEN}{_COUNT}", re.IGNORECASE)
+_EPOCH = re.compile(rf"(?<![A-Za-z])(?:{_EPOCH_WORDS}){_BETWEEN}{_COUNT}", re.IGNORECASE)
+_SAVE = re.compile(rf"(?<![A-Za-z])(?:{_SAVE_WORDS}){_BETWEEN}{_COUNT}", re.IGNORECASE)
+_THOUSANDS = re.compile(  # step_1_000, as Python writes 1000 with f"{step:_}"
+    rf"(?<![A-Za-z])(?:{_STEP_WORDS}|{_EPOCH_WORDS}|{_SAVE_WORDS}){_BETWEEN}"
+    r"(?P<count>[1-9][0-9]{0,2}(?:(?P<mark>[_,])[0-9]{3})(?:(?P=mark)[0-9]{3})*)(?![0-9A-Za-z]|[_,][0-9])",
+    re.IGNORECASE,
+)
 # A dot separates only where no digit stands before it: `model.12` is a step, `acc_0.95` and `v1.12` are not.
 _TRAILING = re.compile(r"(?P<before>.*?)(?:^|[-_ @]|(?<![0-9])\.)(?P<count>[0-9]+)")
 
 _VERSION = re.compile(r"[-_]v[0-9]+$")  # Lightning's mark of a second file of the same name
 _DATE = re.compile(r"(?<![0-9])(?:19|20)[0-9]{2}[-_.]?[01][0-9][-_.]?[0-3][0-9](?:[-_T .]?[0-9]{2}[-_:.]?[0-9]{2}.*)?$")
+_TIME = re.compile(r"(?<![0-9])[0-2][0-9]([-:])[0-5][0-9]\1[0-5][0-9]$")  # Hydra's outputs/2024-01-13/10-22-05
 _SHARD_NUMBER = re.compile(r"[-_.][0-9]+-of-[0-9]+$")
 _EXPONENT = re.compile(r"[0-9]e-[0-9]+$", re.IGNORECASE)
 
@@ -119,14 +131,14 @@ def moment_of(name: str) -> Moment:
     """Read step and epoch off the name of a checkpoint file or directory.
 
     Understood are words followed by a number (``step_1000``, ``global_step1000``, ``iter_0000500``, ``step_10k``,
-    ``epoch=3-step=400``, ``ep3_it500``, ``checkpoint-500``), a bare number at the end (``model_12.pt``, ``000100.pt``),
-    and ``init``, which is step 0 of epoch 0. Sizes (``7b``, ``resnet18``), dates, hashes, scores (``acc=0.95``), seeds
-    and shard numbers are no steps.
+    ``step_1_000``, ``epoch=3-step=400``, ``ep3_it500``, ``checkpoint-500``), a bare number at the end (``model_12.pt``,
+    ``000100.pt``), and ``init``, which is step 0 of epoch 0. Sizes (``7b``, ``resnet18``), dates, hashes, scores
+    (``acc=0.95``), seeds and shard numbers are no steps.
 
     Args:
         name: one part of a path, with or without a suffix.
     """
-    stem = stem_of(name)
+    stem = _THOUSANDS.sub(lambda match: match[0].replace(match["mark"], ""), stem_of(name))
     step = _last_count(_STEP, stem)
     epoch = _last_count(_EPOCH, stem)
     if step is not None or epoch is not None:
@@ -180,7 +192,7 @@ def nearest(wanted: int, available: Collection[int], limit: int = 5) -> list[int
 
 
 def _trailing_number(stem: str) -> Moment | None:
-    if _DATE.search(stem) or _EXPONENT.search(stem):
+    if _DATE.search(stem) or _TIME.search(stem) or _EXPONENT.search(stem):
         return None
     match = _TRAILING.fullmatch(stem)
     if match is None:
@@ -200,9 +212,12 @@ def _last_count(pattern: re.Pattern[str], stem: str) -> int | None:
 
 
 def _count(text: str) -> int | None:
-    scale = {"k": 1_000, "m": 1_000_000}.get(text[-1].lower(), 1)
-    if scale == 1:
-        return int(text) if len(text.lstrip("0")) <= 18 else None
+    digits = text.lstrip("0")
+    if len(digits) > LONGEST_COUNT:
+        return None
+    scale = {"k": 1_000, "m": 1_000_000}.get(text[-1].lower())
+    if scale is None:
+        return int(digits or "0")
     value = round(float(text[:-1]) * scale)
     return value if value <= LARGEST_STEP else None
 

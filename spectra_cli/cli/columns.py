@@ -15,12 +15,11 @@ def columns(
     table: Annotated[str | None, typer.Argument(help="A table; all if none is given.", show_default=False)] = None,
     as_json: options.Json = False,
 ) -> None:
-    """List every column of the tables: type, meaning and [unit].
+    """List every column of the tables: type, unit and meaning.
 
     Example: spectra columns rank
     """
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     from spectra_cli.tables.schemas import TABLES
@@ -38,5 +37,5 @@ def columns(
             shown.add_column(heading, overflow="fold", no_wrap=heading != "meaning")
         for column in listed:
             unit = f" [{column.unit}]" if column.unit else ""
-            shown.add_row(*(escape(cell) for cell in (column.name, column.type, column.meaning + unit)))
+            shown.add_row(*(output.plain(cell) for cell in (column.name, column.type, column.meaning + unit)))
         console.print(shown)

@@ -57,13 +57,11 @@ def inspect(
 
 
 def _print_run(console: Console, contents: RunContents, selected: Callable[[Inventory], dict[int, MatrixSpec]]) -> None:
-    from rich.markup import escape
-
     run = contents.run
-    console.rule(f"[bold]run {escape(run.name)}[/]", align="left")
+    console.rule(f"[bold]run {output.plain(run.name)}[/]", align="left")
     typical = contents.typical
     if contents.architecture:
-        console.print(f"architecture {escape(contents.architecture)} (config.json)")
+        console.print(f"architecture {output.plain(contents.architecture)} (config.json)")
     console.print(_checkpoint_table(contents))
     for problem in [checkpoint.problem for checkpoint in contents.checkpoints if checkpoint.problem]:
         output.warn(problem, console)
@@ -78,14 +76,21 @@ def _print_run(console: Console, contents: RunContents, selected: Callable[[Inve
 
 def _print_inventory(console: Console, contents: CheckpointContents, matrices: dict[int, MatrixSpec]) -> None:
     from spectra_cli.analyses.contents import working_memory_bytes
-    from spectra_cli.spectrum.memory import to_mebibytes
+    from spectra_cli.spectrum.memory import readable_bytes
 
     console.print(_matrix_table(contents, matrices))
-    needed = to_mebibytes(working_memory_bytes(matrices.values()))
-    console.print(f"working memory for `spectra rank`: at most {needed} MiB beyond the interpreter")
+    for explanation in sorted({explanation for spec in matrices.values() if (explanation := _explanation(spec))}):
+        console.print(output.plain(explanation))
+    prefix = _removed_prefix(matrices.values())
+    if prefix:
+        console.print(f"names are shown without the prefix '{output.plain(prefix)}'")
+    needed = readable_bytes(working_memory_bytes(matrices.values()))
+    console.print(f"working memory for `spectra rank`: about {needed} beyond the interpreter")
+    console.print()
     inventory = contents.inventory
     if inventory is not None and inventory.skipped:
-        console.print(_grouped("not matrices", ((item.reason, item.name) for item in inventory.skipped)))
+        others = ((item.reason, item.name.removeprefix(prefix)) for item in inventory.skipped)
+        console.print(_grouped("tensors that are not matrices", others))
     for note in contents.notes:
         output.warn(note, console)
 
@@ -98,8 +103,6 @@ def _plain_table(title: str) -> Table:
 
 
 def _checkpoint_table(contents: RunContents) -> Table:
-    from rich.markup import escape
-
     checkpoints = contents.checkpoints
     table = _plain_table(f"{len(checkpoints)} checkpoint{'' if len(checkpoints) == 1 else 's'}")
     table.add_column("checkpoint", overflow="fold")
@@ -114,50 +117,61 @@ def _checkpoint_table(contents: RunContents) -> Table:
         if cut and place == half:
             table.add_row(f"... {len(checkpoints) - SHOWN_CHECKPOINTS} between", "", "", "", "")
         moment = ("" if number is None else str(number) for number in (item.checkpoint.step, item.checkpoint.epoch))
-        table.add_row(escape(item.checkpoint.name), *moment, item.format or "", item.status)
+        table.add_row(output.plain(item.checkpoint.name), *moment, item.format or "", item.status)
     return table
 
 
 def _matrix_table(contents: CheckpointContents, matrices: dict[int, MatrixSpec]) -> Table:
-    from rich.markup import escape
-
     total = len(contents.inventory.matrices) if contents.inventory else 0
     count = f"{total} matri{'x' if total == 1 else 'ces'}"
     if len(matrices) < total:
         count = f"{len(matrices)} of {count}"
-    table = _plain_table(escape(f"{count} (as in {contents.checkpoint.name})"))
+    table = _plain_table(output.plain(f"{count} (as in {contents.checkpoint.name})"))
     table.add_column("depth", justify="right")
     table.add_column("parameter", overflow="fold")
     table.add_column("kind")
     table.add_column("rows x cols", justify="right", no_wrap=True)
     table.add_column("dtype")
-    remarks = {depth: _remark(spec) for depth, spec in matrices.items()}
-    if any(remarks.values()):
-        table.add_column("read as", overflow="fold")
+    remarks = any(_explanation(spec) for spec in matrices.values())
+    if remarks:
+        table.add_column("read as")
     for depth, spec in matrices.items():
-        cells = [str(depth), escape(spec.parameter), spec.kind, f"{spec.rows} x {spec.cols}", spec.tensor.dtype]
-        table.add_row(*cells, *([escape(remarks[depth])] if any(remarks.values()) else []))
+        cells = [str(depth), output.plain(spec.parameter), spec.kind, f"{spec.rows} x {spec.cols}", spec.tensor.dtype]
+        remark = _explanation(spec).partition(":")[0]
+        table.add_row(*cells, *([output.plain(remark)] if remarks else []))
     return table
 
 
-def _remark(spec: MatrixSpec) -> str:
+def _explanation(spec: MatrixSpec) -> str:
+    """In a word and a sentence, how a tensor is read that is not read as it is stored."""
     if not spec.tensor.is_floating:
-        return "not analysed: complex"
-    return f"{spec.layout}: {spec.reason}" if spec.reason else ""
+        return "not analysed: complex weights"
+    layout = "squeezed" if spec.layout == "expert" and spec.tensor.shape[0] == 1 else spec.layout
+    return f"{layout}: {spec.reason}" if spec.reason else ""
+
+
+def _removed_prefix(matrices: Iterable[MatrixSpec]) -> str:
+    """What all names have in front in the file and not in the tables, such as Lightning's ``state_dict.model.``."""
+    prefixes = set()
+    for spec in matrices:
+        shown = (
+            spec.parameter.rpartition("[")[0] if spec.expert is not None and "[" in spec.parameter else spec.parameter
+        )
+        stored = spec.tensor.name
+        prefixes.add(stored[: -len(shown)] if stored.endswith(shown) else "")
+    return prefixes.pop() if len(prefixes) == 1 else ""
 
 
 def _grouped(title: str, items: Iterable[tuple[str, str]]) -> Table:
     """One line per reason, with how many there are and the first names."""
-    from rich.markup import escape
-
     names: dict[str, list[str]] = defaultdict(list)
     for reason, name in items:
         names[reason].append(name)
-    table = _plain_table(f"{sum(map(len, names.values()))} {title}")
+    table = _plain_table(f"{title}: {sum(map(len, names.values()))}")
     table.add_column("why", overflow="fold")
     table.add_column("count", justify="right")
     table.add_column("which", overflow="fold")
     for reason, group in names.items():
         more = ", ..." if len(group) > SHOWN_NAMES else ""
-        table.add_row(escape(reason), str(len(group)), escape(", ".join(group[:SHOWN_NAMES])) + more)
+        table.add_row(output.plain(reason), str(len(group)), output.plain(", ".join(group[:SHOWN_NAMES])) + more)
     return table

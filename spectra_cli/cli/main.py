@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -16,8 +17,9 @@ from spectra_cli import __version__
 from spectra_cli.cli import columns, inspect, output, rank
 from spectra_cli.errors import SpectraError
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
+TERMINATED = 128 + signal.SIGTERM
+STOPPED = {128 + signal.SIGINT: "interrupted", TERMINATED: "terminated"}
+"""Exit statuses after a signal, as shells have them."""
 
 app = typer.Typer(
     name="spectra",
@@ -59,11 +61,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: output.warn(str(message))
-            app(list(arguments) if arguments is not None else None, prog_name="spectra")
+            line = sys.argv[1:] if arguments is None else list(arguments)
+            app(line, prog_name="spectra", obj=line)
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-        if status == INTERRUPTED:  # Typer turns Ctrl-C into this status and says nothing
-            output.error("interrupted: nothing was written.")
+        if status in STOPPED:  # Typer turns Ctrl-C into this status and says nothing
+            output.error(f"{STOPPED[status]}: nothing was written.")
         return status
     except SpectraError as error:
         _trace_if_debugging()
@@ -78,6 +81,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Entry point of the installed command."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that files beside the table are removed
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of any alphabet, on a terminal of any encoding
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run())

@@ -23,7 +23,8 @@ Paths = Annotated[
 Steps = Annotated[
     str | None,
     typer.Option(
-        help="Steps to take: 0,400,first,final and inclusive ranges 100:900, :900, 100:.",
+        help="Steps to take: 0,400,first,final and inclusive ranges 100:900, :900, 100:. Epochs where there are no "
+        "steps.",
         rich_help_panel=SELECTION,
         show_default=False,
     ),
@@ -65,7 +66,8 @@ Transposed = Annotated[
     list[str] | None,
     typer.Option(
         metavar="GLOB",
-        help="Parameters stored as (in, out, ...): transposed convolutions that their names do not give away.",
+        help="Parameters stored as (in, out, ...), such as transposed convolutions whose names do not say so. "
+        "Repeatable.",
         rich_help_panel=SELECTION,
         show_default=False,
     ),
@@ -98,7 +100,7 @@ Tag = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEY=VALUE",
-        help="Add a constant column to the table. Repeatable.",
+        help="Add a constant column of text to the table. Repeatable.",
         rich_help_panel=RESULT,
         show_default=False,
     ),

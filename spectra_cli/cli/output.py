@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -14,36 +15,48 @@ NARROWEST = 80
 
 def stderr_console() -> Console:
     """The console for people; 80 columns wide where the width is not known."""
-    from rich.console import Console
-
-    return _console(Console(stderr=True, highlight=False))
+    return _console(stderr=True)
 
 
 def stdout_console() -> Console:
     """The console for listings that are the output of a command."""
+    return _console(stderr=False)
+
+
+def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
-    return _console(Console(highlight=False))
+    class Listing(Console):
+        """A console that ends in peace when a reader such as ``head`` has seen enough."""
 
+        def on_broken_pipe(self) -> None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(0)
 
-def _console(console: Console) -> Console:
+    console = (Console if stderr else Listing)(stderr=stderr, highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = max(console.width, NARROWEST)
     return console
 
 
-def error(message: str) -> None:
-    """Print one paragraph that says what went wrong."""
+def plain(text: str) -> str:
+    """Text for Rich that shows as it is: no markup, and escapes for what would steer a terminal.
+
+    Everything that comes from a file or its name goes through here.
+    """
     from rich.markup import escape
 
-    stderr_console().print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
+    return escape("".join(c if c.isprintable() else c.encode("unicode-escape").decode("ascii") for c in text))
+
+
+def error(message: str) -> None:
+    """Print one paragraph that says what went wrong."""
+    stderr_console().print(f"[bold red]Error:[/] {plain(message)}", soft_wrap=True)
 
 
 def warn(message: str, console: Console | None = None) -> None:
     """Print one paragraph about something that was left out or done otherwise."""
-    from rich.markup import escape
-
-    (console or stderr_console()).print(f"[yellow]Warning:[/] {escape(message)}", soft_wrap=True)
+    (console or stderr_console()).print(f"[yellow]Warning:[/] {plain(message)}", soft_wrap=True)
 
 
 def json_line(value: Any) -> None:

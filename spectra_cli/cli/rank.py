@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +18,11 @@ if TYPE_CHECKING:
 SHOWN_RUNS = 4
 SHOWN_MATRICES = 3
 NAME_WIDTH = 38
+NUMBERS_WIDTH = 42
 
 
 def rank(
+    context: typer.Context,
     paths: options.Paths,
     steps: options.Steps = None,
     every: options.Every = None,
@@ -68,7 +69,9 @@ def rank(
     listener = ProgressListener(plan.checkpoint_count, quiet=quiet)
     job = RankJob(plan, listener)
     with (
-        TableWriter(out, job.table, tags=chosen.tags, metadata=job.metadata(["spectra", *sys.argv[1:]])) as writer,
+        TableWriter(
+            out, job.table, tags=chosen.tags, metadata=job.metadata(["spectra", *(context.obj or ())])
+        ) as writer,
         listener,
     ):
         for result in job.results():
@@ -91,9 +94,9 @@ def _print_summary(summary: RankSummary, out: Path, *, elapsed_s: float) -> None
         console.print(f"... and {len(summary.runs) - SHOWN_RUNS} more runs")
     checkpoints = sum(run.checkpoints for run in summary.runs.values())
     console.print(
-        f"{out}: {_count(summary.rows, 'row')} from {_count(checkpoints, 'checkpoint')} in {elapsed_s:.1f} s",
+        f"{output.plain(str(out))}: {_count(summary.rows, 'row')} from {_count(checkpoints, 'checkpoint')} "
+        f"in {elapsed_s:.1f} s",
         soft_wrap=True,
-        markup=False,
     )
     skipped = {status: count for status, count in summary.statuses.items() if status != "ok"}
     if skipped:
@@ -103,21 +106,21 @@ def _print_summary(summary: RankSummary, out: Path, *, elapsed_s: float) -> None
 
 
 def _print_run(console: Console, name: str, run: RunSummary) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     ranked = run.by_compression()
     if not ranked:
         return
     moved = run.first_checkpoint != run.last_checkpoint
-    console.print(escape(_title(name, run)), style="bold", soft_wrap=True)
+    console.print(output.plain(_title(name, run)), style="bold", soft_wrap=True)
     table = Table(box=None, pad_edge=False)
-    table.add_column("most compressed first", no_wrap=True, max_width=NAME_WIDTH)
+    name_width = max(NAME_WIDTH, console.width - NUMBERS_WIDTH)
+    table.add_column("matrix (most compressed on top)", no_wrap=True, max_width=name_width)
     table.add_column("of R", justify="right")
     if moved:
         table.add_column("first", justify="right")
-    table.add_column("last", justify="right")
-    table.add_column("last/R", justify="right")
+    table.add_column("last" if moved else "effective rank", justify="right")
+    table.add_column("last/R" if moved else "divided by R", justify="right")
     if moved:
         table.add_column("change", justify="right")
     gap = len(ranked) > 2 * SHOWN_MATRICES + 1  # a line for one more matrix is better spent on the matrix
@@ -126,10 +129,12 @@ def _print_run(console: Console, name: str, run: RunSummary) -> None:
         if change is None:
             table.add_row(f"... {len(ranked) - 2 * SHOWN_MATRICES} between")
             continue
-        cells = [escape(output.shortened(change.parameter, NAME_WIDTH)), str(min(change.rows, change.cols))]
-        cells += [f"{change.first:.1f}"] if moved else []
-        cells += [f"{change.last:.1f}", f"{change.share:.3f}"]
-        cells += [f"{round(change.last / change.first - 1.0, 2) + 0.0:+.0%}"] if moved else []
+        cells = [output.plain(output.shortened(change.parameter, name_width)), str(min(change.rows, change.cols))]
+        in_first, in_last = change.first_in == run.first_checkpoint, change.last_in == run.last_checkpoint
+        cells += [f"{change.first:.1f}" if in_first else "-"] if moved else []
+        cells += [f"{change.last:.1f}", f"{change.share:.3f}"] if in_last else ["-", "-"]
+        whole = f"{round(change.last / change.first - 1.0, 2) + 0.0:+.0%}" if in_first and in_last else "-"
+        cells += [whole] if moved else []
         table.add_row(*cells)
     console.print(table)
     console.print()

@@ -49,10 +49,13 @@ def parse_bytes(text: str) -> int:
     Raises:
         UsageError: if it is no size.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text, re.IGNORECASE)
-    if match is None or match[2].lower() not in UNITS or float(match[1]) <= 0:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d{1,2})?)\s*([kmgt]?i?)b?\s*", text, re.IGNORECASE)
+    count = 0
+    if match is not None and match[2].lower() in UNITS:
+        count = int(float(match[1]) * UNITS[match[2].lower()])
+    if count < 1:
         raise UsageError(f"--memory-budget {text} is not a size", remedy="Write it as 512MiB or 2GB")
-    return int(float(match[1]) * UNITS[match[2].lower()])
+    return count
 
 
 def parse_tags(items: Sequence[str]) -> dict[str, str]:

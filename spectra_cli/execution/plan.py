@@ -57,8 +57,6 @@ def make_plan(paths: Iterable[Spec], options: Options) -> Plan:
     incomplete: dict[Path, IncompleteCheckpointError] = {}
     checkpoints = [checkpoint for run in runs for checkpoint in run.checkpoints]
     for checkpoint in checkpoints:
-        if not checkpoint.path.is_dir():
-            continue
         try:
             check_complete(checkpoint.path)
         except IncompleteCheckpointError as error:

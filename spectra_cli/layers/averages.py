@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 Shape = tuple[int, ...]
 
@@ -17,6 +18,9 @@ AVERAGED = re.compile(
 NUMBERED = frozenset({"shadow_params", "collected_params"})
 """Lists of parameters without their names, as diffusers and torch_ema keep them."""
 
+MOST_PLACES = 64
+"""In which originals are looked for that have the name of the copy's least common matrix."""
+
 
 @lru_cache(maxsize=4096)
 def is_averaged(component: str) -> bool:
@@ -26,7 +30,7 @@ def is_averaged(component: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A tensor below a component that is called averaged: its full name, the name below it, its shape."""
+    """A tensor below a component that is called averaged: its full name, the name below it without dots, its shape."""
 
     name: str
     below: str
@@ -58,50 +62,51 @@ def averaged_copies(shapes: Mapping[str, Shape], wrappers: Collection[str]) -> s
             below = components[place + 1 :]
             while len(below) > 1 and below[0] in wrappers:
                 below = below[1:]
-            members[".".join(components[: place + 1])].append(_Member(name, ".".join(below), shape))
+            members[".".join(components[: place + 1])].append(_Member(name, "".join(below), shape))
     if not originals:
         return set()
-    dotless = {name.replace(".", ""): shape for name, shape in originals.items()}
+    known = _Originals(originals)
     copies: set[str] = set()
     for root, group in members.items():
         matrices = [member for member in group if member.matters] or [m for m in group if m.shape not in {(), (1,)}]
-        if _has_originals(root, matrices, dotless, originals, wrappers):
+        if known.include(root, matrices, wrappers):
             copies |= {member.name for member in group}
     return copies
 
 
-def _has_originals(
-    root: str,
-    matrices: Sequence[_Member],
-    dotless: Mapping[str, Shape],
-    originals: Mapping[str, Shape],
-    wrappers: Collection[str],
-) -> bool:
-    if root.rpartition(".")[2] in NUMBERED:
-        return not Counter(member.shape for member in matrices) - Counter(originals.values())
-    return bool(matrices) and any(
-        all(dotless.get(place + member.below.replace(".", "")) == member.shape for member in matrices)
-        for place in _places(root, matrices, originals, wrappers)
-    )
+class _Originals:
+    """The tensors that may have been averaged, by name without dots (LitEma takes the dots from its names)."""
 
-
-def _places(
-    root: str, matrices: Sequence[_Member], originals: Mapping[str, Shape], wrappers: Collection[str]
-) -> Iterator[str]:
-    """Prefixes, without their dots, under which the originals may be. LitEma takes the dots from its names."""
-    parent, _, component = root.rpartition(".")
-    parent = parent.replace(".", "")
-    matched = AVERAGED.fullmatch(component)
-    named = [part for part in matched.groupdict().values() if part] if matched else []
-    for part in ("", *named, *(part.lower() for part in named), *wrappers):
-        yield parent + part
-        yield part
-    if len(matrices) > 1:  # one matrix may have the name and shape of another by chance; several in one place have not
-        seen = set()
-        for name in originals:
+    def __init__(self, shapes: Mapping[str, Shape]) -> None:
+        self._shapes = {name.replace(".", ""): shape for name, shape in shapes.items()}
+        self._counts = Counter(shapes.values())
+        self._places: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        """Prefixes of one to three components, without their dots, under which each name is found."""
+        for name in shapes:
             components = name.split(".")
             for depth in range(1, min(len(components), 4)):
-                place = "".join(components[:depth])
-                if place not in seen:
-                    seen.add(place)
-                    yield place
+                self._places["".join(components[depth:])]["".join(components[:depth])] = None
+
+    def include(self, root: str, matrices: Sequence[_Member], wrappers: Collection[str]) -> bool:
+        """Whether every matrix below a root has its original, of the same name and shape, in one other place."""
+        if root.rpartition(".")[2] in NUMBERED:
+            counts = Counter(member.shape for member in matrices)
+            return all(count <= self._counts[shape] for shape, count in counts.items())
+        return bool(matrices) and any(
+            all(self._shapes.get(place + member.below) == member.shape for member in matrices)
+            for place in self._candidates(root, matrices, wrappers)
+        )
+
+    def _candidates(self, root: str, matrices: Sequence[_Member], wrappers: Collection[str]) -> Iterator[str]:
+        parent, _, component = root.rpartition(".")
+        parent = parent.replace(".", "")
+        matched = AVERAGED.fullmatch(component)
+        named = [part for part in matched.groupdict().values() if part] if matched else []
+        for part in ("", *named, *(part.lower() for part in named), *wrappers):
+            yield parent + part
+            yield part
+        if (
+            len(matrices) > 1
+        ):  # one matrix may have the name and shape of another by chance; several in a place have not
+            places = min((self._places.get(member.below, {}) for member in matrices), key=len)
+            yield from islice(places, MOST_PLACES)

@@ -47,9 +47,10 @@ ORDER = (
 
 PATTERNS = tuple(re.compile(names, re.IGNORECASE) if names else None for names in ORDER)
 UNNAMED = ORDER.index(None)
+WORD = re.compile(r"\w+")
 RECURRENT = re.compile(r"(weight|bias)_(ih|hh|hr)(?:_l([0-9]{1,9}))?(_reverse)?(?:_\w+)?")
 
-UP_BLOCK = re.compile(r"(up\w*?)?\d+", re.IGNORECASE)
+UP_BLOCK = re.compile(r"\d+|up\w*\d", re.IGNORECASE)
 UPSAMPLING = re.compile(r"up|up_?conv|tconv|deconv", re.IGNORECASE)
 """Within a block of a UNet the upsampling comes first, while among the blocks of the model the upward path is last."""
 
@@ -95,6 +96,8 @@ def _number(piece: str) -> int:
 
 def _role(component: str, stem: str) -> int:
     """Line of ORDER: of the whole name, else of the name without its number."""
+    if not WORD.fullmatch(component):  # no line has other characters, and a `\w*` would look for them again and again
+        return UNNAMED
     for name in dict.fromkeys((component, stem.rstrip("_"))):
         for place, pattern in enumerate(PATTERNS):
             if pattern is not None and pattern.fullmatch(name):

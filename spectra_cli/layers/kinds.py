@@ -11,16 +11,29 @@ Kind = Literal["linear", "conv", "conv_transpose", "embedding", "recurrent", "at
 Shapes = Mapping[str, tuple[int, ...]]
 
 RECURRENT = re.compile(r"weight_(ih|hh|hr)(_l\d+(_reverse)?)?(_raw|_orig)?")
-EMBEDDING = re.compile(
-    r"\w*?emb(ed(s|der|dings?)?)?(_\w+)?|wte|wpe|shared|W_(E|pos)|relative_attention_bias|\w*bias_table|pe"
-    r"|\w*pos_?(emb\w*|enc\w*)|\w*position(s|(al)?_(emb|enc)\w*)|rel_pos_[hw]|\w*tokens?|latents?",
-    re.IGNORECASE,
+WORD = re.compile(r"\w+")
+EMBEDDING_WORDS = ("emb", "embed", "embeds", "embedder", "embedding", "embeddings")
+"""Ends of a word (what underscores separate) that name an embedding."""
+
+EMBEDDING_ENDS = ("bias_table", "positions", "token", "tokens")
+EMBEDDING_PARTS = (
+    "pos_emb",
+    "posemb",
+    "pos_enc",
+    "posenc",
+    "position_emb",
+    "position_enc",
+    "positional_emb",
+    "positional_enc",
 )
-NOT_EMBEDDING = re.compile(
-    r"(un|de)_?emb\w*|\w*out(put)?s?_?emb\w*|\w*emb\w*_out(put)?s?|patch_emb\w*"
-    r"|\w*_(\w*proj\w*|linear|fc|mlp|dense|conv\w*|norm|hidden\w*|layers)(_\w+)?",
-    re.IGNORECASE,
+EMBEDDING_NAMES = frozenset(
+    {"wte", "wpe", "shared", "w_e", "w_pos", "relative_attention_bias", "pe", "rel_pos_h", "rel_pos_w"}
+    | {"latent", "latents"}
 )
+OUTPUTS = ("out", "outs", "output", "outputs")
+LAYER_WORDS = frozenset({"linear", "fc", "mlp", "dense", "norm", "layers"})
+"""Words after the first that name another layer, whatever it is a part of: ``time_embed_mlp``."""
+
 ATTENTION = re.compile(
     r"(\w*_)?(attn|attention|mha|multihead_attn)\d*|\w*attention|in_proj_weight|[qkvo]_proj(_weight)?|kv_proj"
     r"|w?qkv(_proj)?|query_key_value|c_attn|q_attn|w[qkv]|W_[QKVO]|to_(q|k|v|kv|qkv|out)|query|key|value",
@@ -34,7 +47,6 @@ BUFFERS = frozenset(
 TOKEN = re.compile(r".*(pos_?emb|pos_?enc|position|token|latents?|query_embed).*|pe", re.IGNORECASE)
 WEIGHT = re.compile(r"weight(_v|_orig|_bar|_raw)?|kernel")
 PARAMETRIZED = re.compile(r"(.*\.)?parametrizations\.(\w+)\.original(\d*)")
-EXPERTS = re.compile(r"(\w+_)?experts(_\w+)?|expert|(\w+_)?moe", re.IGNORECASE)
 HEADS = re.compile(r"W_[QKVO]")
 
 
@@ -98,8 +110,13 @@ def is_expert_stack(parameter: str, shape: tuple[int, ...]) -> bool:
     components = parameter.split(".")
     if len(shape) != 3 or any("conv" in component.lower() for component in components):
         return False
-    below = next((components[at + 1 :] for at, part in enumerate(components) if EXPERTS.fullmatch(part)), None)
+    below = next((components[at + 1 :] for at, part in enumerate(components) if _is_experts(part)), None)
     return below is not None and not any(part.isdigit() for part in below)
+
+
+def _is_experts(component: str) -> bool:
+    words = component.lower().split("_")
+    return words == ["expert"] or "experts" in words or words[-1] == "moe"
 
 
 def is_head_stack(parameter: str, shape: tuple[int, ...]) -> bool:
@@ -137,7 +154,27 @@ def _is_encoder_of_tokens(parameter: str, shapes: Shapes) -> bool:
 def _is_embedding(module: str, *, numbered: bool) -> bool:
     if numbered and module.endswith("_layers"):  # Transformer-XL's emb_layers are a list of embeddings
         module = module.removesuffix("_layers")
-    return EMBEDDING.fullmatch(module) is not None and NOT_EMBEDDING.fullmatch(module) is None
+    name = module.lower()
+    words = name.split("_")
+    if not WORD.fullmatch(name) or _is_no_embedding(name, words):
+        return False
+    return (
+        name in EMBEDDING_NAMES
+        or name.endswith(EMBEDDING_ENDS)
+        or any(word.endswith(EMBEDDING_WORDS) for word in words)
+        or any(part in name for part in EMBEDDING_PARTS)
+    )
+
+
+def _is_no_embedding(name: str, words: list[str]) -> bool:
+    """Whether a name that may contain the word is that of an unembedding, or of a layer beside an embedding."""
+    return (
+        name.startswith(("unemb", "un_emb", "deemb", "de_emb", "patch_emb"))
+        or any(f"{output}emb" in name or f"{output}_emb" in name for output in OUTPUTS)
+        or (words[-1] in OUTPUTS and "emb" in name)
+        or any(word in LAYER_WORDS or word.startswith(("conv", "hidden")) for word in words[1:])
+        or "proj" in name.partition("_")[2]
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, cast
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Layout = Literal["stored", "transposed", "swapped", "expert", "expert_transposed"]
 
 FORCED = "--transposed"
+MOST_STACKED = 1 << 18
+"""Matrices that stacks may hold in one checkpoint; the largest known models have some 70 thousand experts."""
+
 STRIP_BYTES = 8 << 20
 """Of an expert that are read at once where only some of its columns are asked for."""
 
@@ -153,11 +156,18 @@ def matrices_of(weights: Sequence[Weight], transposed: Sequence[str] = ()) -> tu
     shapes = {kinds.plain_name(weight.parameter): weight.tensor.shape for weight in weights}
     shapes |= {weight.parameter: weight.tensor.shape for weight in weights}
     scaled = _scales(weights)
+    factors = frozenset(scaled.values())
     conv1d = orientation.stores_in_out(shapes)
+    stacked = 0
     specs: list[MatrixSpec] = []
     others: list[Skipped] = []
     for weight in weights:
-        why_not = _not_a_matrix(weight, shapes, scaled)
+        why_not = _not_a_matrix(weight, shapes, scaled, factors)
+        if why_not is None and kinds.is_stack(weight.parameter, weight.tensor.shape):
+            stacked += weight.tensor.shape[0]
+            if stacked > MOST_STACKED:
+                stacked -= weight.tensor.shape[0]
+                why_not = ("too_many_matrices", f"with it, stacks would hold more than {MOST_STACKED} matrices")
         if why_not is not None:
             others.append(skipped(weight.tensor, *why_not))
             continue
@@ -179,8 +189,10 @@ def _scales(weights: Sequence[Weight]) -> dict[str, str]:
     }
 
 
-def _not_a_matrix(weight: Weight, shapes: Shapes, scaled: dict[str, str]) -> tuple[str, str] | None:
-    """Status and reason for a tensor that is no matrix of weights."""
+def _not_a_matrix(
+    weight: Weight, shapes: Shapes, scaled: dict[str, str], factors: Collection[str]
+) -> tuple[str, str] | None:
+    """Status and reason for a tensor that is no matrix of weights; `factors` are the values of `scaled`."""
     tensor, name = weight.tensor, weight.parameter
     leaf, shape = kinds.leaf_of(name), tensor.shape
     reason: tuple[str, str] | None = None
@@ -188,8 +200,8 @@ def _not_a_matrix(weight: Weight, shapes: Shapes, scaled: dict[str, str]) -> tup
         reason = ("scalar", "a single number")
     elif tensor.dtype == "bool" or tensor.dtype.startswith(("int", "uint")):
         reason = ("integer_dtype", f"{tensor.dtype}: indices, counters or packed weights")
-    elif shape[0] == 0 and kinds.is_stack(name, shape):
-        reason = ("empty", "a stack of no matrices")
+    elif 0 in shape and kinds.is_stack(name, shape):
+        reason = ("empty", "a stack of no matrices, or of empty ones")
     elif len(shape) == 1 and leaf.endswith("flat_param"):
         reason = ("flat_parameter", "many parameters flattened by FSDP; save a full or sharded state dict")
     elif len(shape) == 1:
@@ -198,7 +210,7 @@ def _not_a_matrix(weight: Weight, shapes: Shapes, scaled: dict[str, str]) -> tup
         reason = ("buffer", "a mask or an index, not a weight")
     elif kinds.BIAS.fullmatch(leaf):
         reason = ("bias", "a bias of several axes")
-    elif leaf in kinds.BUFFERS or name in scaled.values():
+    elif leaf in kinds.BUFFERS or name in factors:
         reason = ("buffer", "a mask, an index or a scale, not a weight")
     elif name in scaled:
         reason = ("quantized", f"only with '{scaled[name]}' it makes the weight; save the checkpoint dequantized")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from spectra_cli.layers.kinds import Kind, Shapes, bias_shape, leaf_of, plain_name
 
 TRANSPOSED_CONV = re.compile(
-    r".*(tconv|conv_?t(\d?d)?\d*$|convt(rans)?|deconv|trans(posed?)?_?conv|conv\dd_?t|conv_?trans(posed?)?|up_?conv"
-    r"|up\w*transpose).*",
+    r"tconv|conv_?t(\d?d)?\d*$|convt(rans)?|deconv|trans(posed?)?_?conv|conv\dd_?t|conv_?trans(posed?)?|up_?conv",
     re.IGNORECASE,
 )
 CONV1D_MODULES = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
@@ -81,8 +81,14 @@ def why_swapped(parameter: str, shapes: Shapes) -> str:
             return told_by
         if outputs[0] == shape[0]:  # whatever its name: an `upconv` may be a convolution after upsampling
             return ""
-    matching = next((part for part in parameter.split(".") if TRANSPOSED_CONV.fullmatch(part)), None)
+    matching = next((part for part in parameter.split(".") if _names_transposed_conv(part)), None)
     return f"'{matching}' names a transposed convolution" if matching else ""
+
+
+@lru_cache(maxsize=4096)
+def _names_transposed_conv(component: str) -> bool:
+    upward = "transpose" in component.lower().partition("up")[2]
+    return upward or TRANSPOSED_CONV.search(component) is not None
 
 
 def _norm_after(parameter: str, shapes: Shapes) -> tuple[int, ...] | None:

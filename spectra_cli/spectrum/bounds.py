@@ -15,19 +15,20 @@ Vector = NDArray[np.float64]
 SLOPE_CEILING = 43.0
 """Above -ln p + 1 for shares p down to 1e-18; changes of smaller ones amount to nothing."""
 
+SMALLEST = 2.0**-1074
+"""Rounding of a float64 next to zero."""
+
 UNIT_ROUNDOFF = 2.0**-53
 """Of float64."""
 
 
-def summation_error(long_side: int, slab_length: int) -> float:
-    """Worst relative error of a float64 sum of `long_side` exact products, by slabs and in any order within one.
+def summation_error(long_side: int) -> float:
+    """Worst relative error of a float64 sum of `long_side` products of float32 numbers, in any order.
 
-    Higham, Accuracy and Stability of Numerical Algorithms, section 4.2: one unit roundoff per level of summation; the
-    absolute error of every entry of W^T W is within it times that entry of |W|^T |W|, whose 2-norm is at most
-    ||W||_F^2. Two more cover the rounding of float64 products.
+    Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: the absolute error of every entry of W^T W is
+    within this times that entry of |W|^T |W|, whose 2-norm is at most ||W||_F^2. The products themselves are exact.
     """
-    slabs = math.ceil(long_side / slab_length)
-    return (min(slab_length, long_side) + slabs + 2) * UNIT_ROUNDOFF
+    return (long_side + 2) * UNIT_ROUNDOFF
 
 
 def eigenvalue_error(gram_error: Vector, largest_eigenvalue: Vector, short_side: int) -> Vector:
@@ -45,6 +46,26 @@ def eigenvalue_error(gram_error: Vector, largest_eigenvalue: Vector, short_side:
         (batch,).
     """
     return gram_error + short_side * UNIT_ROUNDOFF * largest_eigenvalue
+
+
+def backward_error(long_side: int, short_side: int, frobenius_norm: Vector) -> Vector:
+    """Bounds on the errors of singular values from a QR factorization by slabs and an SVD of the factor.
+
+    Householder transformations are backward stable (Higham, section 19.3): the error is a modest multiple of the unit
+    roundoff times the norm. The multiple grows with the number of roundings in a column, and is taken as L + 8 R; in
+    practice errors are far below that for matrices that are not constant.
+
+    Args:
+        long_side: L.
+        short_side: R.
+        frobenius_norm: (batch,).
+
+    Returns:
+        (batch,).
+    """
+    multiple = (long_side + 8 * short_side) * UNIT_ROUNDOFF
+    rounding_next_to_zero = long_side * short_side * SMALLEST
+    return np.where(frobenius_norm > 0.0, multiple * frobenius_norm + rounding_next_to_zero, 0.0)
 
 
 def singular_value_errors(singular_values: Vector, error: Vector) -> Vector:

@@ -56,8 +56,8 @@ class Spectrum:
         left: (rows, k) float64, u_1 ... u_k, or None.
         right: (cols, k) float64, v_1 ... v_k, or None. Signs are arbitrary, the same for u_i and v_i.
             Caveat: where s_i and s_{i+1} nearly coincide, compare subspaces, not vectors.
-        status: ``ok``, ``not_finite`` (the matrix holds NaN or infinity, or its norm is beyond the largest number of
-            the method) or ``empty`` (a side of length 0).
+        status: ``ok``, ``not_finite`` (the matrix holds NaN or infinity), ``out_of_range`` (its norm is beyond the
+            largest float64), ``no_convergence`` (LAPACK gave up) or ``empty`` (a side of length 0).
     """
 
     singular_values: NDArray[np.float64]
@@ -127,12 +127,17 @@ def _descend(batch: MatrixBatch, methods: Sequence[str], vectors: int, budget_by
                 pending.remove(index)
         if not pending:
             break
-    return [spectrum or _unusable("not_finite") for spectrum in results]
+    return [spectrum or _unusable("out_of_range") for spectrum in results]
 
 
 def _attempt(batch: MatrixBatch, length: int, name: str, vectors: int, last: bool) -> list[Spectrum | None]:
     """Apply one method; None stands for a matrix that the next one should take."""
-    outcome = METHODS[name](batch, length, vectors, last)
+    try:
+        outcome = METHODS[name](batch, length, vectors, last)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # documented, and not listed in torch's __all__
+        if len(batch) > 1:  # LAPACK did not converge on one of them at least
+            return [result for half in batch.split() for result in _attempt(half, length, name, vectors, last)]
+        return [_unusable("no_convergence") if last else None]
     accepted = outcome.tried if last else outcome.tried & _acceptable(batch, outcome, vectors)
     largest_errors = outcome.errors.max(1)
     spectra: list[Spectrum | None] = []
@@ -194,7 +199,12 @@ def long_side_vectors(batch: MatrixBatch, short: Tensor, length: int, *, orthono
     Returns:
         (L, k) float64 with unit columns.
     """
-    products = torch.cat([slab.squeeze(0) @ short for (slab,) in batch.slabs(length, torch.float64)])
+    products = short.new_empty(batch.long_side, short.shape[1])
+    start = 0
+    for (slab,) in batch.slabs(length, torch.float64):
+        matrix = slab.squeeze(0)
+        torch.mm(matrix, short, out=products.narrow(0, start, matrix.shape[0]))
+        start += matrix.shape[0]
     if orthonormalize:
         basis: Tensor
         basis, triangle = torch.linalg.qr(products)

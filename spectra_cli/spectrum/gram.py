@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,12 +28,23 @@ PROBE_SEED = 20240821
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Multiply float32 matrices in float32: no TF32 and no bfloat16 passes, whatever the host program has set."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    backends: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
+    if not all(hasattr(backend, "fp32_precision") for backend in backends):  # before torch 2.9
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+        return
+    set_by_host = [backend.fp32_precision for backend in backends]
     try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for backend, precision in zip(backends, set_by_host, strict=True):
+            backend.fp32_precision = precision
 
 
 def gram(batch: MatrixBatch, slab_length: int) -> Tensor:
@@ -84,7 +96,8 @@ def probed_gram(batch: MatrixBatch, slab_length: int) -> tuple[Tensor, Tensor]:
     finite = residual.isfinite().all(2).all(1)
     residual = torch.where(finite.view(-1, 1, 1), residual, 0.0)
     observed = torch.linalg.eigvalsh(residual.mT @ residual).amax(1).clamp(min=0.0).sqrt()
-    rounding = summation_error(batch.long_side, slab_length) * squared_frobenius(total) * torch.linalg.norm(probes)
+    roundings = summation_error(batch.long_side) + summation_error(2 * short_side)  # of the products, and with probes
+    rounding = roundings * squared_frobenius(total) * torch.linalg.norm(probes)
     bound = (observed + rounding) / math.sqrt(PROBE_QUANTILE)
     return total, torch.where(finite, bound, math.inf)
 
@@ -119,4 +132,4 @@ def add_lower_products(total: Tensor, slab: Tensor) -> None:
 def gaussian_probes(short_side: int, device: torch.device) -> Tensor:
     """The same standard normal (R, k) float64 matrix on every device and in every run."""
     generator = torch.Generator().manual_seed(PROBE_SEED)
-    return torch.randn(short_side, PROBES, dtype=torch.float64, generator=generator).to(device)
+    return torch.randn(short_side, PROBES, dtype=torch.float64, generator=generator, device="cpu").to(device)

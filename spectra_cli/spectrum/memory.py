@@ -17,11 +17,15 @@ SLAB_BYTES = 16 << 20
 LONGEST_SLAB = 4096
 """Positions; the rounding error of a sum grows with the length of its parts."""
 
-SQUARES = {"gram_float32": 4, "gram_float64": 3, "qr_float64": 5}
-"""R x R float64 arrays alive at once for singular values: sums, LAPACK's copy and its workspace."""
+SQUARES = {"gram_float32": 5, "gram_float64": 3, "qr_float64": 10}
+"""R x R float64 arrays alive at once for singular values: sums, LAPACK's copies and workspace; for a QR factorization a
+slab of 2 R positions, below the factor so far, and twice again in LAPACK."""
 
 SQUARES_FOR_VECTORS = 4
 """R x R float64 arrays more for singular vectors."""
+
+VECTOR_COPIES = 3
+"""Of the vectors themselves: LAPACK orthonormalizes those of nearly vanishing values."""
 
 
 class Shape(Protocol):
@@ -65,8 +69,8 @@ def slab_length(batch: Shape, budget_bytes: int, *, vectors: int, method: str) -
     affordable = (budget_bytes - fixed) // position_bytes
     if affordable < 1 and len(batch) == 1:
         raise MemoryBudgetError(
-            f"a {batch.rows} x {batch.cols} matrix needs {to_mebibytes(fixed + position_bytes)} MiB of working memory; "
-            f"the budget is {to_mebibytes(budget_bytes)} MiB",
+            f"a {batch.rows} x {batch.cols} matrix needs {readable_bytes(fixed + position_bytes)} of working memory; "
+            f"{readable_bytes(budget_bytes)} are left for it",
             remedy="Raise --memory-budget, or leave the matrix out with --exclude",
         )
     return max(1, min(length, affordable))
@@ -76,11 +80,16 @@ def square_bytes(batch: Shape, *, vectors: int, method: str) -> int:
     """Working memory that does not depend on the length of a slab."""
     squares = SQUARES[method] + (SQUARES_FOR_VECTORS if vectors else 0)
     side = min(batch.rows, batch.cols)
-    return 8 * (len(batch) * squares * side**2 + vectors * (batch.rows + batch.cols))
+    return 8 * (len(batch) * squares * side**2 + VECTOR_COPIES * vectors * (batch.rows + batch.cols))
 
 
 RESIDENT_BYTES = 64 << 20
 """Matrices that are larger as stored are not held in memory but read slab by slab."""
+
+
+def resident_bytes(budget_bytes: int) -> int:
+    """Largest size, as stored, of a matrix that is held in memory while it is worked on."""
+    return min(RESIDENT_BYTES, budget_bytes // 8)
 
 
 def working_bytes(rows: int, cols: int, stored_bytes: int) -> int:
@@ -93,9 +102,12 @@ def working_bytes(rows: int, cols: int, stored_bytes: int) -> int:
     return 8 * max(SQUARES.values()) * side**2 + 3 * SLAB_BYTES + 2 * min(stored_bytes, RESIDENT_BYTES)
 
 
-def to_mebibytes(count: int) -> int:
-    """Bytes in MiB, rounded up."""
-    return -(-count // (1 << 20))
+def readable_bytes(count: int) -> str:
+    """Bytes with a unit, rounded up to at most four digits."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= 10 * size:
+            return f"{-(-count // size)} {unit}"
+    return f"{count} bytes"
 
 
 def default_budget_bytes() -> int:
@@ -119,10 +131,21 @@ def _free_on_machine() -> int | None:
 
 
 def _free_in_control_group() -> int | None:
+    """What the limits of this process's control groups leave (version 2, as SLURM and containers set them)."""
     root = Path("/sys/fs/cgroup")
     try:
-        limit = (root / "memory.max").read_text(encoding="ascii").strip()
-        used = int((root / "memory.current").read_text(encoding="ascii"))
-        return max(0, int(limit) - used) if limit != "max" else None
-    except (OSError, ValueError):
-        return None
+        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("0::/")[2].strip()
+    except OSError:
+        own = ""
+    free = []
+    for group in (root / own, *(root / own).parents):
+        try:
+            limit = (group / "memory.max").read_text(encoding="ascii").strip()
+            if limit != "max":
+                used = int((group / "memory.current").read_text(encoding="ascii"))
+                statistics = (group / "memory.stat").read_text(encoding="ascii").split()
+                cached = int(statistics[statistics.index("inactive_file") + 1])  # given back when it is needed
+                free.append(max(0, int(limit) - used + cached))
+        except (OSError, ValueError):
+            continue  # not a group with a limit
+    return min(free, default=None)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spectra_cli.spectrum.bounds import UNIT_ROUNDOFF, eigenvalue_error, singular_value_errors, summation_error
+from spectra_cli.spectrum.bounds import backward_error, eigenvalue_error, singular_value_errors, summation_error
 from spectra_cli.spectrum.gram import gram, probed_gram, squared_frobenius
 from spectra_cli.spectrum.matrix import MatrixBatch
 from spectra_cli.spectrum.statistics import frobenius_norm
@@ -79,7 +79,7 @@ def may_pass(matrices: Tensor, errors: Tensor) -> Tensor:
 def _gram_float64(batch: MatrixBatch, length: int, vectors: int, _: bool) -> Outcome:
     matrices = gram(batch, length)
     traces = squared_frobenius(matrices).cpu().numpy()
-    return _from_gram(batch, matrices, summation_error(batch.long_side, length) * traces, np.isfinite(traces), vectors)
+    return _from_gram(batch, matrices, summation_error(batch.long_side) * traces, np.isfinite(traces), vectors)
 
 
 def _from_gram(
@@ -108,9 +108,8 @@ def _qr_float64(batch: MatrixBatch, length: int, vectors: int, _: bool) -> Outco
         singular_values, side = svd_of_factor(factor if tried[index] else torch.zeros_like(factor), vectors)
         values[index] = singular_values.cpu().numpy()
         sides.append(side)
-    # Householder QR and the SVD are backward stable, with a constant far below R in practice (Higham, section 19.3)
     norms = np.array([frobenius_norm(spectrum) for spectrum in values])
-    errors = 2 * batch.short_side * UNIT_ROUNDOFF * norms
+    errors = backward_error(batch.long_side, batch.short_side, norms)
     stacked = [side for side in sides if side is not None]
     return Outcome(
         values,

@@ -65,7 +65,8 @@ def frobenius_norm(singular_values: ArrayLike) -> float:
 
 def nuclear_norm(singular_values: ArrayLike) -> float:
     """Sum of the s_i."""
-    return float(_descending(singular_values).sum())
+    with np.errstate(over="ignore"):
+        return float(_descending(singular_values).sum())
 
 
 def stable_rank(singular_values: ArrayLike) -> float:
@@ -77,9 +78,8 @@ def stable_rank(singular_values: ArrayLike) -> float:
 
 def rank_90(singular_values: ArrayLike) -> int:
     """Least k with s_1 + ... + s_k >= 0.9 sum(s); 0 if all are 0."""
-    values = _descending(singular_values)
-    sums = np.cumsum(values)
-    if sums[-1] == 0.0:
+    sums = np.cumsum(shares(singular_values))
+    if np.isnan(sums[-1]):
         return 0
     return int(np.searchsorted(sums, RANK_SHARE * sums[-1] * (1.0 - SHARE_SLACK))) + 1
 
@@ -91,7 +91,7 @@ def numerical_rank(singular_values: ArrayLike, rows: int, cols: int, eps: float)
     be the rounding of the weights. bfloat16 does so from 128 rows or columns on.
     """
     values = _descending(singular_values)
-    return int((values > values[0] * max(rows, cols) * eps).sum())
+    return int((values > values[0] * (max(rows, cols) * eps)).sum())
 
 
 def condition_number(singular_values: ArrayLike) -> float:

@@ -30,7 +30,12 @@ class Column:
 
 
 PER_CHECKPOINT = (
-    Column("run", "string", "", "path of the run relative to the PATH given; . for PATH itself"),
+    Column(
+        "run",
+        "string",
+        "",
+        "path of the run relative to the PATH given; . for PATH itself; with several PATHs, as given",
+    ),
     Column("checkpoint", "string", "", "path of the checkpoint relative to its run"),
     Column("step", "int64", "optimizer steps", "from the checkpoint's name or contents; null if unknown"),
     Column("epoch", "int64", "epochs", "from the checkpoint's name or contents; null if unknown"),
@@ -64,8 +69,9 @@ RANK = (
         "status",
         "string",
         "",
-        "ok, or why numbers are null: all_zero, not_finite, empty, complex_dtype, over_memory_budget; and for a whole "
-        "checkpoint unreadable, corrupt, incomplete, unsupported_format, refused, no_matrices",
+        "ok, or why numbers are null: all_zero, not_finite, out_of_range, empty, complex_dtype, no_convergence, "
+        "over_memory_budget; and for a whole "
+        "checkpoint unreadable, corrupt, incomplete, unsupported_format, refused, no_matrices, nothing_selected",
     ),
 )
 

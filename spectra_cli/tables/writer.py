@@ -13,8 +13,10 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spectra_cli.errors import InputError
+from spectra_cli.errors import InputError, UsageError
 from spectra_cli.tables.schemas import SCHEMA_VERSION, arrow_schema
+
+FOREIGN_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".feather", ".arrow", ".npz", ".h5"})
 
 ROW_GROUP_VALUES = 1 << 20
 """Singular values and other numbers gathered before a row group is written: some megabytes."""
@@ -45,7 +47,7 @@ class TableWriter:
         tags: Mapping[str, str] | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        self.path = path
+        self.path = path.resolve()  # a link to a table stays a link
         self._tags = dict(tags or {})
         known = {"spectra.schema": f"{table}/{SCHEMA_VERSION}"}
         known |= {key: _utf8(value) for key, value in (metadata or {}).items()}
@@ -114,11 +116,16 @@ def _utf8(value: Any) -> Any:
 
 
 def _partial_file(path: Path) -> Path:
-    """An empty file of its own beside `path`, with the permissions that a new file gets here."""
-    if path.is_dir():
-        raise InputError("this is a directory", where=str(path), remedy="Give --out the name of a file")
+    """An empty file of its own beside what `path` leads to, with the permissions that a new file gets here."""
+    if path.exists() and not path.is_file():
+        raise InputError(
+            "this is a directory, a pipe or a device", where=str(path), remedy="Give --out the name of a file"
+        )
+    if path.suffix.lower() in FOREIGN_SUFFIXES:
+        raise UsageError(f"--out {path.name}: the table is a Parquet file", remedy="Give --out a name in .parquet")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        target = path.resolve()
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
         umask = os.umask(0)
         os.umask(umask)
         os.fchmod(handle, 0o666 & ~umask)

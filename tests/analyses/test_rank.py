@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.checkpoints.reader import Reader
 from spectra_cli.errors import CheckpointError, SpectraError
 from spectra_cli.layers.inventory import take_inventory
+from spectra_cli.spectrum import memory
 
 FLOAT_DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
 BUDGET_BYTES = 1 << 30
@@ -335,7 +337,7 @@ def test_what_cannot_be_read_is_a_row_and_the_rest_goes_on(
     tmp_path: Path, bad: str, resident_bytes: int, good_reads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever reading fails: one group ahead in a thread of its own, or amid the work on matrices of one shape."""
-    monkeypatch.setattr(loading, "RESIDENT_BYTES", resident_bytes)
+    monkeypatch.setattr(memory, "RESIDENT_BYTES", resident_bytes)
     tensors = {"a.weight": normal(5, 4), "b.weight": normal(6, 4), "c.weight": normal(6, 4), "d.weight": normal(7, 4)}
     problems = Problems()
 
@@ -394,7 +396,7 @@ def test_streaming_changes_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """A matrix too large to be held is read slab by slab, to the same row in every bit, digest included."""
     path = save(tmp_path, LAYOUTS)
     resident = rows_of(path)
-    monkeypatch.setattr(loading, "RESIDENT_BYTES", 16)
+    monkeypatch.setattr(memory, "RESIDENT_BYTES", 16)
     monkeypatch.setattr(loading, "HASH_BYTES", 100)
     readers: list[Counting] = []
 
@@ -489,3 +491,38 @@ def test_rows_do_not_depend_on_the_order_of_the_checkpoint(tmp_path: Path) -> No
     for name, row in reordered.items():
         np.testing.assert_array_equal(row["singular_values"], together[name]["singular_values"])
         assert [row[number] for number in NUMBERS] == [together[name][number] for number in NUMBERS]
+
+
+@pytest.mark.parametrize("scale", [1e40, 1e-60])
+def test_values_beyond_float32_leave_their_column_null_and_the_statistics_stand(tmp_path: Path, scale: float) -> None:
+    weights = normal(6, 4).double()
+    rows = rows_of(save(tmp_path, {"layer.weight": weights * scale, "plain.weight": weights}))
+    row, plain = rows["layer.weight"], rows["plain.weight"]
+    assert (row["status"], row.get("singular_values")) == ("out_of_range", None)
+    assert row["spectral_norm"] == pytest.approx(plain["spectral_norm"] * scale, rel=1e-12)
+    assert row["effective_rank"] == pytest.approx(plain["effective_rank"], rel=1e-12)
+
+
+def test_two_groups_are_in_memory_at_a_time() -> None:
+    """The one that is worked on and the one that is read ahead."""
+    alive: set[int] = set()
+    most = 0
+
+    class Group:
+        def __init__(self, number: int) -> None:
+            nonlocal most
+            self.number = number
+            alive.add(number)
+            most = max(most, len(alive))
+
+        def __del__(self) -> None:
+            alive.discard(self.number)
+
+    numbers = []
+    for group in loading.ahead(range(6), Group):
+        numbers.append(group.number)
+        time.sleep(0.02)  # the next is read meanwhile
+        del group
+    assert numbers == list(range(6))
+    assert most == 2
+    assert list(loading.ahead([], Group)) == []

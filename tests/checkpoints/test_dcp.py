@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
 from torch.distributed.checkpoint.planner import SavePlan, TensorWriteData, WriteItem, WriteItemType
 
+from spectra_cli.checkpoints.formats import dcp as dcp_format
 from spectra_cli.checkpoints.open import check_complete, open_checkpoint
 from spectra_cli.errors import (
     CheckpointError,
@@ -114,6 +115,16 @@ def test_tensors_are_assembled_from_their_chunks(tmp_path: Path, most: int) -> N
 def test_step_and_epoch_come_from_saved_integers(tmp_path: Path) -> None:
     with open_checkpoint(save(tmp_path / "ck", epoch=3, global_step=1200, note="x", other=[1, 2])) as reader:
         assert reader.metadata == {"epoch": 3, "step": 1200}
+
+
+def test_only_objects_called_like_counters_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand names may point at one object."""
+    opened = []
+    load = dcp_format.load_archive
+    monkeypatch.setattr(dcp_format, "load_archive", lambda archive: opened.append(archive) or load(archive))
+    objects = {f"note{index}": index for index in range(20)}
+    open_checkpoint(save(tmp_path / "ck", epoch=3, step=5, **objects)).close()
+    assert len(opened) == 2
 
 
 def test_the_group_is_the_dictionary_around_lists(tmp_path: Path) -> None:

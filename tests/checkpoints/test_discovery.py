@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -12,7 +13,10 @@ from typing import Any
 
 import pytest
 
+from spectra_cli.checkpoints import discovery
+from spectra_cli.checkpoints.config import read_config
 from spectra_cli.checkpoints.discovery import Run, discover, discover_all
+from spectra_cli.checkpoints.listing import Listing, list_directory
 from spectra_cli.errors import InputError, UsageError
 
 INDEX = "model.safetensors.index.json"
@@ -177,6 +181,61 @@ def test_a_model_split_over_ranks_is_never_taken_for_several(tmp_path: Path) -> 
         discover(tmp_path, peek=never)
 
 
+@pytest.mark.parametrize(
+    ("files", "runs"),
+    [
+        (
+            "multirun/{}/step_{}.pt",
+            {"multirun/0": ["step_0.pt", "step_100.pt"], "multirun/1": ["step_0.pt", "step_100.pt"]},
+        ),
+        (
+            "multirun/{}/checkpoints/step_{}.pt",
+            {f"multirun/{job}/checkpoints": ["step_0.pt", "step_100.pt"] for job in (0, 1)},
+        ),
+        (
+            "multirun/{}/checkpoint-{}/model.safetensors",
+            {f"multirun/{job}": ["checkpoint-0", "checkpoint-100"] for job in (0, 1)},
+        ),
+    ],
+)
+def test_numbered_directories_in_which_the_same_steps_recur_are_runs(
+    tmp_path: Path, files: str, runs: dict[str, list[str]]
+) -> None:
+    """Hydra's sweeps."""
+    make(tmp_path, *(files.format(job, step) for job in (0, 1) for step in (0, 100)), "multirun/multirun.yaml")
+    assert by_name(discover(tmp_path, peek=never)) == runs
+
+
+def test_numbered_directories_in_which_the_same_epochs_recur_are_runs(tmp_path: Path) -> None:
+    make(tmp_path, *(f"multirun/{job}/epoch={epoch}.ckpt" for job in (0, 1) for epoch in (0, 5)))
+    files = ["epoch=0.ckpt", "epoch=5.ckpt"]
+    assert by_name(discover(tmp_path, peek=never)) == {"multirun/0": files, "multirun/1": files}
+
+
+def test_other_formats_beside_a_model_that_is_read_are_not_missed(tmp_path: Path) -> None:
+    make(tmp_path / "gpt2", "model.safetensors", "flax_model.msgpack", "tf_model.h5")
+    (run,) = discover(tmp_path, peek=silent)
+    assert set(reasons(run)) == {"gpt2/flax_model.msgpack", "gpt2/tf_model.h5"}
+    assert notable(run) == set()
+
+
+def test_directories_named_after_a_time_are_runs(tmp_path: Path) -> None:
+    """Hydra's single runs."""
+    times = ("12-30-45", "13-10-20")
+    make(tmp_path, *(f"outputs/2024-01-01/{at}/step_{step}.pt" for at in times for step in (0, 100)))
+    expected = {f"outputs/2024-01-01/{at}": ["step_0.pt", "step_100.pt"] for at in times}
+    assert by_name(discover(tmp_path, peek=never)) == expected
+    assert by_name(discover(tmp_path / "outputs/2024-01-01", peek=never)) == {
+        at: ["step_0.pt", "step_100.pt"] for at in times
+    }
+
+
+def test_steps_that_start_again_in_every_epoch_are_one_run(tmp_path: Path) -> None:
+    make(tmp_path, *(f"epoch_{epoch}/step_{step}.pt" for epoch in (1, 2) for step in (0, 100)))
+    (run,) = discover(tmp_path, peek=never)
+    assert sorted((each.epoch, each.step) for each in run.checkpoints) == [(1, 0), (1, 100), (2, 0), (2, 100)]
+
+
 def test_seeds_and_models_in_one_directory_are_runs(tmp_path: Path) -> None:
     make(tmp_path, "seed_0/step_1.pt", "seed_0/step_2.pt", "seed_1/step_1.pt", "README.md", ".hidden/step_1.pt")
     make(tmp_path, "__pycache__/step_1.pt", "gpt2/model.safetensors", "exp_7/model.pt")
@@ -333,6 +392,117 @@ def test_of_two_formats_safetensors_are_read(tmp_path: Path) -> None:
     assert reasons(run) == {"step_1.pt": "step_1.safetensors in another format"}
 
 
+def test_a_pickle_does_not_hide_the_checkpoint_of_its_name(tmp_path: Path) -> None:
+    (run,) = discover(make(tmp_path, "step_1.pkl", "step_1.pt", "step_1.pickle"), peek=never)
+    assert names(run) == ["step_1.pt"]
+
+
+# What its owner would miss
+
+
+def notable(run: Run) -> set[str]:
+    return {passed.name for passed in run.passed_over if passed.notable}
+
+
+@pytest.mark.parametrize("left", ["__0_0.distcp", ".metadata", "optimizer.pt", "model.pt.tmp", "config.json", None])
+def test_a_directory_of_a_step_without_a_model_is_a_checkpoint_beside_others(tmp_path: Path, left: str | None) -> None:
+    make(tmp_path, "checkpoint-1/model.safetensors", "checkpoint-3/model.safetensors")
+    (tmp_path / "checkpoint-2").mkdir()
+    if left is not None:
+        make(tmp_path, f"checkpoint-2/{left}")
+    (run,) = discover(tmp_path, peek=never)
+    assert list(zip(names(run), steps(run), strict=True)) == [(f"checkpoint-{step}", step) for step in (1, 2, 3)]
+
+
+def test_a_directory_called_otherwise_is_no_checkpoint_without_a_model(tmp_path: Path) -> None:
+    make(tmp_path, "checkpoint-1/model.safetensors", "step_1/sample.png", "step_2.pt", "epoch_1/optimizer.pt")
+    (tmp_path / "2024").mkdir()
+    (run,) = discover(tmp_path, peek=never)
+    assert names(run) == ["checkpoint-1", "step_2.pt"]
+    assert {"step_1", "2024", "epoch_1"} <= set(reasons(run))
+    assert notable(run) == {"2024", "epoch_1"}  # what they hold may be left of a checkpoint
+
+
+def test_a_directory_of_a_step_that_cannot_be_listed_is_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, "checkpoint-1/model.safetensors", "checkpoint-2/model.safetensors")
+    scandir = os.scandir
+
+    def guarded(path: Path) -> Any:  # a superuser could read it whatever its mode
+        if Path(path).name == "checkpoint-2":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    (run,) = discover(tmp_path, peek=never)
+    assert names(run) == ["checkpoint-1", "checkpoint-2"]
+
+
+def test_a_link_whose_target_is_deleted_meanwhile_stays_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = make(tmp_path / "blobs", "one.pt", "two.pt")
+    run_path = tmp_path / "run"
+    run_path.mkdir()
+    for step, blob in enumerate(("one.pt", "two.pt")):
+        (run_path / f"step_{step}.pt").symlink_to(blobs / blob)
+
+    def and_delete(path: Path) -> Listing:
+        listing = list_directory(path)
+        (blobs / "two.pt").unlink()
+        return listing
+
+    monkeypatch.setattr(discovery, "list_directory", and_delete)
+    (run,) = discover(run_path, peek=never)
+    assert names(run) == ["step_0.pt", "step_1.pt"]
+
+
+def test_several_sets_of_shards_in_one_directory_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    shards = [f"step_{step}-0000{part}-of-00002.safetensors" for step in (100, 200) for part in (1, 2)]
+    make(tmp_path, "a/step_1.pt", *(f"b/{shard}" for shard in shards))
+    (run,) = discover(tmp_path, peek=never)
+    assert notable(run) == {f"../b/{shard}" for shard in shards}
+    with pytest.raises(InputError, match="several sets of shards"):
+        discover(tmp_path / "b", peek=never)
+
+
+def test_what_lies_too_deep_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    make(tmp_path, "a/step_1.pt", "/".join("bcdefghijk") + "/step_1.pt")
+    (run,) = discover(tmp_path, peek=never)
+    assert names(run) == ["step_1.pt"]
+    assert notable(run) == {"../" + "/".join("bcdefghij")}
+    assert "not looked into" in str(reasons(run).values())
+
+
+def test_a_pipe_in_place_of_a_small_file_is_not_waited_for(tmp_path: Path) -> None:
+    """A hint that cannot be read is none; nothing hangs."""
+    make(tmp_path, "checkpoint-500/model.safetensors", "model.safetensors")
+    os.mkfifo(tmp_path / "trainer_state.json")
+    os.mkfifo(tmp_path / "config.json")
+    (run,) = discover(tmp_path, peek=silent)
+    assert steps(run) == [500, None]
+    assert read_config(tmp_path / "model.safetensors", tmp_path) == {}
+
+
+def test_a_pipe_in_a_directory_is_not_compared(tmp_path: Path) -> None:
+    make(tmp_path, "checkpoint-500/model.safetensors", "final/model.safetensors")
+    for directory in ("checkpoint-500", "final"):
+        os.mkfifo(tmp_path / directory / "extra.pt")
+    (run,) = discover(tmp_path, peek=silent)
+    assert steps(run) == [500, None]
+
+
+def test_the_step_of_a_long_trainer_state_is_found(tmp_path: Path) -> None:
+    """The log of a long run is larger than what is parsed with care, and comes after the step."""
+    make(tmp_path, "checkpoint-500/model.safetensors", "model.safetensors")
+    log = [{"epoch": 1.0, "loss": 0.5, "step": step} for step in range(20_000)]
+    state = json.dumps({"best_global_step": 3, "global_step": 750, "log_history": log}, indent=2, sort_keys=True)
+    (tmp_path / "trainer_state.json").write_text(state)
+    (run,) = discover(tmp_path, peek=never)
+    assert steps(run) == [500, 750]
+
+
 def test_a_real_checkpoint_tells_its_own_step(tmp_path: Path) -> None:
     """Without a peek of the caller, the file is opened by spectra's own readers."""
     import torch
@@ -376,6 +546,13 @@ def test_a_step_that_no_run_has_is_an_error_with_the_nearest(tmp_path: Path) -> 
     make(tmp_path, "step_5.pt", "step_7.pt")
     with pytest.raises(InputError, match=r"@6: no checkpoint has step 6\. .* 5, 7"):
         discover(f"{tmp_path}@6", peek=never)
+
+
+@pytest.mark.parametrize("step", ["9" * 400, "9" * 400 + "k"])
+def test_a_step_beyond_all_numbers_is_a_usage_error(tmp_path: Path, step: str) -> None:
+    make(tmp_path, "step_5.pt")
+    with pytest.raises(UsageError, match="is not a step"):
+        discover(f"{tmp_path}@{step}", peek=never)
 
 
 def test_what_follows_at_must_be_a_step(tmp_path: Path) -> None:

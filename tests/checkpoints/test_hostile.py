@@ -138,7 +138,7 @@ def test_globals_become_names_and_calls_become_objects() -> None:
     function, call, numbers, namespace = load_inert(io.BytesIO(stream), {})
     assert function == Global(os.system.__module__, "system")
     assert isinstance(call, Object)
-    assert (call.path, call.parts) == (f"{os.system.__module__}.system", [("true",)])
+    assert (call.path, list(call.parts)) == (f"{os.system.__module__}.system", [("true",)])
     assert sorted(numbers) == [1, 2]
     assert (namespace.path, namespace.state) == ("argparse.Namespace", {"a": 1})
 

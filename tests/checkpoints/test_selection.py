@@ -52,7 +52,9 @@ def test_steps_select_inclusively_in_run_order(steps: str, expected: list[int]) 
     assert selected(run_of(0, 100, 200, 300, 10_000), steps=steps) == expected
 
 
-@pytest.mark.parametrize("steps", ["", "abc", "1,,2", "-5", "5:1", ":", "1:2:3", "1.5", "last", "first:5"])
+@pytest.mark.parametrize(
+    "steps", ["", "abc", "1,,2", "-5", "5:1", ":", "1:2:3", "1.5", "last", "first:5", "9" * 400, "9" * 400 + "k"]
+)
 def test_steps_which_mean_nothing_are_usage_errors(steps: str) -> None:
     with pytest.raises(UsageError, match="Write steps as"):
         Selection(steps=steps)
@@ -107,6 +109,13 @@ def test_log_spaced_is_geometric_where_every_step_was_saved(last: int, count: in
     chosen = np.array(selected(run_of(*range(1, min(last, 2000) + 1)), log_spaced=count), dtype=float)
     for target in np.geomspace(1, min(last, 2000), count):
         assert np.abs(chosen - target).min() <= 1
+
+
+@pytest.mark.parametrize("steps", [(1, 2, UNKNOWN), (1, 5, 5), (1, 1, 5), (0, 0, 5, 5), (1, 1, 1)])
+def test_log_spaced_by_two_keeps_the_ends_alone(steps: tuple[int | None, ...]) -> None:
+    run = run_of(*steps)
+    chosen = Selection(log_spaced=2).apply(run).checkpoints
+    assert chosen == (run.checkpoints[0], run.checkpoints[-1])
 
 
 def test_log_spaced_counts_step_zero_as_one_and_starts_the_geometry_after_it() -> None:

@@ -30,6 +30,11 @@ NAMED = {
     "000100.pt": (100, None),
     "step_10k": (10_000, None),
     "step_1.5M.safetensors": (1_500_000, None),
+    "step_1_000": (1000, None),
+    "global_step_1_000_000.pt": (1_000_000, None),
+    "checkpoint-1,500": (1500, None),
+    "epoch_2_step_1_000.pt": (1000, 2),
+    "step_1_12_1234": (1, None),
     "epoch=3-step=400.ckpt": (400, 3),
     "epoch=3-step=400-v1.ckpt": (400, 3),
     "checkpoint_epoch_12_step_3400": (3400, 12),
@@ -57,6 +62,14 @@ UNNAMED = (
     "model_1e-05.pt",
     "timestep=100",
     "step_99999999999999999999",
+    "step_1.5B",
+    "step_2.5B.pt",
+    "checkpoint-1.5B",
+    "step_1.5",
+    "step_1e3",
+    "step-1.0e3",
+    "12-30-45",
+    "model_00-10-20.pt",
     "last-v1.ckpt",
     "model.safetensors",
 )
@@ -131,7 +144,9 @@ def test_counts_are_read_with_their_scale(text: str, expected: int) -> None:
     assert parse_count(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1.5", "1e3", "k", "10kk", "9" * 30])
+@pytest.mark.parametrize(
+    "text", ["", "-1", "1.5", "1e3", "k", "10kk", "9" * 30, "9" * 400, "9" * 400 + "k", "9" * 400 + ".5M", "9" * 5000]
+)
 def test_what_is_no_count_is_refused(text: str) -> None:
     assert parse_count(text) is None
 

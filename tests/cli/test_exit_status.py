@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -441,3 +442,30 @@ def test_a_traceback_is_shown_to_those_who_ask(
     monkeypatch.setenv("SPECTRA_DEBUG", "0")
     assert run(arguments) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_lacks_what_is_asked_for_is_a_row(spectra: Fixture, table: Fixture) -> None:
+    torch.save({"x.weight": torch.eye(3), "head.weight": torch.eye(2)}, "step_1.pt")
+    torch.save({"x.weight": torch.eye(3)}, "step_2.pt")
+    outcome = spectra("rank", ".", "--include", "head*")
+    assert outcome.status == 3
+    assert re.search(r"no matrix is left by --include and --exclude in \S*step_2\.pt\.", outcome.err)
+    assert [(row["checkpoint"], row["status"]) for row in table()] == [
+        ("step_1.pt", "ok"),
+        ("step_2.pt", "nothing_selected"),
+    ]
+
+
+def test_a_matter_of_many_checkpoints_is_told_once_and_counted(spectra: Fixture) -> None:
+    for step in range(5):
+        torch.save({"x.weight": torch.full((3, 3), float("nan")), "y.weight": torch.eye(3)}, f"step_{step}.pt")
+    outcome = spectra("rank", ".", "--quiet")
+    assert outcome.status == 3
+    assert outcome.err.count("Warning: ") == 2
+    assert "the same in 4 more of its checkpoints: 1 of 2 matrices not_finite (x.weight)" in outcome.err
+
+
+def test_a_transposed_glob_that_matches_nothing_is_named(spectra: Fixture, make_run: Fixture) -> None:
+    outcome = spectra("rank", make_run(), "--transposed", "absent*", "--transposed", "first*")
+    assert "--transposed absent* matches no parameter" in outcome.err
+    assert "first*" not in outcome.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -295,3 +296,54 @@ def test_messages_show_markup_as_text(spectra: Fixture, make_run: Fixture) -> No
     directory = make_run()
     (directory / "[red]x[bold]_step_300.pt").write_bytes(b"")
     assert f"Warning: {directory}/[red]x[bold]_step_300.pt: " in spectra("rank", directory).err
+
+
+def test_what_would_steer_a_terminal_is_shown_as_an_escape(spectra: Fixture) -> None:
+    """From names of directories and files, of parameters, and from config.json; and emoji codes stay what they are."""
+    run = Path("runs") / ":fire: a\x1b]0;title\x07\x1b[2J"
+    run.mkdir(parents=True)
+    torch.save({"a:x:\x1b[31mred.weight": torch.randn(3, 3)}, run / "step_3\nError: forged.pt")
+    (run / "config.json").write_text(json.dumps({"architectures": ["X\x1b[31m"]}), encoding="utf-8")
+    for command in ("rank", "inspect"):
+        outcome = spectra(command, "runs")
+        printed = outcome.err + outcome.out
+        assert outcome.status == 0
+        assert "\x1b[31m" not in printed
+        assert "\x1b]" not in printed
+        assert not any(line.startswith("Error") for line in printed.splitlines())
+        assert ":fire:" in printed
+
+
+def test_a_checkpoint_without_a_step_is_no_first_or_last_beside_others_with_one(
+    spectra: Fixture, make_run: Fixture
+) -> None:
+    directory = make_run(steps=[1, 2])
+    torch.save({name: torch.eye(4) for name in ("first.weight", "second.weight")}, directory / "best.pt")
+    outcome = spectra("rank", directory)
+    assert "step_1.pt to step_2.pt" in outcome.err
+    assert "best.pt" not in outcome.err.split("rank.parquet")[0]
+
+
+def test_a_matrix_of_one_checkpoint_has_no_change(spectra: Fixture) -> None:
+    generator = torch.Generator().manual_seed(0)
+    everywhere = torch.randn(4, 4, generator=generator)
+    torch.save({"x.weight": everywhere, "gone.weight": everywhere * 2}, "step_1.pt")
+    torch.save({"x.weight": everywhere, "new.weight": everywhere * 3}, "step_2.pt")
+    lines = {line.split()[0]: line.split() for line in spectra("rank", ".").err.splitlines() if ".weight" in line}
+    assert lines["x.weight"][-1] == "+0%"
+    assert lines["gone.weight"][-3:] == ["-", "-", "-"]
+    assert lines["new.weight"][2] == "-"
+    assert lines["new.weight"][-1] == "-"
+
+
+def test_the_recorded_command_can_be_run_again(spectra: Fixture, make_run: Fixture) -> None:
+    directory = make_run()
+    spectra("rank", directory, "--include", "first w*", "--include", "*", "--out", "a.parquet")
+    command = pq.read_schema("a.parquet").metadata[b"spectra.command"].decode()
+    assert shlex.split(command) == [
+        *("spectra", "rank", str(directory), "--include", "first w*", "--include", "*", "--out", "a.parquet")
+    ]
+
+
+def test_help_loses_no_word_to_markup(spectra: Fixture) -> None:
+    assert "type, unit and meaning" in " ".join(spectra("columns", "--help").out.split())

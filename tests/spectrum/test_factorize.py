@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,43 @@ def test_float64_weights_keep_what_squaring_would_lose() -> None:
     spectrum = one(torch.from_numpy(planted(200, 60, values)))
     assert spectrum.method == "qr_float64"
     np.testing.assert_allclose(spectrum.singular_values, values, rtol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("rows", "cols"), [(4096, 1), (1, 4096), (100_000, 1), (3000, 4), (7, 300)])
+def test_the_bound_holds_without_any_slack_where_the_truth_is_known_exactly(
+    dtype: torch.dtype, rows: int, cols: int
+) -> None:
+    """A constant matrix has the one singular value c sqrt(rows cols): in rational numbers, s - e <= that <= s + e."""
+    tensor = torch.full((rows, cols), 0.1, dtype=dtype)
+    spectrum = one(tensor)
+    true_square = Fraction(tensor[0, 0].item()) ** 2 * rows * cols
+    value, error = Fraction(float(spectrum.singular_values[0])), Fraction(spectrum.error)
+    assert (value - error) ** 2 <= true_square <= (value + error) ** 2
+    assert error > 0
+    assert (spectrum.singular_values[1:] <= spectrum.error).all()
+
+
+def test_a_matrix_on_which_lapack_fails_does_not_take_others_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    eigvalsh = torch.linalg.eigvalsh
+    tensors = [torch.randn(20, 10) for _ in range(3)]
+    bad = (tensors[1].double().mT @ tensors[1].double())[0, 0]
+
+    def failing(matrices: torch.Tensor) -> torch.Tensor:
+        if (matrices[:, 0, 0] == bad).any():
+            raise torch.linalg.LinAlgError("the algorithm failed to converge")
+        return eigvalsh(matrices)
+
+    monkeypatch.setattr(torch.linalg, "eigvalsh", failing)
+    spectra = factorize([TensorMatrix(tensor) for tensor in tensors], budget_bytes=GiB)
+    assert [spectrum.method for spectrum in spectra] == ["gram_float64", "qr_float64", "gram_float64"]
+    monkeypatch.setattr(torch.linalg, "svdvals", failing_always)
+    spectra = factorize([TensorMatrix(tensor) for tensor in tensors], budget_bytes=GiB)
+    assert [spectrum.status for spectrum in spectra] == ["ok", "no_convergence", "ok"]
+
+
+def failing_always(_: torch.Tensor) -> torch.Tensor:
+    raise torch.linalg.LinAlgError("the algorithm failed to converge")
 
 
 def test_exact_rank_deficiency_of_integers() -> None:

@@ -1,5 +1,8 @@
 """Gram matrices, and what the probes say of their errors."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -46,18 +49,24 @@ def test_the_probes_bound_the_error_of_a_float32_gram_matrix(shape: tuple[int, i
         assert bound[0] <= 3 * min(shape) ** 0.5 * true
 
 
-def test_the_probes_see_an_error_of_rank_one() -> None:
-    """The hardest error to see: one direction among R, at random; planted behind the back of the product."""
+def test_the_probes_see_an_error_of_rank_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hardest error to see: one direction among R, at random; planted in the products behind their back."""
     generator = np.random.default_rng(0)
-    tensor = torch.zeros(2000, 256)
-    misses = 0
-    for _ in range(200):
-        direction = torch.from_numpy(generator.standard_normal(256))
-        direction /= direction.norm()
-        probes = grams.gaussian_probes(256, tensor.device)
-        seen = torch.linalg.norm(direction[:, None] * (direction @ probes)) / grams.PROBE_QUANTILE**0.5
-        misses += bool(seen < 1)
-    assert misses == 0
+    tensor = torch.randn(600, 256, generator=torch.Generator().manual_seed(0))
+    multiply = grams.add_lower_products
+
+    for _ in range(100):
+        direction = torch.from_numpy(generator.standard_normal(256)).float()
+        planted_error = torch.outer(direction, direction) / direction.norm() ** 2
+
+        def wrong(total: torch.Tensor, slab: torch.Tensor, error: torch.Tensor = planted_error) -> None:
+            multiply(total, slab)
+            total += error
+
+        monkeypatch.setattr(grams, "add_lower_products", wrong)
+        result, bound = grams.probed_gram(batch_of(tensor), 600)
+        true = torch.linalg.matrix_norm(grams.mirrored(result)[0] - exact_gram(tensor), 2)
+        assert 0.9 < true <= bound[0] < 10 * true
 
 
 def test_the_quantile_is_that_of_the_chi_squared_distribution() -> None:
@@ -85,12 +94,23 @@ def test_a_float32_gram_matrix_alone_does_not_keep_the_promise() -> None:
     assert np.abs(values - true).max() > TOLERANCE * true[0]
 
 
-def test_the_callers_precision_is_set_aside_and_restored() -> None:
-    before = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision("medium")
-        with grams.full_float32():
-            assert torch.get_float32_matmul_precision() == "highest"
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision(before)
+@pytest.mark.parametrize("api", ["legacy", "current"])
+def test_the_callers_precision_is_set_aside_and_restored(api: str) -> None:
+    """With either of torch's interfaces to it; in a process of its own, as they do not mix."""
+    backend = "torch.backends.mkldnn.matmul.fp32_precision"
+    if api == "current" and not hasattr(torch.backends.mkldnn.matmul, "fp32_precision"):
+        pytest.skip("an older torch")
+    read = {"legacy": "torch.get_float32_matmul_precision()", "current": backend}[api]
+    write = {"legacy": "torch.set_float32_matmul_precision('medium')", "current": f"{backend} = 'bf16'"}[api]
+    program = f"""
+import torch
+from spectra_cli.spectrum.gram import full_float32
+{write}
+before = {read}
+with full_float32():
+    x = torch.full((512, 512), 1 + 2.0**-20)
+    product = x @ torch.eye(512)
+    assert torch.equal(product, x), 'products are rounded'
+assert {read} == before, {read}
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)

@@ -198,3 +198,26 @@ def test_a_directory_in_the_place_of_the_file_is_an_input_error(tmp_path: Path) 
 def test_table_of_keeps_integers_that_a_double_cannot_hold() -> None:
     table = table_of([{"step": 2**60 + 1}, {}], arrow_schema("rank"))
     assert table.column("step").to_pylist() == [2**60 + 1, None]
+
+
+def test_a_link_to_a_table_stays_a_link(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.parquet", tmp_path / "link.parquet"
+    link.symlink_to(real)
+    with TableWriter(link, "rank") as writer:
+        writer.write([{"status": "ok"}])
+    assert link.is_symlink()
+    assert pq.read_table(real).num_rows == 1
+
+
+def test_a_pipe_is_not_replaced_by_a_table(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.parquet"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="a pipe or a device"):
+        TableWriter(pipe, "rank")
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_name_that_promises_another_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Parquet"):
+        TableWriter(tmp_path / "rank.csv", "rank")

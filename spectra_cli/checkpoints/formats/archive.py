@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 ZIP_MAGIC = b"PK\x03\x04"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature … length of the name, length of the extra field
+_DIRECTORY_ENTRY = b"PK\x01\x02"
 _ENCRYPTED = 0x1
+LARGEST_DIRECTORY_BYTES = 1 << 25
+MOST_MEMBERS = 1 << 18
 
 
 class Window(io.RawIOBase):
@@ -57,6 +60,21 @@ class Window(io.RawIOBase):
         return count
 
 
+class _BoundedDirectory(io.BufferedReader):
+    """What :class:`zipfile.ZipFile` reads from: its directory, which it asks for at once, must be small.
+
+    Entries are counted by their signature, since the number that the archive states may be a lie.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > LARGEST_DIRECTORY_BYTES:
+            raise _too_many()
+        data = super().read(size)
+        if data.count(_DIRECTORY_ENTRY) > MOST_MEMBERS:
+            raise _too_many()
+        return data
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """Where the bytes of a stored member are in the file."""
@@ -75,14 +93,14 @@ class Archive:
 
     Raises:
         CorruptCheckpointError: if the central directory is absent or contradicts itself.
-        HostileCheckpointError: if two members have the same name.
+        HostileCheckpointError: if two members have the same name, or there are more than any model has storages.
     """
 
     def __init__(self, file: BinaryIO, start: int = 0, size_bytes: int | None = None) -> None:
         self._file, self._start = file, start
         self._size = os.fstat(file.fileno()).st_size - start if size_bytes is None else size_bytes
         try:
-            with zipfile.ZipFile(io.BufferedReader(Window(file, start, self._size))) as archive:
+            with zipfile.ZipFile(_BoundedDirectory(Window(file, start, self._size))) as archive:
                 self._entries = {entry.filename: entry for entry in archive.infolist()}
                 self._end = archive.start_dir
                 count = len(archive.infolist())
@@ -152,6 +170,12 @@ class Archive:
             if entry.header_offset < end:
                 raise HostileCheckpointError("members of the zip archive overlap", remedy="Do not use this file")
             end = entry.header_offset + _LOCAL_HEADER.size + entry.compress_size
+
+
+def _too_many() -> HostileCheckpointError:
+    return HostileCheckpointError(
+        f"the zip archive has more than {MOST_MEMBERS} members", remedy="Save only the state dict of a model"
+    )
 
 
 def _corrupt(what: str) -> CorruptCheckpointError:

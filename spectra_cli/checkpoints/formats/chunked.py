@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spectra_cli.checkpoints.filespan import Span, block_bounds, dtype_named
-from spectra_cli.errors import CorruptCheckpointError, IncompleteCheckpointError
+from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError, IncompleteCheckpointError
 
 if TYPE_CHECKING:
     import torch
@@ -71,12 +71,17 @@ class ChunkedSpan:
         return bounds.trim(block, self.shape)
 
 
+MOST_IRREGULAR_CHUNKS = 1 << 10
+"""Of a tensor whose chunks are no grid, and must be compared with one another."""
+
+
 def check_cover(shape: tuple[int, ...], chunks: Sequence[Chunk]) -> None:
     """Require that chunks cover a tensor without gap or overlap. Chunks are not empty.
 
     Raises:
         IncompleteCheckpointError: if elements are in no chunk.
         CorruptCheckpointError: if elements are in two, or a chunk leaves the tensor.
+        HostileCheckpointError: if they are many and no grid.
     """
     for chunk in chunks:
         inside = len(chunk.offsets) == len(chunk.sizes) == len(shape) and all(
@@ -87,6 +92,13 @@ def check_cover(shape: tuple[int, ...], chunks: Sequence[Chunk]) -> None:
                 f"a chunk {list(chunk.sizes)} at {list(chunk.offsets)} leaves its tensor {list(shape)}",
                 remedy="Save the checkpoint again",
             )
+    if _is_grid(shape, chunks):
+        return
+    if len(chunks) > MOST_IRREGULAR_CHUNKS:
+        raise HostileCheckpointError(
+            f"its {len(chunks)} chunks are no grid",
+            remedy="Run torch.distributed.checkpoint.format_utils.dcp_to_torch_save",
+        )
     axis = max(range(len(shape)), key=lambda a: len({chunk.offsets[a] for chunk in chunks}), default=0)
     active: list[Chunk] = []
     for chunk in sorted(chunks, key=lambda chunk: chunk.range(axis)):
@@ -102,6 +114,17 @@ def check_cover(shape: tuple[int, ...], chunks: Sequence[Chunk]) -> None:
             f"its chunks hold {covered} of {math.prod(shape)} elements",
             remedy="Restore the metadata of all ranks, or save the checkpoint again",
         )
+
+
+def _is_grid(shape: tuple[int, ...], chunks: Sequence[Chunk]) -> bool:
+    """Whether the chunks are all the cells of a grid: the ranges along every axis follow one another to its end."""
+    ranges = [sorted({chunk.range(axis) for chunk in chunks}) for axis in range(len(shape))]
+    for whole, along in zip(shape, ranges, strict=True):
+        starts, ends = [start for start, _ in along], [end for _, end in along]
+        if [*starts, whole] != [0, *ends]:
+            return False
+    cells = {(chunk.offsets, chunk.sizes) for chunk in chunks}
+    return len(cells) == len(chunks) == math.prod(map(len, ranges))
 
 
 def _intersect(one: Chunk, other: Chunk) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -16,10 +16,11 @@ from spectra_cli.checkpoints.filespan import Span
 from spectra_cli.checkpoints.formats.archive import Archive, Window
 from spectra_cli.checkpoints.formats.chunked import Chunk, ChunkedSpan, check_cover
 from spectra_cli.checkpoints.formats.inert import Global, Key, Object, load_inert
+from spectra_cli.checkpoints.formats.limits import Notes, printable, quoted
 from spectra_cli.checkpoints.formats.pickled import load_archive
 from spectra_cli.checkpoints.formats.rebuild import REBUILDERS, StoredTensor, shape_of, sizes_of
 from spectra_cli.checkpoints.formats.sharded import check_inside, check_present
-from spectra_cli.checkpoints.formats.stored import StoredTensors, integer_metadata, open_binary, printable
+from spectra_cli.checkpoints.formats.stored import COUNTER_NAMES, StoredTensors, integer_metadata, open_binary
 from spectra_cli.errors import (
     CheckpointError,
     CorruptCheckpointError,
@@ -29,6 +30,9 @@ from spectra_cli.errors import (
 from spectra_cli.tensors import ITEMSIZE, TensorInfo
 
 SMALL_METADATA_BYTES = 1 << 20
+MOST_METADATA_OPCODES = 1 << 23
+"""Of a ``.metadata``, in which every chunk of every rank takes about fifty."""
+
 LARGEST_COUNTER_BYTES = 1 << 14
 """Size up to which a saved object is looked into for a step or an epoch; an int takes about 1.3 kB."""
 
@@ -100,7 +104,9 @@ def check_distributed(directory: Path) -> None:
 def _read_metadata(directory: Path) -> Metadata:
     with open_binary(directory / DCP_METADATA) as file:
         size_bytes = os.fstat(file.fileno()).st_size
-        root = load_inert(io.BufferedReader(Window(file, 0, size_bytes)), REBUILDERS)
+        root = load_inert(
+            io.BufferedReader(Window(file, 0, size_bytes)), REBUILDERS, most_opcodes=MOST_METADATA_OPCODES
+        )
     with _well_formed():
         return _parse(root.state)
 
@@ -114,7 +120,7 @@ def _well_formed() -> Iterator[None]:
         raise _corrupt(f"{DCP_METADATA} does not describe a distributed checkpoint") from error
 
 
-def _parse(state: dict[Any, Any]) -> Metadata:
+def _parse(state: Mapping[Any, Any]) -> Metadata:
     entries = {name: entry for name, entry in state["state_dict_metadata"].items() if _is_entry(name, entry)}
     planned = state.get("planner_data")
     paths = {
@@ -155,14 +161,14 @@ def _is_entry(name: Any, entry: Any) -> bool:
 def _assemble(metadata: Metadata, files: dict[str, BinaryIO]) -> StoredTensors:
     tensors: dict[str, TensorInfo] = {}
     spans: dict[str, Span] = {}
-    notes: list[str] = []
+    notes = Notes()
     for raw_name, entry in metadata.entries.items():
         if "chunks" not in entry.state:
             continue
         name = printable(raw_name)
         dtype = _dtype_of(entry.state.get("properties"))
         if dtype not in ITEMSIZE:
-            notes.append(f"'{name}' has element type {printable(dtype[:40])}, which is not read")
+            notes.add(partial("{} has element type {}, which is not read".format, quoted(name), printable(dtype[:40])))
             continue
         path = metadata.paths.get(raw_name, ())
         group = list(path[:-1])
@@ -173,14 +179,14 @@ def _assemble(metadata: Metadata, files: dict[str, BinaryIO]) -> StoredTensors:
             chunks = list(_chunks(raw_name, info, entry.state["chunks"], metadata.items, files))
             check_cover(info.shape, chunks)
         except CheckpointError as error:
-            raise type(error)(f"'{name}': {error.what}", remedy=error.remedy) from error
+            raise type(error)(f"{quoted(name)}: {error.what}", remedy=error.remedy) from error
         if name in tensors:
-            raise _corrupt(f"two tensors are named '{name}' when control characters are escaped")
+            raise _corrupt(f"two tensors are named {quoted(name)} when control characters are escaped")
         tensors[name], spans[name] = info, ChunkedSpan(info.shape, dtype, chunks)
     if not tensors:
         raise CheckpointError(f"{DCP_METADATA} names no tensors", remedy="Save the model's state dict")
     counters = integer_metadata(dict(_counters(metadata, files)))
-    return StoredTensors("torch.distributed", tensors, spans, True, counters, notes, list(files.values()))
+    return StoredTensors("torch.distributed", tensors, spans, True, counters, notes.words(), list(files.values()))
 
 
 def _dtype_of(properties: Any) -> str:
@@ -220,15 +226,15 @@ def _locate(file: BinaryIO, item: Item, name: str, sizes: tuple[int, ...], dtype
         member = archive.member(f"{prefix}data/{root.storage.key}")
         return root.span(file, member.offset, member.size_bytes)
     except CheckpointError as error:
-        what = f"the chunk of '{name}' at byte {item.offset}: {error.what}"
+        what = f"the chunk of {quoted(name)} at byte {item.offset}: {error.what}"
         raise type(error)(printable(what), where=item.file, remedy=error.remedy) from error
 
 
 def _counters(metadata: Metadata, files: dict[str, BinaryIO]) -> Iterator[tuple[str, int]]:
-    """Small integers among the saved objects, by name."""
-    for name, entry in metadata.entries.items():
+    """Small integers among the saved objects that may be counters, by name."""
+    for name in sorted(COUNTER_NAMES & metadata.entries.keys()):
         item = metadata.items.get((name, None))
-        if "chunks" in entry.state or item is None or item.size_bytes > LARGEST_COUNTER_BYTES or "." in name:
+        if "chunks" in metadata.entries[name].state or item is None or item.size_bytes > LARGEST_COUNTER_BYTES:
             continue
         try:
             value, _ = load_archive(Archive(files[item.file], item.offset, item.size_bytes))

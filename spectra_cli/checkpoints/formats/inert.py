@@ -9,13 +9,16 @@ remembers what went into it. What it takes is a constant times the bytes that ar
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError, SpectraError
 
-MOST_OPCODES = 1 << 24
+MOST_OPCODES = 1 << 21
+"""Of a pickle; one of 2000 tensors has about 100 thousand. Each may cost some hundred bytes of memory."""
+
 LONGEST_VALUE_BYTES = 1 << 16  # of a string; longer ones are skipped, no name of a tensor is that long
 LONGEST_INT_BYTES = 1 << 10
 
@@ -33,21 +36,30 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
+_NO_STATE: Mapping[Any, Any] = MappingProxyType({})
+
+
 class Object:
     """What stands where an unpickler would have made an instance or called a function.
 
     Attributes:
         kind: what would have been called or instantiated, usually a :class:`Global`.
         parts: everything that went in, in order: arguments, states, items, keys and values.
-        state: the last dictionary of attributes it was given.
+        state: the last dictionary of attributes it was given; not to be changed.
     """
 
     __slots__ = ("kind", "parts", "state")
 
     def __init__(self, kind: Any, *parts: Any) -> None:
         self.kind = kind
-        self.parts: list[Any] = list(parts)
-        self.state: dict[Any, Any] = {}
+        self.parts: Sequence[Any] = parts  # a list once something is added: millions of objects hold nothing
+        self.state: Mapping[Any, Any] = _NO_STATE
+
+    def add(self, values: Iterable[Any]) -> None:
+        """Put more into it."""
+        if not isinstance(self.parts, list):
+            self.parts = list(self.parts)
+        self.parts.extend(values)
 
     @property
     def path(self) -> str:
@@ -60,7 +72,10 @@ Rebuild = Callable[[tuple[Any, ...]], Any]
 
 
 def load_inert(
-    file: BinaryIO, rebuilders: Mapping[str, Rebuild], resolve_id: Callable[[Any], Any] = lambda identity: identity
+    file: BinaryIO,
+    rebuilders: Mapping[str, Rebuild],
+    resolve_id: Callable[[Any], Any] = lambda identity: identity,
+    most_opcodes: int = MOST_OPCODES,
 ) -> Any:
     """Carry out one pickle stream from the position of `file`, which is left behind the stream.
 
@@ -68,6 +83,7 @@ def load_inert(
         file: seekable, buffered.
         rebuilders: what to do for the globals on the allow-list, by dotted name.
         resolve_id: makes a value from a persistent id, which is data chosen by the stream.
+        most_opcodes: that are carried out.
 
     Returns:
         Plain Python containers and scalars, what the rebuilders made, :class:`Global` and :class:`Object`. Sets are
@@ -79,7 +95,7 @@ def load_inert(
     """
     interpreter = _Interpreter(file, rebuilders, resolve_id)
     try:
-        return interpreter.run()
+        return interpreter.run(most_opcodes)
     except SpectraError:
         raise
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, struct.error, RecursionError) as error:
@@ -99,9 +115,9 @@ class _Interpreter:
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
 
-    def run(self) -> Any:
+    def run(self, most_opcodes: int) -> Any:
         read, opcodes = self.file.read, _OPCODES
-        for _ in range(MOST_OPCODES):
+        for _ in range(most_opcodes):
             code = read(1)
             if code == b".":
                 return self.stack.pop()
@@ -109,7 +125,7 @@ class _Interpreter:
                 raise EndedEarlyError
             opcodes[code](self)
         raise HostileCheckpointError(
-            f"its pickle has more than {MOST_OPCODES} instructions", remedy="Save only the state dict of the model"
+            f"its pickle has more than {most_opcodes} instructions", remedy="Save only the state dict of the model"
         )
 
     # reading arguments
@@ -200,23 +216,30 @@ class _Interpreter:
             raise TypeError("a global's name is a string")
         self.push(Global(module, name))
 
+    def extension(self, form: str) -> None:
+        self.number(form)
+        self.push(_EXTENSION)
+
     def build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if not isinstance(target, Object):
             return  # attributes of a rebuilt container, such as the version numbers in `_metadata`
-        target.parts.append(state)
+        target.add((state,))
         for part in state if isinstance(state, tuple) else (state,):  # (attributes, slots) or attributes
             if isinstance(part, dict):
                 target.state = part
 
     def extend(self, values: list[Any]) -> None:
         target = self.stack[-1]
-        (target.parts if isinstance(target, Object) else target).extend(values)
+        if isinstance(target, Object):
+            target.add(values)
+        else:
+            target.extend(values)
 
     def set_items(self, flat: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, Object):
-            target.parts.extend(flat)
+            target.add(flat)
         elif isinstance(target, dict):
             target.update(_pairs(flat))
         else:
@@ -265,6 +288,7 @@ def _old_integer(line: str) -> int:
 
 Opcode = Callable[[_Interpreter], object]
 
+_BUFFER, _EXTENSION = Global("pickle", "PickleBuffer"), Global("copyreg", "extension")  # torch writes neither
 _OPCODES: dict[bytes, Opcode] = {
     # frame of the stream
     b"\x80": lambda m: m.take(1),
@@ -294,7 +318,7 @@ _OPCODES: dict[bytes, Opcode] = {
     b"C": lambda m: m.push(m.sized("<B")),
     b"\x8e": lambda m: m.push(m.sized("<Q")),
     b"\x96": lambda m: m.push(m.sized("<Q")),
-    b"\x97": lambda m: m.push(Object(Global("pickle", "PickleBuffer"))),
+    b"\x97": lambda m: m.push(_BUFFER),
     b"\x98": lambda _: None,
     # containers
     b"]": lambda m: m.push([]),
@@ -328,9 +352,9 @@ _OPCODES: dict[bytes, Opcode] = {
     # what an unpickler would import, call or instantiate
     b"c": lambda m: m.push(Global(m.line(), m.line())),
     b"\x93": _Interpreter.stack_global,
-    b"\x82": lambda m: m.push(Global("copyreg", f"extension {m.number('<B')}")),
-    b"\x83": lambda m: m.push(Global("copyreg", f"extension {m.number('<H')}")),
-    b"\x84": lambda m: m.push(Global("copyreg", f"extension {m.number('<i')}")),
+    b"\x82": lambda m: m.extension("<B"),
+    b"\x83": lambda m: m.extension("<H"),
+    b"\x84": lambda m: m.extension("<i"),
     b"R": _Interpreter.reduce,
     b"\x81": _Interpreter.reduce,
     b"\x92": _Interpreter.new_with_keywords,

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from spectra_cli.checkpoints.filespan import Span, read_exactly
 from spectra_cli.checkpoints.formats.archive import Archive, Member, Window
 from spectra_cli.checkpoints.formats.inert import load_inert
+from spectra_cli.checkpoints.formats.limits import quoted
 from spectra_cli.checkpoints.formats.rebuild import REBUILDERS, Storage, StoredTensor, storage_from_id
 from spectra_cli.checkpoints.formats.refused import refuse_archive
-from spectra_cli.checkpoints.formats.statedict import contents_of
+from spectra_cli.checkpoints.formats.statedict import NamedTensor, contents_of
 from spectra_cli.checkpoints.formats.stored import StoredTensors, open_binary
-from spectra_cli.errors import CorruptCheckpointError, UnsupportedFormatError
+from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError, UnsupportedFormatError
 from spectra_cli.tensors import ITEMSIZE, TensorInfo
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -23,6 +24,11 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 LEGACY_PROTOCOL = 1001
 DATA = "data.pkl"
+MOST_REPETITION = 8
+"""How many times the size of the file its different tensors together may have: they may share storages."""
+
+SMALL_BYTES = 1 << 26
+"""Size that tensors together may have in any case."""
 
 
 def looks_like_legacy(head: bytes) -> bool:
@@ -98,15 +104,26 @@ def _named(root: Any, file: BinaryIO, place: Callable[[Storage], Member], form: 
     contents = contents_of(root)
     tensors: dict[str, TensorInfo] = {}
     spans: dict[str, Span] = {}
+    _check_total(contents.tensors, os.fstat(file.fileno()).st_size)
     for named in contents.tensors:
         tensor: StoredTensor = named.tensor
         try:
             member = place(tensor.storage)
             spans[named.name] = tensor.span(file, member.offset, member.size_bytes)
         except CorruptCheckpointError as error:
-            raise CorruptCheckpointError(f"'{named.name}': {error.what}", remedy=error.remedy) from error
+            raise CorruptCheckpointError(f"{quoted(named.name)}: {error.what}", remedy=error.remedy) from error
         tensors[named.name] = TensorInfo(named.name, tensor.shape, tensor.dtype, named.group, tensor.identity)
-    return StoredTensors(form, tensors, spans, True, contents.metadata, contents.notes, [file])
+    return StoredTensors(form, tensors, spans, True, contents.metadata, contents.notes, [file], contents.unread)
+
+
+def _check_total(tensors: Sequence[NamedTensor], file_bytes: int) -> None:
+    """Views of one storage may be many, but not so many that reading each of them never ends."""
+    total_bytes = sum({named.tensor.identity: named.tensor.nbytes for named in tensors}.values())
+    if total_bytes > max(MOST_REPETITION * file_bytes, SMALL_BYTES):
+        raise HostileCheckpointError(
+            f"its tensors repeat the {file_bytes} bytes of the file until they have {total_bytes}",
+            remedy="Save them with .contiguous() if they are meant to be that large",
+        )
 
 
 def _read_legacy(file: BinaryIO) -> StoredTensors:

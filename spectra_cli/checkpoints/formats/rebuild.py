@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from spectra_cli.checkpoints.filespan import FileSpan, Span, StridedSpan, contiguous_strides
 from spectra_cli.checkpoints.formats.inert import Global, Object, Rebuild, as_key
+from spectra_cli.checkpoints.formats.limits import MOST_AXES
 from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError
 from spectra_cli.tensors import ITEMSIZE
 
-MOST_AXES = 64  # torch's own limit
 LARGEST_SIZE = 1 << 48
 MOST_ELEMENTS = 1 << 56  # torch counts bytes in 63 bits
 LARGEST_OVERLAP_BYTES = 1 << 24
@@ -43,13 +43,17 @@ class Storage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredTensor:
-    """A strided view into a storage; offset and strides count elements of the tensor's own dtype."""
+    """A strided view into a storage; offset and strides count elements of the tensor's own dtype.
+
+    `subclass` is the dotted name of the class that it was saved from, "" for torch's own.
+    """
 
     storage: Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: str
+    subclass: str = ""
 
     @property
     def first_byte(self) -> int:
@@ -58,9 +62,15 @@ class StoredTensor:
 
     @property
     def identity(self) -> str:
-        """The same for two names of the same elements."""
-        shape, strides = "x".join(map(str, self.shape)), "x".join(map(str, self.strides))
-        return f"{self.storage.key}+{self.first_byte}:{shape}/{strides}:{self.dtype}"
+        """The same for two names of the same elements, whatever the order of their axes: a transposed view is tied."""
+        axes = sorted((axis for axis in zip(self.strides, self.shape, strict=True) if axis[1] != 1), reverse=True)
+        walk = ",".join(f"{size}/{stride}" for stride, size in axes)
+        return f"{self.storage.key}+{self.first_byte}:{walk}:{self.dtype}"
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes when read."""
+        return math.prod(self.shape) * ITEMSIZE[self.dtype]
 
     def span(self, file: BinaryIO, start: int, size_bytes: int) -> Span:
         """Locate the tensor, given that its stored storage takes `size_bytes` bytes from `start` of `file`.
@@ -163,11 +173,11 @@ def _first(arguments: tuple[Any, ...]) -> Any:
 def _rebuild_from_type(arguments: tuple[Any, ...]) -> Any:
     """``_rebuild_from_type_v2``: (function, class, its arguments, state)."""
     function, kind, inner, *_ = arguments
-    if isinstance(function, Global) and isinstance(kind, Global) and kind.path in _PLAIN_TENSORS:
-        rebuild = REBUILDERS.get(function.path)
-        if rebuild is not None and isinstance(inner, tuple):
-            return rebuild(inner)
-    return Object(kind, *arguments)
+    rebuild = REBUILDERS.get(function.path) if isinstance(function, Global) else None
+    tensor = rebuild(inner) if rebuild is not None and isinstance(inner, tuple) else None
+    if not (isinstance(tensor, StoredTensor) and isinstance(kind, Global)):
+        return Object(Global("torch._tensor", "_rebuild_from_type_v2"), *arguments)
+    return tensor if kind.path in _PLAIN_TENSORS else replace(tensor, subclass=kind.path)
 
 
 def _ordered_dict(arguments: tuple[Any, ...]) -> Any:

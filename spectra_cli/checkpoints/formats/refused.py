@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Mapping
 
+from spectra_cli.checkpoints.formats.limits import quoted
 from spectra_cli.errors import CorruptCheckpointError, SpectraError, UnsupportedFormatError
+from spectra_cli.tensors import ITEMSIZE, TensorInfo
 
 _TORCH_SAVE = "Load it with its own library and save the state dict with torch.save or safetensors"
 
@@ -31,19 +33,30 @@ _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
 )  # fmt: skip
 _TENSORFLOW_INDEX_TAIL = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the magic number of a LevelDB table, little-endian
 
-_PACKED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), what)
-    for pattern, what in (
-        (r"(.*\.)?(qweight|qzeros)", "GPTQ or AWQ"),
-        (r"(.*\.)?weight\.(absmax|quant_map|nested_absmax|quant_state\..*)", "bitsandbytes 4-bit"),
-        (r"(.*\.)?(weight\.)?SCB|(.*\.)?weight_format", "bitsandbytes 8-bit"),
-        (r"(.*\.)?weight_packed", "compressed-tensors"),
-        (r"(.*\.)?weight_scale_inv", "block-scaled float8"),
-        (r"(.*\.)?(W_q)", "HQQ"),
-        (r"(.*_)blocks", "MXFP4"),
+
+def _is_packed(dtype: str) -> bool:
+    """Whether elements of this type may be packed numbers or need a scale: integers, and all of one byte."""
+    return dtype.startswith(("int", "uint")) or ITEMSIZE[dtype] == 1
+
+
+def _is_any(_dtype: str) -> bool:
+    return True
+
+
+_PACKED: tuple[tuple[re.Pattern[str], str, Callable[[str], bool], str], ...] = tuple(
+    (re.compile(pattern), companion, is_told_by, what)
+    for pattern, companion, is_told_by, what in (
+        # Name with a stem, what the tensor that tells is called after the stem, how its dtype tells, the scheme.
+        (r"(.*\.)?(qweight|qzeros)", "{0}", _is_packed, "GPTQ or AWQ"),
+        (r"((.*\.)?weight)\.(absmax|quant_map|nested_absmax|quant_state\..*)", "{1}", _is_any, "bitsandbytes 4-bit"),
+        (r"((.*\.)?weight)\.SCB", "{1}", _is_packed, "bitsandbytes 8-bit"),
+        (r"(.*\.)?(SCB|weight_format)", "{1}weight", _is_packed, "bitsandbytes 8-bit"),
+        (r"(.*\.)?weight_packed", "{0}", _is_packed, "compressed-tensors"),
+        (r"((.*\.)?weight)_scale_inv", "{1}", _is_packed, "block-scaled float8"),
+        (r"(.*\.)?W_q", "{0}", _is_packed, "HQQ"),
+        (r"(.*_)scales", "{1}blocks", _is_packed, "MXFP4"),
     )
 )
-_MXFP4_SCALES = re.compile(r"(.*_)scales")
 
 
 def refuse_content(head: bytes, tail: bytes) -> SpectraError:
@@ -128,20 +141,22 @@ def refuse_archive(names: Collection[str], prefix: str | None) -> SpectraError |
     return UnsupportedFormatError(f"this is {what}", remedy=remedy)
 
 
-def refuse_packed(names: Iterable[str]) -> SpectraError | None:
+def refuse_packed(tensors: Mapping[str, TensorInfo]) -> SpectraError | None:
     """Words for a checkpoint whose weights are packed integers or need scales that are stored apart.
 
+    A name is not enough, since a model may have parameters of any name: the packed tensor must be there, in a type that
+    packs.
+
     Args:
-        names: of the checkpoint's tensors.
+        tensors: of the checkpoint, by name.
     """
-    names = list(names)
-    scales = {match[1] for match in map(_MXFP4_SCALES.fullmatch, names) if match}
-    for name in names:
-        for pattern, scheme in _PACKED:
+    for name in tensors:
+        for pattern, companion, is_told_by, scheme in _PACKED:
             match = pattern.fullmatch(name)
-            if match and (scheme != "MXFP4" or match[1] in scales):
+            packed = tensors.get(companion.format(name, match[1] or "")) if match else None
+            if packed is not None and is_told_by(packed.dtype):
                 return UnsupportedFormatError(
-                    f"its weights are packed by {scheme} ('{name}'); the stored numbers are not the weights",
+                    f"its weights are packed by {scheme} ({quoted(name)}); the stored numbers are not the weights",
                     remedy="Use the checkpoint it was made from, or dequantize the model and save it in 16 or 32 bits",
                 )
     return None

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from spectra_cli.checkpoints.filespan import FileSpan, read_exactly
-from spectra_cli.checkpoints.formats.stored import StoredTensors, integer_metadata, open_binary, printable
-from spectra_cli.errors import CorruptCheckpointError
+from spectra_cli.checkpoints.formats.limits import (
+    LARGEST_JSON_BYTES,
+    Notes,
+    check_axes,
+    check_count,
+    check_name,
+    parse_json,
+    printable,
+    quoted,
+)
+from spectra_cli.checkpoints.formats.stored import StoredTensors, integer_metadata, open_binary
+from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError
 from spectra_cli.tensors import TensorInfo
 
 LARGEST_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -53,6 +63,7 @@ def open_safetensors(path: Path) -> StoredTensors:
 
     Raises:
         CorruptCheckpointError: if the header contradicts itself or the size of the file.
+        HostileCheckpointError: if it is larger than that of any model.
     """
     file = open_binary(path)
     try:
@@ -69,30 +80,38 @@ def _read_header(file: BinaryIO) -> StoredTensors:
     header_bytes = int.from_bytes(length, "little")
     if header_bytes > LARGEST_HEADER_BYTES or 8 + header_bytes > file_bytes:
         raise _corrupt(f"the header claims {header_bytes} bytes, the file has {file_bytes}")
+    if header_bytes > LARGEST_JSON_BYTES:
+        raise HostileCheckpointError(
+            f"the header takes {header_bytes >> 20} MiB, more than the names and shapes of any model",
+            remedy="Save the tensors again, without large metadata",
+        )
     text = bytearray(header_bytes)
     read_exactly(file, 8, memoryview(text))
-    try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise _corrupt("the header is not valid JSON") from error
+    header = parse_json(bytes(text), "the header")
     if not isinstance(header, dict):
         raise _corrupt("the header is not a JSON object")
     stated = header.pop("__metadata__", {})
     data_start = 8 + header_bytes
-    tensors, spans, notes = {}, {}, []
+    check_count(len(header))
+    tensors: dict[str, TensorInfo] = {}
+    spans: dict[str, FileSpan] = {}
+    unread: set[str] = set()
     ends = []
+    notes = Notes()
     for raw_name, entry in header.items():
         name = printable(raw_name)
+        check_name(name)
         dtype, shape, begin, end = _parse_entry(name, entry)
         ends.append((begin, end, name))
         if dtype not in DTYPES:
-            notes.append(f"'{name}' has element type {printable(dtype[:40])}, which is not read")
+            unread.add(name)
+            notes.add(partial("{} has element type {}, which is not read".format, quoted(name), printable(dtype[:40])))
             continue
         info = TensorInfo(name=name, shape=shape, dtype=DTYPES[dtype])
         if info.nbytes != end - begin:
-            raise _corrupt(f"'{name}' has {end - begin} bytes, its shape and dtype need {info.nbytes}")
+            raise _corrupt(f"{quoted(name)} has {end - begin} bytes, its shape and dtype need {info.nbytes}")
         if name in tensors:
-            raise _corrupt(f"two tensors are named '{name}' when control characters are escaped")
+            raise _corrupt(f"two tensors are named {quoted(name)} when control characters are escaped")
         tensors[name] = info
         spans[name] = FileSpan(file, data_start + begin, shape, info.dtype)
     _check_partition(ends, file_bytes - data_start)
@@ -102,8 +121,9 @@ def _read_header(file: BinaryIO) -> StoredTensors:
         spans=spans,
         ordered=False,  # files are written sorted by alignment and name
         metadata=_stated_counters(stated),
-        notes=notes,
+        notes=notes.words(),
         files=[file],
+        unread=unread,
     )
 
 
@@ -112,12 +132,14 @@ def _parse_entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
-        raise _corrupt(f"the header entry of '{name}' is incomplete") from error
+        raise _corrupt(f"the header entry of {quoted(name)} is incomplete") from error
+    if isinstance(shape, list):
+        check_axes(name, len(shape))
     sizes = [*shape, begin, end] if isinstance(shape, list) else [None]
     if not isinstance(dtype, str) or not all(type(size) is int and 0 <= size < 1 << 63 for size in sizes):
-        raise _corrupt(f"the header entry of '{name}' is malformed")
+        raise _corrupt(f"the header entry of {quoted(name)} is malformed")
     if end < begin or math.prod(size for size in shape if size) >= 1 << 56:
-        raise _corrupt(f"the header entry of '{name}' claims an impossible size")
+        raise _corrupt(f"the header entry of {quoted(name)} claims an impossible size")
     return dtype, tuple(shape), begin, end
 
 
@@ -126,7 +148,9 @@ def _check_partition(ends: list[tuple[int, int, str]], data_bytes: int) -> None:
     position = 0
     for begin, end, name in sorted(ends):
         if begin != position:
-            raise _corrupt(f"'{name}' starts at byte {begin} of the data, the tensor before it ends at {position}")
+            raise _corrupt(
+                f"{quoted(name)} starts at byte {begin} of the data, the tensor before it ends at {position}"
+            )
         position = end
     if position != data_bytes:
         raise _corrupt(f"the tensors end at byte {position} of the data, which has {data_bytes} bytes")
@@ -143,12 +167,6 @@ def _stated_counters(stated: Any) -> dict[str, int]:
             if isinstance(text, str) and text.isdecimal() and len(text) < 20
         }
     )
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(entries := dict(pairs)) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return entries
 
 
 def _corrupt(what: str) -> CorruptCheckpointError:

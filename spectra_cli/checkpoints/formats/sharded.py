@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,11 +9,18 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from spectra_cli.checkpoints.filenames import SHARD_NAME
 from spectra_cli.checkpoints.filespan import Span
-from spectra_cli.checkpoints.formats.stored import StoredTensors, printable
+from spectra_cli.checkpoints.formats.limits import (
+    LARGEST_JSON_BYTES,
+    check_count,
+    check_name,
+    parse_json,
+    printable,
+    quoted,
+)
+from spectra_cli.checkpoints.formats.stored import StoredTensors
+from spectra_cli.checkpoints.smallfile import read_small_file
 from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError, IncompleteCheckpointError
 from spectra_cli.tensors import TensorInfo
-
-LARGEST_INDEX_BYTES = 1 << 28
 
 OpenFile = Callable[[Path], StoredTensors]
 
@@ -37,9 +43,9 @@ def open_index(index: Path, open_file: OpenFile) -> StoredTensors:
     with ExitStack() as opened:
         shards = {file: opened.enter_context(_open_shard(index.parent / file, open_file)) for file in files}
         for name, file in weight_map.items():
-            if name not in shards[file].tensors:
+            if name not in shards[file].tensors and name not in shards[file].unread:
                 raise IncompleteCheckpointError(
-                    f"'{name}' is listed in {index.name} for {file}, which does not hold it",
+                    f"{quoted(name)} is listed in {index.name} for {file}, which does not hold it",
                     remedy="Restore the shard, or write the index again",
                 )
         combined = _combined(shards, lambda file, name: weight_map.get(name) == file)
@@ -73,17 +79,16 @@ def read_index(index: Path) -> dict[str, str]:
     """File of every tensor, by name.
 
     Raises:
-        CorruptCheckpointError: if the file is no index.
-        HostileCheckpointError: if it names a file outside its own directory.
+        CorruptCheckpointError: if the file is no index, or names a tensor twice.
+        HostileCheckpointError: if it names a file outside its own directory, or more than any model has.
+        CheckpointError: if it cannot be read, or is a pipe or a device.
     """
+    text = read_small_file(index, LARGEST_JSON_BYTES)
     try:
-        if index.stat().st_size > LARGEST_INDEX_BYTES:
-            raise CorruptCheckpointError(f"the index is larger than {LARGEST_INDEX_BYTES} bytes", where=str(index))
-        content = json.loads(index.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CorruptCheckpointError(
-            "the shard index is not readable JSON", where=str(index), remedy="Copy or save it again"
-        ) from error
+        content = parse_json(text, "the shard index")
+    except (CorruptCheckpointError, HostileCheckpointError) as error:
+        error.at(str(index))
+        raise
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(f, str) for f in weight_map.values()):
         raise CorruptCheckpointError(
@@ -91,7 +96,15 @@ def read_index(index: Path) -> dict[str, str]:
         )
     for file in set(weight_map.values()):
         check_inside(file, index.name)
-    return {printable(name): file for name, file in weight_map.items()}
+    files = {printable(name): file for name, file in weight_map.items()}
+    if len(files) != len(weight_map):
+        raise CorruptCheckpointError(
+            "the shard index names a tensor twice when control characters are escaped", where=str(index)
+        )
+    check_count(len(files))
+    for name in files:
+        check_name(name)
+    return files
 
 
 def check_inside(file: str, source: str) -> None:
@@ -166,4 +179,5 @@ def _combined(shards: Mapping[str, StoredTensors], wanted: Callable[[str, str], 
     first = next(iter(shards.values()))
     ordered = all(shard.ordered for shard in shards.values())
     metadata = {key: value for shard in shards.values() for key, value in shard.metadata.items()}
-    return StoredTensors(first.format, tensors, spans, ordered, metadata, notes, list(shards.values()))
+    unread = frozenset(name for shard in shards.values() for name in shard.unread)
+    return StoredTensors(first.format, tensors, spans, ordered, metadata, notes, list(shards.values()), unread)

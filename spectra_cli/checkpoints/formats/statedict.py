@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from spectra_cli.checkpoints.formats.inert import Global, Key, Object
+from spectra_cli.checkpoints.formats.limits import (
+    LONGEST_QUOTE,
+    MOST_TENSORS,
+    Notes,
+    check_count,
+    check_name,
+    printable,
+    quoted,
+)
 from spectra_cli.checkpoints.formats.rebuild import StoredTensor
-from spectra_cli.checkpoints.formats.stored import integer_metadata, printable
+from spectra_cli.checkpoints.formats.stored import integer_metadata
 from spectra_cli.errors import CheckpointError, HostileCheckpointError, UnsupportedFormatError
 
-MOST_TENSORS = 1 << 18
 MOST_NAME_CHARACTERS = 1 << 25  # of all names together
-LONGEST_NAME = 1 << 12
 MOST_LOOKS = 1 << 22  # at items of containers, once for every name of the container
 DEEPEST_TENSOR = 64
-MOST_NOTES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +38,15 @@ class NamedTensor:
 
 @dataclass(slots=True)
 class Contents:
-    """What a pickle holds: named tensors in order, counters it states, and sentences about the rest."""
+    """What a pickle holds: named tensors in order, counters it states, and sentences about the rest.
+
+    `unread` are names of tensors in forms that are not read.
+    """
 
     tensors: list[NamedTensor] = field(default_factory=list)
     metadata: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    unread: set[str] = field(default_factory=set)
 
 
 def contents_of(root: Any) -> Contents:
@@ -53,46 +64,28 @@ def contents_of(root: Any) -> Contents:
         HostileCheckpointError: if sharing multiplies the tensors beyond what any model has.
     """
     counts = _Counts(root)
-    if counts.visible(root) > MOST_TENSORS:
-        raise HostileCheckpointError(
-            f"it names more than {MOST_TENSORS} tensors", remedy="Save only the state dict of the model"
-        )
+    check_count(counts.visible(root))
     contents = Contents()
-    notes = _Notes(contents.notes)
+    notes = Notes()
     taken: dict[str, int] = {}  # how often each name was given; a number tells later ones apart
-    for name, group, tensor in _walk(root, counts, notes):
+    for name, group, tensor in _walk(root, counts, notes, contents.unread):
         unique = name
         while unique in taken:
             taken[name] += 1
             unique = f"{name}~{taken[name]}"
         taken[unique] = 1
         if unique != name:
-            notes.add(partial("two tensors are named '{}'; one is listed as '{}'".format, name, unique))
+            notes.add(partial("two tensors are named {}; one is listed as {}".format, quoted(name), quoted(unique)))
+        if tensor.subclass:
+            words = "{} was saved from a {}, a class of tensors of its own; its stored numbers are read as they are"
+            notes.add(partial(words.format, quoted(name), printable(tensor.subclass[:LONGEST_QUOTE])))
         contents.tensors.append(NamedTensor(unique, group, tensor))
+    contents.notes = notes.words()
     if not contents.tensors:
         raise _without_tensors(root, contents.notes)
-    notes.close()
     if isinstance(root, dict):
         contents.metadata = integer_metadata(root)
     return contents
-
-
-class _Notes:
-    """The first remarks in words, the others as a number: words for millions of objects would fill the memory."""
-
-    def __init__(self, notes: list[str]) -> None:
-        self._notes = notes
-        self._more = 0
-
-    def add(self, word: Callable[[], str]) -> None:
-        if len(self._notes) < MOST_NOTES:
-            self._notes.append(word())
-        else:
-            self._more += 1
-
-    def close(self) -> None:
-        if self._more:
-            self._notes.append(f"{self._more} more remarks of this kind")
 
 
 _CONTAINERS = (dict, list, tuple, Object)
@@ -127,7 +120,7 @@ class _Counts:
             visible += self.visible(child)
             hidden += self.hidden(child)
         if isinstance(node, Object):
-            visible, hidden = 0, visible + hidden + (node.path in _SPECIAL)
+            visible, hidden = 0, visible + hidden + bool(_special(node))
         return min(visible, MOST_TENSORS + 1), min(hidden, MOST_TENSORS + 1)
 
 
@@ -150,7 +143,7 @@ class _Frame:
     group: str
 
 
-def _walk(root: Any, counts: _Counts, notes: _Notes) -> Iterator[tuple[str, str, StoredTensor]]:
+def _walk(root: Any, counts: _Counts, notes: Notes, unread: set[str]) -> Iterator[tuple[str, str, StoredTensor]]:
     """Yield (name, group, tensor) in order; containers without tensors are not entered, and cycles are cut."""
     looks = characters = 0
     described: set[int] = set()  # objects, and containers of nothing else, that need no second remark
@@ -170,7 +163,8 @@ def _walk(root: Any, counts: _Counts, notes: _Notes) -> Iterator[tuple[str, str,
             continue
         name = _join(frame.name, key)
         characters += len(name)
-        if characters > MOST_NAME_CHARACTERS or len(name) > LONGEST_NAME:
+        check_name(name)
+        if characters > MOST_NAME_CHARACTERS:
             raise HostileCheckpointError("the names of its tensors take more space than any model's")
         if isinstance(node, StoredTensor):
             yield name or "tensor", frame.group, node
@@ -179,6 +173,8 @@ def _walk(root: Any, counts: _Counts, notes: _Notes) -> Iterator[tuple[str, str,
             described.add(id(node))
         if isinstance(node, Object):
             _check_numbers(node, name)
+            if _special(node) and len(unread) < MOST_TENSORS:
+                unread.add(name)
             notes.add(partial(_describe, node, name, hidden))
         elif not any(node is outer.container for outer in frames):
             if len(frames) > DEEPEST_TENSOR:
@@ -219,29 +215,50 @@ _SPECIAL = {
     "torch._utils._rebuild_tensor_v2": "a tensor whose bytes are outside the file or stored negated or conjugated",
     "torch._utils._rebuild_tensor_v3": "a tensor of a type without plain numbers",
     "torch._utils._rebuild_wrapper_subclass": "a tensor subclass",
+    "torch._tensor._rebuild_from_type_v2": "a tensor subclass",
 }
+_NUMPY = re.compile(r"numpy\._?core\.(multiarray\._reconstruct|numeric\._frombuffer)")
+
+
+def _special(node: Object) -> str:
+    """What an object is that holds numbers and is not read, "" for other objects.
+
+    Arrays of one axis are none: random generators and metrics keep them.
+    """
+    if node.path in _SPECIAL:
+        return _SPECIAL[node.path]
+    if not _NUMPY.fullmatch(node.path):
+        return ""
+    axes = max((_axes(part) for part in node.parts if isinstance(part, tuple)), default=0)
+    return "a NumPy array" if axes > 1 else ""
+
+
+def _axes(state: tuple[Any, ...]) -> int:
+    """Number of axes of a NumPy array, from its state (1, shape, ...) or arguments (buffer, dtype, shape, ...)."""
+    shapes = [part for part in state[1:3] if isinstance(part, tuple) and all(type(size) is int for size in part)]
+    return max(map(len, shapes), default=0)
 
 
 def _check_numbers(node: Object, name: str) -> None:
     if node.path in _QUANTIZED:
         raise UnsupportedFormatError(
-            f"'{name}' is a quantized tensor",
+            f"{quoted(name)} is a quantized tensor",
             remedy="Save the model before quantization, or its tensors after .dequantize()",
         )
 
 
 def _describe(node: Object, name: str, hidden: int) -> str:
-    place = f"'{name}'" if name else "the top level"
-    path = node.path
-    if path in _SPECIAL:
-        return f"{place} is {_SPECIAL[path]}; it is not read"
+    place = quoted(name) if name else "the top level"
+    path = node.path[:LONGEST_QUOTE]
+    if special := _special(node):
+        return f"{place} is {special}; it is not read"
     tensors = "a tensor" if hidden == 1 else f"{hidden} tensors"
     return f"{place} is a pickled {printable(path)} that holds {tensors}; they are not read"
 
 
 def _without_tensors(root: Any, notes: list[str]) -> CheckpointError:
     if isinstance(root, Object):
-        what = f"it holds a pickled {printable(root.path)}, not a state dict"
+        what = f"it holds a pickled {printable(root.path[:LONGEST_QUOTE])}, not a state dict"
         remedy = "Load it where its class is defined and save model.state_dict() instead"
     elif notes:
         what = f"it holds no tensors outside pickled objects: {notes[0]}"

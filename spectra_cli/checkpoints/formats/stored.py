@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import stat
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self
 
 from spectra_cli.checkpoints.filespan import Span
+from spectra_cli.checkpoints.formats.limits import check_tensors, quoted
 from spectra_cli.errors import CheckpointError
 from spectra_cli.tensors import TensorInfo
 
@@ -32,6 +35,10 @@ class StoredTensors:
         format, tensors, ordered, metadata, notes: see :class:`~spectra_cli.checkpoints.reader.Reader`.
         spans: where each tensor's bytes are, by name.
         files: what to close with the reader.
+        unread: names of tensors that the checkpoint holds in a form that is not read.
+
+    Raises:
+        CheckpointError: one of its subclasses, if the tensors exceed what any model has.
     """
 
     format: str
@@ -41,12 +48,16 @@ class StoredTensors:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     files: Sequence[Closeable] = ()
+    unread: Collection[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        check_tensors(self.tensors)
 
     def read(self, name: str, rows: slice = slice(None), cols: slice = slice(None)) -> torch.Tensor:
         """Read a block of one tensor; see :meth:`spectra_cli.checkpoints.reader.Reader.read`."""
         span = self.spans.get(name)
         if span is None:
-            raise CheckpointError(f"the checkpoint holds no tensor named {name!r}")
+            raise CheckpointError(f"the checkpoint holds no tensor named {quoted(name)}")
         return span.read(rows, cols)
 
     def close(self) -> None:
@@ -64,13 +75,16 @@ class StoredTensors:
 
 
 def open_binary(path: Path) -> BinaryIO:
-    """Open a file for reading.
+    """Open a regular file for reading.
+
+    It is looked at through its handle, so that it cannot be exchanged in between; opening does not wait for the other
+    end of a pipe.
 
     Raises:
-        CheckpointError: if the system refuses.
+        CheckpointError: if the system refuses, or it is a pipe, a device or a directory.
     """
     try:
-        return path.open("rb")
+        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - Path.open has no opener; returned
     except OSError as error:
         remedy = "Check the path and its permissions"
         if error.errno == 24:  # EMFILE: more shards than the process may hold open
@@ -78,11 +92,16 @@ def open_binary(path: Path) -> BinaryIO:
         raise CheckpointError(
             f"the file cannot be opened ({error.strerror})", where=str(path), remedy=remedy
         ) from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise CheckpointError(
+            "this is a pipe, a device or a directory, not a file", where=str(path), remedy="Check the path"
+        )
+    return file
 
 
-def printable(text: str) -> str:
-    """Text from a file, with escapes for what would upset a terminal or cannot be encoded."""
-    return text if text.isprintable() else text.encode("unicode-escape", "backslashreplace").decode("ascii")
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def integer_metadata(values: Mapping[Any, Any]) -> dict[str, int]:
@@ -96,4 +115,8 @@ def integer_metadata(values: Mapping[Any, Any]) -> dict[str, int]:
     return found
 
 
-_COUNTERS = {"step": ("global_step", "step", "iteration", "iter", "num_steps"), "epoch": ("epoch",)}
+_COUNTERS = {
+    "step": ("global_step", "step", "iteration", "iter", "iter_num", "num_steps", "total_steps", "num_updates"),
+    "epoch": ("epoch",),
+}
+COUNTER_NAMES = frozenset(name for names in _COUNTERS.values() for name in names)

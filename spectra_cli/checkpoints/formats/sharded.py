@@ -134,7 +134,7 @@ def check_present(directory: Path, files: Iterable[str], source: str) -> None:
         verb = "are" if more else "is"
         raise IncompleteCheckpointError(
             f"{absent[0]}{more}, named in {source}, {verb} absent",
-            remedy="Restore the missing files, or pass --skip-incomplete",
+            remedy="Restore the missing files",
         )
 
 
@@ -152,7 +152,7 @@ def check_numbering(names: Sequence[str]) -> None:
     if absent:
         raise IncompleteCheckpointError(
             f"shard {absent[0]} of {count} is absent ({len(present)} present)",
-            remedy="Restore the missing shards, or pass --skip-incomplete",
+            remedy="Restore the missing shards",
         )
 
 

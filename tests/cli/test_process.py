@@ -78,7 +78,13 @@ def test_the_example_of_every_command_runs(name: str, make_run: Fixture) -> None
     assert (done.returncode, "Error" in done.stderr) == (0, False)
 
 
-def test_ctrl_c_says_so_and_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_is_told_and_leaves_nothing_behind(
+    sent: signal.Signals, status: int, word: str, tmp_path: Path
+) -> None:
+    """Ctrl-C, and what SLURM sends at the end of the time."""
     (tmp_path / "run").mkdir()
     weights = {f"layers.{index}.weight": torch.randn(400, 400) for index in range(4)}
     for step in range(40):
@@ -89,10 +95,10 @@ def test_ctrl_c_says_so_and_leaves_nothing_behind(tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
     while len(list(tmp_path.iterdir())) == 1 and time.monotonic() < deadline:
         time.sleep(0.01)  # until the partial file shows that the work has begun
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted" in said
+    assert process.returncode == status
+    assert word in said
     assert "Traceback" not in said
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -114,6 +120,7 @@ def test_a_reader_that_closes_the_pipe_is_no_fault(make_run: Fixture) -> None:
         process.stdout.close()
         said = process.stderr.read()
     assert said == ""
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("command", ["rank", "inspect"])

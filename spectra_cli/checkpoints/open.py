@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,18 +44,12 @@ def open_checkpoint(path: Path) -> Reader:
         CheckpointError: whatever is wrong with it and what to do: there is nothing at the path any more, the system
             cannot read it, or one of the subclasses.
     """
-    try:
+    with _told_as_checkpoint_errors(path):
         reader = _open(path)
         error = refuse_packed(reader.tensors)
         if error is not None:
             reader.close()
             raise error
-    except SpectraError as error:
-        error.what = printable(error.what)  # it may quote names from the file
-        error.at(str(path))
-        raise
-    except OSError as error:
-        raise _unreadable(path, error) from error
     return reader
 
 
@@ -70,7 +66,7 @@ def check_complete(path: Path) -> None:
         CheckpointError: if there is nothing at the path, or the system cannot read it. A directory without a model is
             told when it is opened.
     """
-    try:
+    with _told_as_checkpoint_errors(path):
         if not path.is_dir():
             _check_file(path)
             return
@@ -89,12 +85,23 @@ def check_complete(path: Path) -> None:
             check_distributed(path)
         elif layout.kind == "file":
             _check_file(path / layout.files[0])
+
+
+@contextmanager
+def _told_as_checkpoint_errors(path: Path) -> Iterator[None]:
+    """Name the path in every error, and make one of what the system says."""
+    try:
+        yield
     except SpectraError as error:
         error.what = printable(error.what)  # it may quote names from the file
         error.at(str(path))
         raise
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise CheckpointError(
+            f"the system cannot read it ({error.strerror})",
+            where=str(error.filename or path),
+            remedy="Check the permissions, the disk or the network file system",
+        ) from error
 
 
 def _open(path: Path) -> StoredTensors:
@@ -202,11 +209,3 @@ def _directory_layout(path: Path) -> Layout | None:
     if layout is None and not listing.models and any(entry.name == DCP_METADATA for entry in listing.files):
         return Layout("distributed", (DCP_METADATA,))  # names the files that are absent, if it is what it seems
     return layout
-
-
-def _unreadable(path: Path, error: OSError) -> CheckpointError:
-    return CheckpointError(
-        f"the system cannot read it ({error.strerror})",
-        where=str(error.filename or path),
-        remedy="Check the permissions, the disk or the network file system",
-    )

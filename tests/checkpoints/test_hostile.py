@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 import torch
 
-from spectra_cli.checkpoints.formats.inert import Global, Object, load_inert
+from spectra_cli.checkpoints.formats.inert import load_inert
+from spectra_cli.checkpoints.formats.placeholders import Global, Object
 from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError, SpectraError
 

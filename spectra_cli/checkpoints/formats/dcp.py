@@ -15,9 +15,10 @@ from spectra_cli.checkpoints.filenames import DCP_METADATA
 from spectra_cli.checkpoints.filespan import Span
 from spectra_cli.checkpoints.formats.archive import Archive, Window
 from spectra_cli.checkpoints.formats.chunked import Chunk, ChunkedSpan, check_cover
-from spectra_cli.checkpoints.formats.inert import Global, Key, Object, load_inert
+from spectra_cli.checkpoints.formats.inert import load_inert
 from spectra_cli.checkpoints.formats.limits import Notes, printable, quoted
 from spectra_cli.checkpoints.formats.pickled import load_archive
+from spectra_cli.checkpoints.formats.placeholders import Global, Key, Object
 from spectra_cli.checkpoints.formats.rebuild import REBUILDERS, StoredTensor, shape_of, sizes_of
 from spectra_cli.checkpoints.formats.sharded import check_inside, check_present
 from spectra_cli.checkpoints.formats.stored import COUNTER_NAMES, StoredTensors, integer_metadata, open_binary

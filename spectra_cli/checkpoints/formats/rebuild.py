@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from spectra_cli.checkpoints.filespan import FileSpan, Span, StridedSpan, contiguous_strides
-from spectra_cli.checkpoints.formats.inert import Global, Object, Rebuild, as_key
+from spectra_cli.checkpoints.formats.inert import Rebuild
 from spectra_cli.checkpoints.formats.limits import MOST_AXES
+from spectra_cli.checkpoints.formats.placeholders import Global, Object, as_key
 from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError
 from spectra_cli.tensors import ITEMSIZE
 

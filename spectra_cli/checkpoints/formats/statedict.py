@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from spectra_cli.checkpoints.formats.inert import Global, Key, Object
 from spectra_cli.checkpoints.formats.limits import (
     LONGEST_QUOTE,
     MOST_TENSORS,
@@ -18,6 +17,7 @@ from spectra_cli.checkpoints.formats.limits import (
     printable,
     quoted,
 )
+from spectra_cli.checkpoints.formats.placeholders import Global, Key, Object
 from spectra_cli.checkpoints.formats.rebuild import StoredTensor
 from spectra_cli.checkpoints.formats.stored import integer_metadata
 from spectra_cli.errors import CheckpointError, HostileCheckpointError, UnsupportedFormatError

@@ -27,9 +27,10 @@ from torch import Tensor
 from spectra_cli.spectrum.bounds import effective_rank_error
 from spectra_cli.spectrum.gram import full_float32
 from spectra_cli.spectrum.matrix import Matrix, MatrixBatch
-from spectra_cli.spectrum.memory import default_budget_bytes, slab_length
+from spectra_cli.spectrum.memory import default_budget_bytes, slab_length, square_bytes
 from spectra_cli.spectrum.methods import METHODS, TOLERANCE, Outcome
 from spectra_cli.spectrum.retry import with_less_memory
+from spectra_cli.spectrum.statistics import rank_cutoff
 
 EFFECTIVE_RANK_TOLERANCE = 1e-4
 """Largest acceptable relative error of the effective rank."""
@@ -53,7 +54,7 @@ class Spectrum:
         error: bound on the absolute error of every singular value. With the method ``gram_float32`` it fails with a
             probability of at most 1e-6 (see :func:`spectra_cli.spectrum.gram.probed_gram`).
         method: a key of ``methods.METHODS``, or "" unless `status` is ``ok``.
-        left: (rows, k) float64, u_1 ... u_k, or None.
+        left: (rows, k) float64, u_1 ... u_k, or None. On the device of the input, or on the CPU where that had no room.
         right: (cols, k) float64, v_1 ... v_k, or None. Signs are arbitrary, the same for u_i and v_i.
             Caveat: where s_i and s_{i+1} nearly coincide, compare subspaces, not vectors.
         status: ``ok``, ``not_finite`` (the matrix holds NaN or infinity), ``out_of_range`` (its norm is beyond the
@@ -111,6 +112,9 @@ def _ladder(batch: MatrixBatch, vectors: int) -> tuple[str, ...]:
 
 def _descend(batch: MatrixBatch, methods: Sequence[str], vectors: int, budget_bytes: int) -> list[Spectrum]:
     """Give every matrix to each method in turn until one is good enough; the last is taken as it is."""
+    most = max(square_bytes(batch, vectors=vectors, method=name) for name in methods)
+    if len(batch) > 1 and most > budget_bytes // 2:
+        return [spectrum for half in batch.split() for spectrum in _descend(half, methods, vectors, budget_bytes)]
     results: list[Spectrum | None] = [None] * len(batch)
     pending = list(range(len(batch)))
     for name in methods:
@@ -156,7 +160,7 @@ def _acceptable(batch: MatrixBatch, outcome: Outcome, vectors: int) -> NDArray[n
     """Whether values, effective rank, numerical rank and vectors are all within their tolerances, (batch,)."""
     values, errors = outcome.values, outcome.errors
     largest = values[:, 0]
-    cutoffs = largest * batch.long_side * torch.finfo(batch.dtype).eps
+    cutoffs = largest * rank_cutoff(batch.rows, batch.cols, torch.finfo(batch.dtype).eps)
     good = errors.max(1) <= TOLERANCE * largest
     good &= ~(np.abs(values - cutoffs[:, None]) <= errors).any(1)
     good &= effective_rank_error(np.where(largest[:, None] > 0.0, values, 1.0), errors) <= EFFECTIVE_RANK_TOLERANCE

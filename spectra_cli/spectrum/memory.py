@@ -15,7 +15,7 @@ SLAB_BYTES = 16 << 20
 """A slab in float64: long enough for full speed, short enough to leave the memory to others."""
 
 LONGEST_SLAB = 4096
-"""Positions; the rounding error of a sum grows with the length of its parts."""
+"""Positions; the rounding error of a float32 sum grows with its length, and slabs are added in float64."""
 
 SQUARES = {"gram_float32": 5, "gram_float64": 3, "qr_float64": 10}
 """R x R float64 arrays alive at once for singular values: sums, LAPACK's copies and workspace; for a QR factorization a

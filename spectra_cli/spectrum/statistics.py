@@ -91,7 +91,12 @@ def numerical_rank(singular_values: ArrayLike, rows: int, cols: int, eps: float)
     be the rounding of the weights. bfloat16 does so from 128 rows or columns on.
     """
     values = _descending(singular_values)
-    return int((values > values[0] * (max(rows, cols) * eps)).sum())
+    return int((values > values[0] * rank_cutoff(rows, cols, eps)).sum())
+
+
+def rank_cutoff(rows: int, cols: int, eps: float) -> float:
+    """Least share of s_1 that counts as a singular value other than 0: max(rows, cols) * eps."""
+    return max(rows, cols) * eps
 
 
 def condition_number(singular_values: ArrayLike) -> float:

@@ -126,3 +126,22 @@ def test_the_default_budget_is_part_of_what_the_machine_has() -> None:
 def test_the_working_memory_stated_up_front_grows_with_the_square_side_only() -> None:
     assert memory.working_bytes(10**6, 64, 2**30) < memory.working_bytes(4096, 4096, 2**26)
     assert memory.working_bytes(10**7, 64, 2**34) == memory.working_bytes(10**8, 64, 2**40)
+
+
+def test_a_batch_is_cut_to_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty matrices whose square sides together are ten times the budget."""
+    needs: list[int] = []
+
+    def recorded(batch: memory.Shape, budget_bytes: int, *, vectors: int, method: str) -> int:
+        needs.append(memory.square_bytes(batch, vectors=vectors, method=method))
+        return memory.slab_length(batch, budget_bytes, vectors=vectors, method=method)
+
+    monkeypatch.setattr("spectra_cli.spectrum.factorize.slab_length", recorded)
+    tensors = [torch.randn(80, 60) for _ in range(50)]
+    budget = 8 * 60**2 * 3 * 50 // 10
+    spectra = factorize([TensorMatrix(tensor) for tensor in tensors], budget_bytes=budget)
+    assert len(needs) > 10
+    assert max(needs) <= budget
+    for tensor, spectrum in zip(tensors, spectra, strict=True):
+        true = lapack(tensor)
+        np.testing.assert_allclose(spectrum.singular_values, true, atol=1e-5 * true[0])

@@ -91,12 +91,7 @@ class RunContents:
             ],
             "matrices": [
                 {
-                    "depth": depth,
-                    "parameter": spec.parameter,
-                    "kind": spec.kind,
-                    "rows": spec.rows,
-                    "cols": spec.cols,
-                    "dtype": spec.tensor.dtype,
+                    **spec.described(depth),
                     "stored_as": spec.tensor.name,
                     "layout": spec.layout,
                     "reason": spec.reason,
@@ -110,13 +105,12 @@ class RunContents:
         }
 
 
-def contents_of(run: Run, transposed: Sequence[str], on_checkpoint: Callable[[], None]) -> RunContents:
+def contents_of(run: Run, transposed: Sequence[str]) -> RunContents:
     """Open every checkpoint of a run and take its inventory, from headers alone.
 
     Args:
         run: with the checkpoints to look into.
         transposed: globs of parameters stored as (in, out, ...).
-        on_checkpoint: called after each checkpoint.
     """
     architecture: str | None = None
     opened: list[CheckpointContents] = []
@@ -132,7 +126,6 @@ def contents_of(run: Run, transposed: Sequence[str], on_checkpoint: Callable[[],
             else:
                 differing[contents.checkpoint.name] = _difference(typical, inventory)
         opened.append(replace(contents, inventory=inventory))
-        on_checkpoint()
     return RunContents(run, architecture, tuple(opened), differing)
 
 

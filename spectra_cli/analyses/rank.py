@@ -21,9 +21,6 @@ Row = dict[str, Any]
 OnProblem = Callable[[SpectraError, str], None]
 """Called with an error and the parameter concerned."""
 
-FLOAT32_ROUNDING = 2.0**-24
-"""Relative; the table holds singular values in float32."""
-
 OUT_OF_RANGE = "out_of_range"
 """Status where the largest singular value is beyond what float32, the type of the column, can hold: then the column is
 null, and the statistics, which are in float64, stand."""
@@ -151,13 +148,4 @@ def _row_of_spectrum(loaded: LoadedMatrix, spectrum: Spectrum) -> Row:
 
 
 def _row(depth: int, spec: MatrixSpec, *, status: str, **columns: Any) -> Row:
-    return {
-        "depth": depth,
-        "parameter": spec.parameter,
-        "kind": spec.kind,
-        "rows": spec.rows,
-        "cols": spec.cols,
-        "dtype": spec.tensor.dtype,
-        **columns,
-        "status": status,
-    }
+    return {**spec.described(depth), **columns, "status": status}

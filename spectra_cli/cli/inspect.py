@@ -45,7 +45,7 @@ def inspect(
     def selected(inventory: Inventory) -> dict[int, MatrixSpec]:
         return inventory.selected(tuple(include or ()), tuple(exclude or ()))
 
-    opened = [contents_of(run, tuple(transposed or ()), lambda: None) for run in runs]
+    opened = [contents_of(run, tuple(transposed or ())) for run in runs]
     if as_json:
         output.json_line({"runs": [contents.as_json(selected) for contents in opened]})
     else:

@@ -109,7 +109,7 @@ class RankJob:
         self._plan = plan
         self._options = plan.options
         self._listener = listener
-        self.place = default_place(plan.options)
+        self.place = place_of(plan.options)
         self._unmatched = list(plan.options.transposed)
         self._told: Counter[tuple[str, str]] = Counter()
 
@@ -201,7 +201,7 @@ class RankJob:
                 self._listener.problem(f"{run.root}: the same in {count - 1} more of its checkpoints: {message}")
 
 
-def default_place(options: Options) -> WorkPlace:
+def place_of(options: Options) -> WorkPlace:
     """Where the options have the work done.
 
     Raises:
@@ -230,7 +230,7 @@ def _identity(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _problems(rows: Sequence[Row], first_errors: Mapping[str, SpectraError]) -> Iterator[str]:
-    """One sentence per status that is not harmless: how many matrices, which, and why."""
+    """One sentence per status that is not ok: how many matrices, which, and why."""
     parameters: dict[str, list[str]] = {}
     for row in rows:
         if row["status"] != "ok" and "parameter" in row:

@@ -52,6 +52,17 @@ class MatrixSpec:
     expert: int | None = None
     reason: str = ""
 
+    def described(self, depth: int) -> dict[str, str | int]:
+        """What tables and listings say of the matrix before any number is computed."""
+        return {
+            "depth": depth,
+            "parameter": self.parameter,
+            "kind": self.kind,
+            "rows": self.rows,
+            "cols": self.cols,
+            "dtype": self.tensor.dtype,
+        }
+
     @property
     def nbytes(self) -> int:
         """Size in bytes in the stored dtype."""

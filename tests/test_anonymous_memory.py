@@ -9,6 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from spectra_cli.analyses.contents import working_memory_bytes
+from spectra_cli.layers.inventory import take_inventory
+from spectra_cli.tensors import TensorInfo
 from tests.benchmarks.synthetic import peak_anonymous_mebibytes, save_run
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
@@ -31,8 +34,10 @@ def test_a_budget_is_kept_and_lowers_what_is_used(tmp_path: Path, monkeypatch: p
     for directory, rows, cols in ((tiny, 8, 4), (run, 15_000, 1000)):
         directory.mkdir(parents=True)
         save_file({f"layers.{n}.weight": torch.randn(rows, cols) for n in range(3)}, directory / "step_1.safetensors")
-    libraries = peak(tiny)
-    assert peak(run) - libraries > 100
+    libraries, unlimited = peak(tiny), peak(run)
+    assert unlimited - libraries > 100
+    inventory = take_inventory({"x.weight": TensorInfo("x.weight", (15_000, 1000), "float32")}, ordered=True)
+    assert unlimited - libraries <= working_memory_bytes(inventory.matrices) >> 20, "more than inspect says"
     assert peak(run, "--memory-budget", "96MiB") - libraries <= 96
 
 

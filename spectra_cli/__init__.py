@@ -1,7 +1,7 @@
 """See what training did to the weights of neural networks.
 
-``spectra_cli.rank(path)`` does what ``spectra rank`` does and returns a pandas DataFrame. Importing this package loads
-neither torch nor pandas; the first call does.
+``spectra_cli.rank(path)`` does what ``spectra rank`` does and returns a pandas DataFrame; so do ``align`` and ``sva``,
+and ``analyze`` returns the three tables. Importing this package loads neither torch nor pandas; the first call does.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spectra_cli.execution.notebook import align as align
+    from spectra_cli.execution.notebook import analyze as analyze
     from spectra_cli.execution.notebook import rank as rank
+    from spectra_cli.execution.notebook import sva as sva
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"rank": "spectra_cli.execution.notebook"}
+_PUBLIC = dict.fromkeys(("align", "analyze", "rank", "sva"), "spectra_cli.execution.notebook")
 
-__all__ = ["__version__", "rank"]
+__all__ = ["__version__", "align", "analyze", "rank", "sva"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.checkpoints.reader import Reader
 from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import CheckpointError
+from spectra_cli.layers.fitting import StructureOptions
 from spectra_cli.layers.inventory import Inventory, take_inventory
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.spectrum.memory import working_bytes
@@ -22,14 +23,20 @@ class NoMatricesError(CheckpointError):
     status = "no_matrices"
 
 
-def inventory_of(reader: Reader, run: Run, checkpoint: Checkpoint, transposed: Sequence[str]) -> Inventory:
+def inventory_of(
+    reader: Reader, run: Run, checkpoint: Checkpoint, transposed: Sequence[str], structure: StructureOptions
+) -> Inventory:
     """The matrices of an opened checkpoint.
 
     Raises:
         NoMatricesError: if there are none.
     """
     inventory = take_inventory(
-        reader.tensors, ordered=reader.ordered, config=read_config(checkpoint.path, run.root), transposed=transposed
+        reader.tensors,
+        ordered=reader.ordered,
+        config=read_config(checkpoint.path, run.root),
+        transposed=transposed,
+        structure=structure,
     )
     if not inventory.matrices:
         why = sorted({skipped.reason for skipped in inventory.skipped})
@@ -105,18 +112,19 @@ class RunContents:
         }
 
 
-def contents_of(run: Run, transposed: Sequence[str]) -> RunContents:
+def contents_of(run: Run, transposed: Sequence[str], structure: StructureOptions) -> RunContents:
     """Open every checkpoint of a run and take its inventory, from headers alone.
 
     Args:
         run: with the checkpoints to look into.
         transposed: globs of parameters stored as (in, out, ...).
+        structure: what the user says of the model's structure.
     """
     architecture: str | None = None
     opened: list[CheckpointContents] = []
     differing: dict[str, str] = {}
     typical: Inventory | None = None
-    for contents in _open_all(run, transposed):
+    for contents in _open_all(run, transposed, structure):
         inventory = contents.inventory
         if inventory is not None:
             architecture = architecture or _architecture(contents.checkpoint, run)
@@ -129,11 +137,11 @@ def contents_of(run: Run, transposed: Sequence[str]) -> RunContents:
     return RunContents(run, architecture, tuple(opened), differing)
 
 
-def _open_all(run: Run, transposed: Sequence[str]) -> Iterator[CheckpointContents]:
+def _open_all(run: Run, transposed: Sequence[str], structure: StructureOptions) -> Iterator[CheckpointContents]:
     for checkpoint in run.checkpoints:
         try:
             with open_checkpoint(checkpoint.path) as reader:
-                inventory = inventory_of(reader, run, checkpoint, transposed)
+                inventory = inventory_of(reader, run, checkpoint, transposed, structure)
                 yield CheckpointContents(checkpoint, reader.format, inventory, tuple(reader.notes))
         except CheckpointError as error:
             problem = str(error.at(str(checkpoint.path)))

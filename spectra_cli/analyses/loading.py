@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -44,30 +44,44 @@ class LoadedMatrix:
 
 
 def groups_of_equal_shape(
-    specs: Mapping[int, MatrixSpec], device: torch.device, budget_bytes: int
+    specs: Mapping[int, MatrixSpec], alike: Callable[[int], Hashable], device: torch.device, budget_bytes: int
 ) -> list[list[tuple[int, MatrixSpec]]]:
     """Put matrices of one shape and dtype together, as far as a batch of them is small.
 
     Args:
         specs: matrices by depth.
+        alike: what else must be equal for two depths to come together.
         device: where they will be worked on.
         budget_bytes: of working memory; a batch takes a fraction of it.
 
     Returns:
         Groups in the order of their first matrix.
     """
-    limit = min(BATCH_BYTES.get(device.type, BATCH_BYTES["cpu"]), budget_bytes // 8)
     groups: list[list[tuple[int, MatrixSpec]]] = []
-    growing: dict[tuple[int, int, str], list[tuple[int, MatrixSpec]]] = {}
+    growing: dict[Hashable, list[tuple[int, MatrixSpec]]] = {}
     for depth, spec in specs.items():
-        key = (spec.rows, spec.cols, spec.tensor.dtype)
-        cost = 8 * (spec.rows * spec.cols + 3 * min(spec.rows, spec.cols) ** 2)
+        key = (spec.rows, spec.cols, spec.tensor.dtype, alike(depth))
         group = growing.get(key)
-        if group is None or cost * (len(group) + 1) > limit:
+        if group is None or len(group) >= batch_size((spec.rows, spec.cols), device, budget_bytes):
             group = growing[key] = []
             groups.append(group)
         group.append((depth, spec))
     return groups
+
+
+def batches(
+    items: Sequence[Item], shape: tuple[int, int], device: torch.device, budget_bytes: int
+) -> Iterator[Sequence[Item]]:
+    """Cut what stands for matrices of one shape into batches that are small."""
+    size = batch_size(shape, device, budget_bytes)
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def batch_size(shape: tuple[int, int], device: torch.device, budget_bytes: int) -> int:
+    """How many matrices of a shape are worked on together, at least one."""
+    limit = min(BATCH_BYTES.get(device.type, BATCH_BYTES["cpu"]), budget_bytes // 8)
+    return max(1, limit // (8 * (shape[0] * shape[1] + 3 * min(shape) ** 2)))
 
 
 def load(

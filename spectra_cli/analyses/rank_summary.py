@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from spectra_cli.analyses.rank import Row
+from spectra_cli.analyses.visits import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Change:
 
 
 @dataclass(slots=True)
-class RunSummary:
+class RunRanks:
     """First and last effective ranks of one run; memory does not grow with its length.
 
     Attributes:
@@ -79,46 +78,21 @@ class RunSummary:
         telling = [change for change in self.changes.values() if min(change.rows, change.cols) > 1]
         return sorted(telling, key=lambda change: (change.share, change.parameter))
 
-
-@dataclass(slots=True)
-class RankSummary:
-    """What was done, in all runs."""
-
-    rows: int = 0
-    statuses: Counter[str] = field(default_factory=Counter)
-    runs: dict[str, RunSummary] = field(default_factory=dict)
-
-    def add(self, rows: Iterable[Row]) -> None:
-        """Take in the rows of one checkpoint."""
-        rows = list(rows)
-        self.rows += len(rows)
-        self.statuses.update(row["status"] for row in rows)
-        for row in rows[:1]:
-            self.runs.setdefault(row["run"], RunSummary()).add(rows)
-
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {
-            "rows": self.rows,
-            "statuses": dict(self.statuses),
-            "runs": [
+            "checkpoints": self.checkpoints,
+            "first_checkpoint": self.first_checkpoint,
+            "last_checkpoint": self.last_checkpoint,
+            "matrices": [
                 {
-                    "run": name,
-                    "checkpoints": run.checkpoints,
-                    "first_checkpoint": run.first_checkpoint,
-                    "last_checkpoint": run.last_checkpoint,
-                    "matrices": [
-                        {
-                            "parameter": change.parameter,
-                            "first_checkpoint": change.first_in,
-                            "effective_rank_first": change.first,
-                            "last_checkpoint": change.last_in,
-                            "effective_rank_last": change.last,
-                            "effective_rank_normalized_last": change.share,
-                        }
-                        for change in run.changes.values()
-                    ],
+                    "parameter": change.parameter,
+                    "first_checkpoint": change.first_in,
+                    "effective_rank_first": change.first,
+                    "last_checkpoint": change.last_in,
+                    "effective_rank_last": change.last,
+                    "effective_rank_normalized_last": change.share,
                 }
-                for name, run in self.runs.items()
+                for change in self.changes.values()
             ],
         }

@@ -10,6 +10,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -248,13 +249,23 @@ def _joined(runs: Sequence[Run]) -> Run:
     if len(runs) == 1:
         return first
     root = first.root.absolute()
-    checkpoints: dict[str, Checkpoint] = {}
     passed_over: dict[str, PassedOver] = {}
     for run in runs:
-        for checkpoint in run.checkpoints:
-            name = relative_name(checkpoint.path.absolute(), root)
-            checkpoints.setdefault(os.path.realpath(checkpoint.path), replace(checkpoint, name=name))
         for passed in run.passed_over:
             name = relative_name(passed.path.absolute(), root)
             passed_over.setdefault(name, replace(passed, name=name))
-    return replace(first, checkpoints=in_order(checkpoints.values()), passed_over=tuple(passed_over.values()))
+    return replace(
+        first,
+        checkpoints=_united(root, (run.checkpoints for run in runs)),
+        passed_over=tuple(passed_over.values()),
+        trajectory=_united(root, (run.trajectory for run in runs)),
+    )
+
+
+def _united(root: Path, several: Iterable[Iterable[Checkpoint]]) -> tuple[Checkpoint, ...]:
+    """Checkpoints of one run that came by several PATHs, each once, named from the run's root."""
+    checkpoints: dict[str, Checkpoint] = {}
+    for checkpoint in chain.from_iterable(several):
+        name = relative_name(checkpoint.path.absolute(), root)
+        checkpoints.setdefault(os.path.realpath(checkpoint.path), replace(checkpoint, name=name))
+    return in_order(checkpoints.values())

@@ -55,12 +55,18 @@ class Run:
         checkpoints: in the order of training; never empty as discovery returns it, unless a step was asked for that
             this run has not.
         passed_over: what else was found, in the order of names.
+        trajectory: every checkpoint found, also where only some are selected, in the order of training.
     """
 
     name: str
     root: Path
     checkpoints: tuple[Checkpoint, ...]
     passed_over: tuple[PassedOver, ...] = ()
+    trajectory: tuple[Checkpoint, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.trajectory:
+            object.__setattr__(self, "trajectory", self.checkpoints)
 
     @property
     def clock(self) -> Literal["step", "epoch"]:

@@ -29,6 +29,9 @@ def inspect(
     log_spaced: options.LogSpaced = None,
     include: options.Include = None,
     exclude: options.Exclude = None,
+    architecture: options.Architecture = None,
+    heads: options.Heads = None,
+    kv_heads: options.KvHeads = None,
     transposed: options.Transposed = None,
     as_json: options.Json = False,
 ) -> None:
@@ -39,13 +42,16 @@ def inspect(
     from spectra_cli.analyses.contents import contents_of
     from spectra_cli.checkpoints.selection import Selection
     from spectra_cli.execution.plan import find_runs
+    from spectra_cli.layers.fitting import StructureOptions
 
     runs = find_runs(paths, Selection(steps, every, log_spaced))
 
     def selected(inventory: Inventory) -> dict[int, MatrixSpec]:
         return inventory.selected(tuple(include or ()), tuple(exclude or ()))
 
-    opened = [contents_of(run, tuple(transposed or ())) for run in runs]
+    structure = StructureOptions(architecture, heads, kv_heads)
+    structure.families()
+    opened = [contents_of(run, tuple(transposed or ()), structure) for run in runs]
     if as_json:
         output.json_line({"runs": [contents.as_json(selected) for contents in opened]})
     else:

@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from spectra_cli import __version__
-from spectra_cli.cli import columns, inspect, output, rank
+from spectra_cli.cli import align, analyze, columns, inspect, output, rank, sva
 from spectra_cli.errors import SpectraError
 
 TERMINATED = 128 + signal.SIGTERM
@@ -32,6 +32,9 @@ app = typer.Typer(
 )
 app.command("inspect")(inspect.inspect)
 app.command("rank")(rank.rank)
+app.command("align")(align.align)
+app.command("sva")(sva.sva)
+app.command("analyze")(analyze.analyze)
 app.command("columns")(columns.columns)
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 SELECTION = "Which checkpoints and matrices"
+COMPARISON = "What to compare with"
+MODEL = "What the model is"
 WORK = "Where and how the work is done"
 RESULT = "What comes out"
 
@@ -68,7 +70,7 @@ Transposed = Annotated[
         metavar="GLOB",
         help="Parameters stored as (in, out, ...), such as transposed convolutions whose names do not say so. "
         "Repeatable.",
-        rich_help_panel=SELECTION,
+        rich_help_panel=MODEL,
         show_default=False,
     ),
 ]
@@ -105,4 +107,53 @@ Tag = Annotated[
         show_default=False,
     ),
 ]
-RankOut = Annotated[Path, typer.Option(metavar="FILE", help="The Parquet file to write.", rich_help_panel=RESULT)]
+Out = Annotated[Path, typer.Option(metavar="FILE", help="The Parquet file to write.", rich_help_panel=RESULT)]
+OutDirectory = Annotated[
+    Path, typer.Option(metavar="DIR", help="The directory for the tables, made if need be.", rich_help_panel=RESULT)
+]
+Full = Annotated[
+    bool,
+    typer.Option("--full", help="Add the leading 100 x 100 block of every alignment matrix.", rich_help_panel=RESULT),
+]
+Architecture = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The model's family, a .toml file that describes one, or 'sequential'. Default: told from the names.",
+        rich_help_panel=MODEL,
+        show_default=False,
+    ),
+]
+Heads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Attention heads. Default: what config.json says.", rich_help_panel=MODEL, show_default=False
+    ),
+]
+KvHeads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Key and value heads, in grouped-query attention. Default: what config.json says, else --heads.",
+        rich_help_panel=MODEL,
+        show_default=False,
+    ),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHICH",
+        help="What to compare with: final (the default), first, previous or a step of the same run.",
+        rich_help_panel=COMPARISON,
+        show_default=False,
+    ),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Compare with the checkpoints of the same steps of this run, or the last with its last.",
+        rich_help_panel=COMPARISON,
+        show_default=False,
+    ),
+]

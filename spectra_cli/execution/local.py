@@ -4,117 +4,108 @@ from __future__ import annotations
 
 import json
 import shlex
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from spectra_cli import __version__
+from spectra_cli.analyses import align, rank, sva
 from spectra_cli.analyses.contents import inventory_of
-from spectra_cli.analyses.rank import HARMLESS, Row, WorkPlace, rank_rows
+from spectra_cli.analyses.references import PREVIOUS, Reference, shares_steps
+from spectra_cli.analyses.vectorstore import VectorStore
+from spectra_cli.analyses.visits import Analysis, Row, WorkPlace, visit
 from spectra_cli.checkpoints.open import open_checkpoint
+from spectra_cli.checkpoints.reader import Reader
 from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import CheckpointError, InputError, SpectraError
+from spectra_cli.execution import messages
 from spectra_cli.execution.device import resolve_device
+from spectra_cli.execution.listener import Listener
 from spectra_cli.execution.options import Options
 from spectra_cli.execution.plan import Plan
+from spectra_cli.layers.inventory import Inventory
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.spectrum.memory import DEFAULT_SHARE, default_budget_bytes
-
-NAMED_PARAMETERS = 6
-NAMED_STRAYS = 3
 
 NOTHING_SELECTED = "nothing_selected"
 """Status of a checkpoint that lacks the matrices asked for, which others have."""
 
-WHY = {
-    "not_finite": "they hold NaN or infinity.",
-    "complex_dtype": "complex weights are not analysed.",
-    "all_zero": "all weights are 0, so that only norms are defined.",
-    "empty": "a side has length 0.",
-    "out_of_range": "the singular values are beyond what float32 can hold.",
-    "no_convergence": "LAPACK found no singular values.",
-}
-"""Of rows for which the analysis raises no error."""
+HARMLESS = {"rank": rank.HARMLESS, "align": align.HARMLESS, "sva": sva.HARMLESS}
+
+KEPT_SHARE = 0.25
+"""Of the budget, for the vectors of reference checkpoints; what does not fit goes to a temporary file."""
 
 
-class Listener(Protocol):
-    """Told how the work goes on."""
+class NoConnectionsError(CheckpointError):
+    """A checkpoint with matrices none of which feeds another."""
 
-    def checkpoint_opened(self, specs: Sequence[MatrixSpec]) -> None:
-        """The matrices of a checkpoint are known and about to be factorized."""
-
-    def matrix_done(self, spec: MatrixSpec) -> None:
-        """One matrix is finished, well or not."""
-
-    def checkpoint_done(self) -> None:
-        """One checkpoint is finished, well or not."""
-
-    def problem(self, message: str) -> None:
-        """Something could not be used; the rest goes on."""
-
-
-class Silent:
-    """A listener that passes problems on as Python warnings and says nothing else."""
-
-    def checkpoint_opened(self, specs: Sequence[MatrixSpec]) -> None:
-        """Say nothing."""
-
-    def matrix_done(self, spec: MatrixSpec) -> None:
-        """Say nothing."""
-
-    def checkpoint_done(self) -> None:
-        """Say nothing."""
-
-    def problem(self, message: str) -> None:
-        """Warn."""
-        warnings.warn(message, SkippedWorkWarning, stacklevel=2)
-
-
-class SkippedWorkWarning(UserWarning):
-    """A checkpoint or a matrix could not be used."""
+    status = "no_connections"
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRows:
-    """The rows of one checkpoint."""
+    """The rows of one checkpoint, table by table."""
 
     run: Run
     checkpoint: Checkpoint
-    rows: list[Row]
+    tables: Mapping[str, list[Row]]
 
     @property
     def usable(self) -> bool:
         """Whether all that was asked for could be computed."""
-        return all(row["status"] in HARMLESS for row in self.rows)
+        return all(row["status"] in HARMLESS[table] for table, rows in self.tables.items() for row in rows)
 
 
-class RankJob:
-    """`spectra rank` on this machine.
+@dataclass(slots=True)
+class _Tally:
+    """What has been done so far.
+
+    Attributes:
+        done: checkpoints that could be used.
+        matched: those of them that have matrices of the selection.
+        compared: those that there was a reference for.
+        first_error: of a checkpoint that could not be used.
+        seen: parameters of the first checkpoint.
+        lacking: paths of checkpoints without a matrix of the selection.
+    """
+
+    done: int = 0
+    matched: int = 0
+    compared: int = 0
+    first_error: SpectraError | None = None
+    seen: list[str] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
+
+
+class Job:
+    """Analyses on this machine: every checkpoint is opened once, every matrix read and factorized once.
 
     Args:
-        plan: the checkpoints to analyse.
+        plan: the checkpoints to analyse, and the tables to make.
         listener: told how the work goes on.
 
     Raises:
         SpectraError: if the device is not there.
     """
 
-    table = "rank"
-
     def __init__(self, plan: Plan, listener: Listener) -> None:
+        self.tables = plan.tables
+        self.place = place_of(plan.options, keeps_vectors="sva" in plan.tables)
         self._plan = plan
         self._options = plan.options
         self._listener = listener
-        self.place = place_of(plan.options)
         self._unmatched = list(plan.options.transposed)
         self._told: Counter[tuple[str, str]] = Counter()
+        self._stores: dict[Path, VectorStore | CheckpointError] = {}
+        self._tally = _Tally()
 
     def metadata(self, command: Sequence[str]) -> dict[str, str]:
-        """What the file records about its making, besides its schema."""
+        """What the files record about their making, besides their schema."""
         return {
             "spectra.version": __version__,
             "spectra.command": shlex.join(command),
@@ -124,70 +115,203 @@ class RankJob:
         }
 
     def results(self) -> Iterator[CheckpointRows]:
-        """Analyse checkpoint after checkpoint.
+        """Analyse checkpoint after checkpoint, in the order of the plan.
 
         Raises:
             SpectraError: if not a single checkpoint could be used, or no parameter matches the selection.
         """
-        first_error: SpectraError | None = None
-        seen: list[str] = []
-        lacking: list[str] = []
-        done = matched = 0
-        if missed := _missed(self._plan.runs):
+        if missed := messages.missed(self._plan.runs):
             self._listener.problem(missed)
-        for run in self._plan.runs:
-            for checkpoint in run.checkpoints:
-                try:
-                    result, parameters = self._analyse(run, checkpoint)
-                    done += 1
-                    if result.rows[0]["status"] == NOTHING_SELECTED:
-                        lacking.append(str(checkpoint.path))
-                    else:
-                        matched += 1
-                    seen = seen or parameters
-                except CheckpointError as error:
-                    error.at(str(checkpoint.path))
-                    first_error = first_error or error
-                    if self._plan.checkpoint_count == 1:
-                        raise
-                    self._listener.problem(str(error))
-                    result = CheckpointRows(run, checkpoint, [{"status": error.status}])
-                self._listener.checkpoint_done()
-                yield CheckpointRows(run, checkpoint, [{**_identity(run, checkpoint), **row} for row in result.rows])
+        for place, run in enumerate(self._plan.runs):
+            references = self._plan.references[place] if self._plan.references else {}
+            yield from self._results_of(run, references)
             self._tell_repeated(run)
-        for glob in self._unmatched:
-            self._listener.problem(f"--transposed {glob} matches no parameter.")
-        if done == 0 and first_error is not None:
-            raise InputError(
-                f"none of the {self._plan.checkpoint_count} checkpoints could be used; each is named above"
-            ) from first_error
-        if matched == 0:
-            raise _nothing_selected(self._options, seen)
-        if lacking:
-            self._listener.problem(f"no matrix is left by --include and --exclude in {_shown(lacking)}.")
+        self._tell_end()
 
-    def _analyse(self, run: Run, checkpoint: Checkpoint) -> tuple[CheckpointRows, list[str]]:
+    def _results_of(self, run: Run, references: Mapping[Path, Reference]) -> Iterator[CheckpointRows]:
+        """The checkpoints of a run in order; a reference that comes later among them is analysed before its turn."""
+        uses = Counter(reference.checkpoint.path for reference in references.values())
+        own = {checkpoint.path for checkpoint in run.checkpoints}
+        held: dict[Path, CheckpointRows] = {}
+        self._tell_unpaired(run, references)
+        try:
+            for checkpoint in run.checkpoints:
+                reference = references.get(checkpoint.path)
+                wanted = reference.checkpoint if reference else checkpoint
+                if reference and wanted != checkpoint and wanted.path not in self._stores:
+                    if wanted.path in own:
+                        held[wanted.path] = self._attempt(run, wanted, references, keep=True)
+                    else:
+                        self._keep(reference)
+                result = held.pop(checkpoint.path, None)
+                yield result or self._attempt(run, checkpoint, references, keep=checkpoint.path in uses)
+                if reference:
+                    uses[wanted.path] -= 1
+                    if not uses[wanted.path]:
+                        self._forget(wanted.path)
+        finally:
+            for path in list(self._stores):
+                self._forget(path)
+
+    def _forget(self, path: Path) -> None:
+        store = self._stores.pop(path, None)
+        if isinstance(store, VectorStore):
+            store.close()
+
+    def _attempt(
+        self, run: Run, checkpoint: Checkpoint, references: Mapping[Path, Reference], *, keep: bool
+    ) -> CheckpointRows:
+        """Analyse one checkpoint; one that cannot be used is a row of every table."""
+        try:
+            tables = self._analyse(run, checkpoint, references, keep=keep)
+            self._tally.done += 1
+        except CheckpointError as error:
+            error.at(str(checkpoint.path))
+            self._tally.first_error = self._tally.first_error or error
+            if keep:
+                self._stores[checkpoint.path] = error
+            if self._plan.checkpoint_count == 1:
+                raise
+            self._listener.problem(str(error))
+            tables = {table: [{"status": error.status}] for table in self.tables}
+        self._listener.checkpoint_done()
+        identity = _identity(run, checkpoint)
+        named = {table: [{**identity, **row} for row in rows] for table, rows in tables.items()}
+        return CheckpointRows(run, checkpoint, named)
+
+    def _keep(self, reference: Reference) -> None:
+        """Keep the vectors of a checkpoint that is not itself analysed."""
+        path = reference.checkpoint.path
+        store = self._store()
+        try:
+            with self._opened(reference.run, reference.checkpoint) as (reader, _, specs):
+                self._visit(reader, specs, [sva.KeepVectors(store)], {})
+            self._stores[path] = store
+        except CheckpointError as error:
+            store.close()
+            error.at(str(path))
+            self._tally.first_error = self._tally.first_error or error
+            self._stores[path] = error
+            self._listener.problem(f"the reference cannot be used: {error}")
+        self._listener.checkpoint_done()
+
+    def _store(self) -> VectorStore:
+        return VectorStore(self.place.kept_bytes // 2)  # the next one is made before this one is let go
+
+    @contextmanager
+    def _opened(self, run: Run, checkpoint: Checkpoint) -> Iterator[tuple[Reader, Inventory, dict[int, MatrixSpec]]]:
+        """An opened checkpoint, with what it holds and what of that is selected."""
         if checkpoint.path in self._plan.incomplete:
             raise self._plan.incomplete[checkpoint.path]
         with open_checkpoint(checkpoint.path) as reader:
-            inventory = inventory_of(reader, run, checkpoint, self._options.transposed)
-            specs = inventory.selected(self._options.include, self._options.exclude)
+            inventory = inventory_of(reader, run, checkpoint, self._options.transposed, self._options.structure)
+            self._tally.seen = self._tally.seen or [spec.parameter for spec in inventory.matrices]
             self._unmatched = [glob for glob in self._unmatched if not inventory.selected([glob], ())]
-            self._listener.checkpoint_opened(list(specs.values()))
+            yield reader, inventory, inventory.selected(self._options.include, self._options.exclude)
 
-            first_errors: dict[str, SpectraError] = {}
-
-            def on_problem(error: SpectraError, _parameter: str) -> None:
-                first_errors.setdefault(error.status, error)
-
-            rows = (
-                [{"status": NOTHING_SELECTED}]
-                if not specs
-                else rank_rows(reader, specs, self.place, on_problem=on_problem, on_matrix=self._listener.matrix_done)
-            )
-        for message in _problems(rows, first_errors):
+    def _analyse(
+        self, run: Run, checkpoint: Checkpoint, references: Mapping[Path, Reference], *, keep: bool
+    ) -> dict[str, list[Row]]:
+        first_errors: dict[str, SpectraError] = {}
+        with self._opened(run, checkpoint) as (reader, inventory, specs):
+            if not specs:
+                self._tally.lacking.append(str(checkpoint.path))
+                return {table: [{"status": NOTHING_SELECTED}] for table in self.tables}
+            self._tally.matched += 1
+            keeping: list[Analysis] = []
+            if keep:
+                store = self._stores[checkpoint.path] = self._store()
+                keeping.append(sva.KeepVectors(store))
+            making = self._making(checkpoint, references.get(checkpoint.path), inventory, specs)
+            if making or keeping:
+                self._visit(reader, specs, [*keeping, *making.values()], first_errors)
+        rows = {table: making[table].rows() if table in making else [] for table in self.tables}
+        if "sva" in self.tables and "sva" not in making:
+            rows["sva"] = self._without_reference(run, references.get(checkpoint.path))
+        for message in messages.problems(rows, first_errors):
             self._once(run, checkpoint, message)
-        return CheckpointRows(run, checkpoint, rows), [spec.parameter for spec in inventory.matrices]
+        return rows
+
+    def _making(
+        self,
+        checkpoint: Checkpoint,
+        reference: Reference | None,
+        inventory: Inventory,
+        specs: Mapping[int, MatrixSpec],
+    ) -> dict[str, rank.RankRows | align.AlignRows | sva.SvaRows]:
+        """What makes the rows of each table."""
+        making: dict[str, rank.RankRows | align.AlignRows | sva.SvaRows] = {}
+        if "rank" in self.tables:
+            making["rank"] = rank.RankRows()
+        if "align" in self.tables:
+            connections = align.connections_among(inventory.connections(), specs)
+            if not connections and self.tables == ("align",):
+                raise _no_connections(checkpoint, inventory, specs)
+            making["align"] = align.AlignRows(connections, specs, full=self._options.full)
+        kept = self._stores.get(reference.checkpoint.path) if reference else None
+        if "sva" in self.tables and reference is not None and isinstance(kept, VectorStore):
+            making["sva"] = sva.SvaRows(kept, reference.columns)
+            self._tally.compared += 1
+        return making
+
+    def _without_reference(self, run: Run, reference: Reference | None) -> list[Row]:
+        """The rows of a checkpoint that there is nothing to compare with."""
+        if reference is not None:
+            kept = self._stores.get(reference.checkpoint.path)
+            status = kept.status if isinstance(kept, CheckpointError) else "missing"
+            return [{**reference.columns, "status": status}]
+        against = self._plan.against
+        alone = self._options.reference == PREVIOUS if against is None else not shares_steps(run, against)
+        return [] if alone else [{"status": "missing"}]
+
+    def _visit(
+        self,
+        reader: Reader,
+        specs: Mapping[int, MatrixSpec],
+        analyses: Sequence[Analysis],
+        first_errors: dict[str, SpectraError],
+    ) -> None:
+        self._listener.checkpoint_opened(list(specs.values()))
+
+        def on_problem(error: SpectraError, _parameter: str) -> None:
+            first_errors.setdefault(error.status, error)
+
+        visit(reader, specs, analyses, self.place, on_problem=on_problem, on_matrix=self._listener.matrix_done)
+
+    def _tell_unpaired(self, run: Run, references: Mapping[Path, Reference]) -> None:
+        """Say which checkpoints have nothing to be compared with."""
+        against = self._plan.against
+        if against is not None and not shares_steps(run, against):
+            pair = f"{run.checkpoints[-1].path} with {against.checkpoints[-1].path}"
+            self._listener.problem(f"the two runs have no step in common; only their last are compared: {pair}.")
+        elif self._plan.references and self._options.reference != PREVIOUS:
+            alone = [str(checkpoint.path) for checkpoint in run.checkpoints if checkpoint.path not in references]
+            if alone:
+                self._listener.problem(
+                    f"there is no checkpoint of the same step to compare with {messages.shown(alone)}."
+                )
+
+    def _tell_end(self) -> None:
+        """Tell what is only known at the end.
+
+        Raises:
+            SpectraError: if nothing could be done.
+        """
+        tally = self._tally
+        for glob in self._unmatched:
+            self._listener.problem(f"--transposed {glob} matches no parameter.")
+        if tally.done == 0 and tally.first_error is not None:
+            raise InputError(
+                f"none of the {self._plan.checkpoint_count} checkpoints could be used; each is named above"
+            ) from tally.first_error
+        if tally.matched == 0:
+            raise messages.nothing_selected(self._options, tally.seen)
+        if self.tables == ("sva",) and tally.compared == 0:
+            raise InputError(
+                "there was nothing to compare with; see above", remedy="Choose another --reference"
+            ) from tally.first_error
+        if tally.lacking:
+            self._listener.problem(f"no matrix is left by --include and --exclude in {messages.shown(tally.lacking)}.")
 
     def _once(self, run: Run, checkpoint: Checkpoint, message: str) -> None:
         """Tell of the same matter in many checkpoints of a run once; how many there were comes at the run's end."""
@@ -201,7 +325,7 @@ class RankJob:
                 self._listener.problem(f"{run.root}: the same in {count - 1} more of its checkpoints: {message}")
 
 
-def place_of(options: Options) -> WorkPlace:
+def place_of(options: Options, *, keeps_vectors: bool = False) -> WorkPlace:
     """Where the options have the work done.
 
     Raises:
@@ -209,48 +333,31 @@ def place_of(options: Options) -> WorkPlace:
     """
     device = resolve_device(options.device)
     if options.budget_bytes is not None:
-        return WorkPlace(device, options.budget_bytes)
-    if device.type == "cuda":
-        return WorkPlace(device, int(DEFAULT_SHARE * torch.cuda.mem_get_info(device)[0]))
-    return WorkPlace(device, default_budget_bytes())
-
-
-def _missed(runs: Sequence[Run]) -> str | None:
-    """One sentence on what looks like a checkpoint and is passed over; None where nothing does."""
-    strays = [stray for run in runs for stray in run.passed_over if stray.notable]
-    if not strays:
-        return None
-    named = [f"{stray.path} ({stray.reason})" for stray in strays]
-    count = "1 entry that looks" if len(strays) == 1 else f"{len(strays)} entries that look"
-    return f"passed over {count} like a checkpoint: {_shown(named, NAMED_STRAYS)}; see `spectra inspect`."
+        budget_bytes = options.budget_bytes
+    elif device.type == "cuda":
+        budget_bytes = int(DEFAULT_SHARE * torch.cuda.mem_get_info(device)[0])
+    else:
+        budget_bytes = default_budget_bytes()
+    return WorkPlace(device, budget_bytes, int(KEPT_SHARE * budget_bytes) if keeps_vectors else 0)
 
 
 def _identity(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
     return {"run": run.name, "checkpoint": checkpoint.name, "step": checkpoint.step, "epoch": checkpoint.epoch}
 
 
-def _problems(rows: Sequence[Row], first_errors: Mapping[str, SpectraError]) -> Iterator[str]:
-    """One sentence per status that is not ok: how many matrices, which, and why."""
-    parameters: dict[str, list[str]] = {}
-    for row in rows:
-        if row["status"] != "ok" and "parameter" in row:
-            parameters.setdefault(row["status"], []).append(row["parameter"])
-    for status, named in parameters.items():
-        why = first_errors.get(status) or WHY.get(status, "see the column status.")
-        yield f"{len(named)} of {len(rows)} matrices {status} ({_shown(named)}): {why}"
-
-
-def _shown(names: Sequence[str], most: int = NAMED_PARAMETERS) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
 def _device_name(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
-def _nothing_selected(options: Options, parameters: Sequence[str]) -> InputError:
-    globs = [f"--include {glob}" for glob in options.include] + [f"--exclude {glob}" for glob in options.exclude]
-    return InputError(
-        f"no matrix is left by {' '.join(globs)}", remedy=f"Choose among {_shown(parameters)}; quote globs in the shell"
+def _no_connections(
+    checkpoint: Checkpoint, inventory: Inventory, specs: Mapping[int, MatrixSpec]
+) -> NoConnectionsError:
+    if len(specs) < len(inventory.matrices):
+        return NoConnectionsError(
+            "no connection has both ends among the matrices selected",
+            where=str(checkpoint.path),
+            remedy="Select both matrices of a connection; `spectra inspect` lists all",
+        )
+    return NoConnectionsError(
+        "no matrix feeds another one", where=str(checkpoint.path), remedy="Describe the model with --architecture"
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from spectra_cli.checkpoints.selection import Selection
 from spectra_cli.errors import UsageError
+from spectra_cli.layers.fitting import StructureOptions
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -26,6 +27,10 @@ class Options:
         budget_bytes: working memory; None for half of what is free.
         skip_incomplete: go on without checkpoints of which a shard is absent.
         tags: constant extra columns.
+        structure: what the user says of the model's structure.
+        full: whether alignments come with the leading block of A.
+        reference: what agreement is measured with: ``final``, ``first``, ``previous`` or a step.
+        against: PATH of another run to measure agreement with.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -36,11 +41,20 @@ class Options:
     budget_bytes: int | None = None
     skip_incomplete: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
+    structure: StructureOptions = field(default_factory=StructureOptions)
+    full: bool = False
+    reference: str | None = None
+    against: str | None = None
+
+    @property
+    def columns_left_out(self) -> tuple[str, ...]:
+        """Columns that only come when they are asked for, and were not."""
+        return () if self.full else ("alignment",)
 
     def recorded(self) -> dict[str, Any]:
         """The options as they are recorded in the metadata of a table."""
-        values = {name: value for name, value in asdict(self).items() if name not in {"selection", "tags"}}
-        return {**asdict(self.selection), **values, "tags": dict(self.tags)}
+        values = {name: value for name, value in asdict(self).items() if name not in {"selection", "structure", "tags"}}
+        return {**asdict(self.selection), **asdict(self.structure), **values, "tags": dict(self.tags)}
 
 
 def parse_bytes(text: str) -> int:

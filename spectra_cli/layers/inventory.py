@@ -1,13 +1,15 @@
-"""Everything a checkpoint holds: the matrices in the order of the model, and what is left out and why."""
+"""Everything a checkpoint holds: the matrices in the order of the model, who feeds whom, and what is left out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from spectra_cli.layers.connections import Connection
 from spectra_cli.layers.depth import depth_key
+from spectra_cli.layers.fitting import FittedFamily, StructureOptions, all_connections, choose_families, structured
 from spectra_cli.layers.matricize import MatrixSpec, matrices_of
 from spectra_cli.layers.weights import Skipped, model_weights
 from spectra_cli.tensors import TensorInfo
@@ -15,10 +17,29 @@ from spectra_cli.tensors import TensorInfo
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The matrices of a model by depth (their place in the list), and the tensors that are none."""
+    """The matrices of a model by depth (their place in the list), and the tensors that are none.
+
+    Attributes:
+        matrices: in the order of the model, with the kinds and layouts that their families declare.
+        skipped: all other tensors.
+        families: what the model's parts are; none where no family fits.
+        config: the model's ``config.json``.
+    """
 
     matrices: tuple[MatrixSpec, ...]
     skipped: tuple[Skipped, ...]
+    families: tuple[FittedFamily, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def unfitted(self) -> list[MatrixSpec]:
+        """Matrices that have no role in any family, where there is one."""
+        fitted = {index for family in self.families for index in family.fit.claimed}
+        return [spec for index, spec in enumerate(self.matrices) if self.families and index not in fitted]
+
+    def connections(self) -> list[Connection]:
+        """Who feeds whom, by the depth of the upstream matrix, then of the downstream one."""
+        return all_connections(self.matrices, self.families, self.config)
 
     def selected(self, include: Sequence[str], exclude: Sequence[str]) -> dict[int, MatrixSpec]:
         """The matrices, by depth, that match a glob of `include` (if any is given) and none of `exclude`.
@@ -46,6 +67,7 @@ def take_inventory(
     ordered: bool,
     config: Mapping[str, Any] | None = None,
     transposed: Sequence[str] = (),
+    structure: StructureOptions | None = None,
 ) -> Inventory:
     """Find the matrices of a checkpoint.
 
@@ -54,9 +76,15 @@ def take_inventory(
         ordered: whether their order is the model's; if not, depth is told from names.
         config: the model's ``config.json``, if there is one.
         transposed: globs of parameters stored as (in, out, ...), whatever their names say.
+        structure: what the user says of the model's structure.
+
+    Raises:
+        UsageError: if the user names a family that does not exist.
     """
     weights, left_out = model_weights(tensors, config)
     if not ordered:
         weights = sorted(weights, key=lambda weight: depth_key(weight.parameter))
     specs, others = matrices_of(weights, transposed)
-    return Inventory(tuple(specs), tuple(left_out + others))
+    skipped, config = tuple(left_out + others), config or {}
+    families = choose_families(specs, skipped, config, structure or StructureOptions())
+    return Inventory(tuple(structured(specs, families)), skipped, families, config)

@@ -188,6 +188,37 @@ def matrices_of(weights: Sequence[Weight], transposed: Sequence[str] = ()) -> tu
     return specs, others
 
 
+def declared(spec: MatrixSpec, kind: Kind | None, layout: str | None, family: str) -> MatrixSpec:
+    """A matrix with what its family says of it, which counts for more than what names and shapes tell.
+
+    Args:
+        spec: as :func:`matrices_of` gives it.
+        kind: of layer; None leaves it.
+        layout: ``out,in`` or ``in,out``; None leaves it, as does ``--transposed``.
+        family: for the reason.
+    """
+    shape = spec.tensor.shape
+    if kind is not None and not (kind in {"conv", "conv_transpose"} and len(shape) < 3):  # that takes a kernel
+        spec = replace(spec, kind=kind)
+    tokens = spec.expert is not None and shape[0] == 1 and spec.kind == "embedding"
+    if layout is None or spec.reason.endswith(FORCED) or tokens:
+        return spec
+    turned = layout == "in,out"
+    wanted: Layout = (
+        ("expert_transposed" if turned else "expert")
+        if spec.expert is not None
+        else ("swapped" if turned else "stored")
+        if len(shape) > 2
+        else ("transposed" if turned else "stored")
+    )
+    if wanted == spec.layout:
+        return spec
+    sizes = shape[1:] if spec.expert is not None else shape
+    rows, cols = (sizes[1], sizes[0]) if turned else sizes[:2]
+    reason = f"{family} stores {'(in, out)' if turned else '(out, in)'}"
+    return replace(spec, layout=wanted, rows=rows, cols=cols * math.prod(sizes[2:]), reason=reason)
+
+
 def _scales(weights: Sequence[Weight]) -> dict[str, str]:
     """Eight-bit floating-point weights that are factors of the real ones -> the other factor."""
     names = {weight.parameter for weight in weights}

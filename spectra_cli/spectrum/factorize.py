@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -31,6 +32,9 @@ from spectra_cli.spectrum.memory import default_budget_bytes, slab_length, squar
 from spectra_cli.spectrum.methods import METHODS, TOLERANCE, Outcome
 from spectra_cli.spectrum.retry import with_less_memory
 from spectra_cli.spectrum.statistics import rank_cutoff
+
+Sides = Literal["both", "left", "right"]
+"""Which singular vectors are asked for: of the rows (left), of the columns (right)."""
 
 EFFECTIVE_RANK_TOLERANCE = 1e-4
 """Largest acceptable relative error of the effective rank."""
@@ -54,7 +58,8 @@ class Spectrum:
         error: bound on the absolute error of every singular value. With the method ``gram_float32`` it fails with a
             probability of at most 1e-6 (see :func:`spectra_cli.spectrum.gram.probed_gram`).
         method: a key of ``methods.METHODS``, or "" unless `status` is ``ok``.
-        left: (rows, k) float64, u_1 ... u_k, or None. On the device of the input, or on the CPU where that had no room.
+        left: (rows, k) float64, u_1 ... u_k, or None if not asked for. On the device of the input, or on the CPU where
+            that had no room. It may share memory with the vectors of other matrices of its batch.
         right: (cols, k) float64, v_1 ... v_k, or None. Signs are arbitrary, the same for u_i and v_i.
             Caveat: where s_i and s_{i+1} nearly coincide, compare subspaces, not vectors.
         status: ``ok``, ``not_finite`` (the matrix holds NaN or infinity), ``out_of_range`` (its norm is beyond the
@@ -73,6 +78,7 @@ def factorize(
     matrices: Sequence[Matrix],
     *,
     vectors: int = 0,
+    sides: Sides = "both",
     budget_bytes: int | None = None,
     method: str | None = None,
 ) -> list[Spectrum]:
@@ -81,6 +87,8 @@ def factorize(
     Args:
         matrices: what to factorize; together they are worked on as one batch.
         vectors: number k of leading singular vectors to compute as well; at most R are returned.
+        sides: which of them. Those of the shorter side come with the method, those of the longer one cost a product
+            with the matrix; of a square one, the left.
         budget_bytes: working memory, beyond the matrices themselves; None for half of what is free.
         method: a key of ``methods.METHODS`` to use it whatever its bound is; None to follow the policy above.
 
@@ -99,7 +107,26 @@ def factorize(
     with full_float32(), torch.no_grad():
         methods = (method,) if method else _ladder(batch, vectors)
         budget = default_budget_bytes() if budget_bytes is None else budget_bytes
-        return _descend(batch, methods, min(vectors, batch.short_side), budget)
+        return _descend(batch, methods, _Wanted(min(vectors, batch.short_side), sides), budget)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """How many vectors, and of which sides."""
+
+    vectors: int
+    sides: Sides
+
+    def long(self, batch: MatrixBatch) -> bool:
+        """Whether those of the long side are asked for."""
+        return self.vectors > 0 and self.sides in {"both", "left" if batch.tall else "right"}
+
+    def both(
+        self, batch: MatrixBatch, short: Tensor | None, long: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Left and right vectors, None where not asked for."""
+        left, right = (long, short) if batch.tall else (short, long)
+        return (None if self.sides == "right" else left), (None if self.sides == "left" else right)
 
 
 def _ladder(batch: MatrixBatch, vectors: int) -> tuple[str, ...]:
@@ -110,21 +137,22 @@ def _ladder(batch: MatrixBatch, vectors: int) -> tuple[str, ...]:
     return ("gram_float32", "gram_float64", "qr_float64")
 
 
-def _descend(batch: MatrixBatch, methods: Sequence[str], vectors: int, budget_bytes: int) -> list[Spectrum]:
+def _descend(batch: MatrixBatch, methods: Sequence[str], wanted: _Wanted, budget_bytes: int) -> list[Spectrum]:
     """Give every matrix to each method in turn until one is good enough; the last is taken as it is."""
-    most = max(square_bytes(batch, vectors=vectors, method=name) for name in methods)
+    vectors, long = wanted.vectors, wanted.long(batch)
+    most = max(square_bytes(batch, vectors=vectors, method=name, long_vectors=long) for name in methods)
     if len(batch) > 1 and most > budget_bytes // 2:
-        return [spectrum for half in batch.split() for spectrum in _descend(half, methods, vectors, budget_bytes)]
+        return [spectrum for half in batch.split() for spectrum in _descend(half, methods, wanted, budget_bytes)]
     results: list[Spectrum | None] = [None] * len(batch)
     pending = list(range(len(batch)))
     for name in methods:
         last = name == methods[-1]
 
         def attempt(part: MatrixBatch, length: int, name: str = name, last: bool = last) -> list[Spectrum | None]:
-            return _attempt(part, length, name, vectors, last)
+            return _attempt(part, length, name, wanted, last)
 
         remaining = batch if len(pending) == len(batch) else batch.select(pending)
-        length = slab_length(remaining, budget_bytes, vectors=vectors, method=name)
+        length = slab_length(remaining, budget_bytes, vectors=vectors, method=name, long_vectors=long)
         for index, spectrum in zip(list(pending), with_less_memory(attempt, remaining, length), strict=True):
             if spectrum is not None:
                 results[index] = spectrum
@@ -134,21 +162,26 @@ def _descend(batch: MatrixBatch, methods: Sequence[str], vectors: int, budget_by
     return [spectrum or _unusable("out_of_range") for spectrum in results]
 
 
-def _attempt(batch: MatrixBatch, length: int, name: str, vectors: int, last: bool) -> list[Spectrum | None]:
+def _attempt(batch: MatrixBatch, length: int, name: str, wanted: _Wanted, last: bool) -> list[Spectrum | None]:
     """Apply one method; None stands for a matrix that the next one should take."""
+    eps = torch.finfo(batch.dtype).eps
+    if wanted.long(batch) and length >= batch.long_side:
+        batch = batch.held()
     try:
-        outcome = METHODS[name](batch, length, vectors, last)
+        outcome = METHODS[name](batch, length, wanted.vectors, last)
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # documented, and not listed in torch's __all__
         if len(batch) > 1:  # LAPACK did not converge on one of them at least
-            return [result for half in batch.split() for result in _attempt(half, length, name, vectors, last)]
+            return [result for half in batch.split() for result in _attempt(half, length, name, wanted, last)]
         return [_unusable("no_convergence") if last else None]
-    accepted = outcome.tried if last else outcome.tried & _acceptable(batch, outcome, vectors)
-    largest_errors = outcome.errors.max(1)
+    accepted = outcome.tried if last else outcome.tried & _acceptable(batch, outcome, wanted.vectors, eps)
+    long_vectors = _long_vectors(batch, outcome, accepted, length) if wanted.long(batch) else {}
+    largest_errors = outcome.errors.max(1).tolist()
     spectra: list[Spectrum | None] = []
     for index, good in enumerate(accepted.tolist()):
         if good:
-            left, right = _both_sides(batch, outcome, index, length)
-            spectra.append(Spectrum(outcome.values[index], float(largest_errors[index]), name, left, right))
+            short = outcome.short_vectors[index] if outcome.short_vectors is not None else None
+            left, right = wanted.both(batch, short, long_vectors.get(index))
+            spectra.append(Spectrum(outcome.values[index], largest_errors[index], name, left, right))
         elif not outcome.tried[index] and not is_finite(batch.select([index])):
             spectra.append(_unusable("not_finite"))
         else:
@@ -156,11 +189,11 @@ def _attempt(batch: MatrixBatch, length: int, name: str, vectors: int, last: boo
     return spectra
 
 
-def _acceptable(batch: MatrixBatch, outcome: Outcome, vectors: int) -> NDArray[np.bool_]:
+def _acceptable(batch: MatrixBatch, outcome: Outcome, vectors: int, eps: float) -> NDArray[np.bool_]:
     """Whether values, effective rank, numerical rank and vectors are all within their tolerances, (batch,)."""
     values, errors = outcome.values, outcome.errors
     largest = values[:, 0]
-    cutoffs = largest * rank_cutoff(batch.rows, batch.cols, torch.finfo(batch.dtype).eps)
+    cutoffs = largest * rank_cutoff(batch.rows, batch.cols, eps)
     good = errors.max(1) <= TOLERANCE * largest
     good &= ~(np.abs(values - cutoffs[:, None]) <= errors).any(1)
     good &= effective_rank_error(np.where(largest[:, None] > 0.0, values, 1.0), errors) <= EFFECTIVE_RANK_TOLERANCE
@@ -179,39 +212,55 @@ def is_finite(batch: MatrixBatch, slab_elements: int = 1 << 22) -> bool:
     return all(bool(slab.isfinite().all()) for (slab,) in batch.slabs(length, torch.float64))
 
 
-def _both_sides(batch: MatrixBatch, outcome: Outcome, index: int, length: int) -> tuple[Tensor | None, Tensor | None]:
-    """Left and right vectors of one matrix from those of its short side."""
+def _long_vectors(batch: MatrixBatch, outcome: Outcome, accepted: NDArray[np.bool_], length: int) -> dict[int, Tensor]:
+    """Vectors of the long side by the index of their matrix: in one product, but for those that need a factorization.
+
+    Where some s_i is next to zero, W v_i is noise; a QR factorization then completes the basis, as arbitrarily as
+    LAPACK does.
+    """
     if outcome.short_vectors is None:
-        return None, None
-    short = outcome.short_vectors[index]
-    values = outcome.values[index]
-    noisy = bool((values[: short.shape[1]] <= VECTOR_TOLERANCE * values[0]).any())
-    long = long_side_vectors(batch.select([index]), short, length, orthonormalize=noisy)
-    return (long, short) if batch.tall else (short, long)
+        return {}
+    short = outcome.short_vectors
+    leading = np.ascontiguousarray(outcome.values[:, : short.shape[2]])
+    noisy = leading.min(1) <= np.maximum(VECTOR_TOLERANCE * leading[:, 0], np.finfo(np.float64).tiny)
+    scaled = short / torch.from_numpy(np.where(noisy[:, None], 1.0, leading)).to(short.device).unsqueeze(1)
+    vectors: dict[int, Tensor] = {}
+    clear = np.flatnonzero(accepted & ~noisy).tolist()
+    if len(clear) == len(batch):
+        return dict(enumerate(long_side_products(batch, scaled, length).unbind()))
+    for index in np.flatnonzero(accepted).tolist():
+        products = long_side_products(batch.select([index]), scaled.narrow(0, index, 1), length).squeeze(0)
+        vectors[index] = orthonormal(products) if noisy[index] else products
+    return vectors
 
 
-def long_side_vectors(batch: MatrixBatch, short: Tensor, length: int, *, orthonormalize: bool) -> Tensor:
-    """W V / s, slab by slab.
+def long_side_products(batch: MatrixBatch, short: Tensor, length: int) -> Tensor:
+    """W V (of wide matrices W^T V), slab by slab.
 
     Args:
-        batch: one matrix.
-        short: (R, k), vectors of the short side.
+        batch: of matrices.
+        short: (batch, R, k) float64; vectors of the short side, each divided by its singular value to get those of the
+            long side.
         length: positions of the long axis per step.
-        orthonormalize: where some s_i is next to zero, W v_i is noise; a QR factorization then completes the basis, as
-            arbitrarily as LAPACK does.
 
     Returns:
-        (L, k) float64 with unit columns.
+        (batch, L, k) float64.
     """
-    products = short.new_empty(batch.long_side, short.shape[1])
+    if length >= batch.long_side:
+        (slab,) = next(batch.slabs(length, torch.float64))
+        return slab @ short
+    products = short.new_empty(len(batch), batch.long_side, short.shape[2])
     start = 0
     for (slab,) in batch.slabs(length, torch.float64):
-        matrix = slab.squeeze(0)
-        torch.mm(matrix, short, out=products.narrow(0, start, matrix.shape[0]))
-        start += matrix.shape[0]
-    if orthonormalize:
-        basis: Tensor
-        basis, triangle = torch.linalg.qr(products)
-        signs: Tensor = torch.where(triangle.diagonal() < 0.0, -1.0, 1.0)
-        return basis.mul_(signs)
-    return products.div_(torch.linalg.norm(products, dim=0))
+        for matrix, vectors, rows in zip(slab.unbind(), short.unbind(), products.unbind(), strict=True):
+            torch.mm(matrix, vectors, out=rows.narrow(0, start, matrix.shape[0]))
+        start += slab.shape[1]
+    return products
+
+
+def orthonormal(columns: Tensor) -> Tensor:
+    """An orthonormal basis (L, k) that begins as the columns do, in their directions."""
+    basis: Tensor
+    basis, triangle = torch.linalg.qr(columns)
+    signs: Tensor = torch.where(triangle.diagonal() < 0.0, -1.0, 1.0)
+    return basis.mul_(signs)

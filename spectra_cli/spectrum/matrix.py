@@ -84,6 +84,88 @@ class TensorMatrix:
         return TensorMatrix(self.tensor.to(device))
 
 
+Ranges = tuple[tuple[int, int], ...]
+"""Of rows or columns, as (start, stop); none for all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubMatrix:
+    """A :class:`Matrix` that is some of the rows and columns of another one, in their order.
+
+    A head is a range of rows; the query of a fused projection whose heads are interleaved is a range per head. What is
+    read of the other matrix is what a block needs: one range as it is, several joined to a copy.
+
+    Args:
+        matrix: the whole.
+        rows: ascending and disjoint ranges, each (start, stop) and not empty; none for all rows.
+        cols: likewise.
+
+    Raises:
+        ValueError: if ranges are empty, overlap, descend or leave the matrix.
+    """
+
+    matrix: Matrix
+    rows: Ranges = ()
+    cols: Ranges = ()
+
+    def __post_init__(self) -> None:
+        for axis, ranges, size in zip(("rows", "cols"), (self.rows, self.cols), self.matrix.shape, strict=True):
+            end = 0
+            for start, stop in ranges:
+                if not end <= start < stop <= size:
+                    raise ValueError(f"{axis} {ranges} are not ascending, disjoint ranges within {size}")
+                end = stop
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, cols)."""
+        rows, cols = self.matrix.shape
+        return (_count(self.rows, rows), _count(self.cols, cols))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the whole."""
+        return self.matrix.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """That of the whole."""
+        return self.matrix.device
+
+    def block(self, rows: slice = slice(None), cols: slice = slice(None)) -> Tensor:
+        """Read a contiguous range of the rows and columns chosen."""
+        row_pieces = _pieces(self.rows, self.matrix.shape[0], rows)
+        col_pieces = _pieces(self.cols, self.matrix.shape[1], cols)
+        return _joined([_joined([self.matrix.block(r, c) for c in col_pieces], 1) for r in row_pieces], 0)
+
+    def on(self, device: torch.device) -> SubMatrix:
+        """Return the same part of the whole on another device."""
+        return SubMatrix(self.matrix.on(device), self.rows, self.cols)
+
+
+def _count(ranges: Ranges, size: int) -> int:
+    return sum(stop - start for start, stop in ranges) if ranges else size
+
+
+def _pieces(ranges: Ranges, size: int, positions: slice) -> list[slice]:
+    """Where a contiguous range of the positions chosen lies in the whole; at least one piece, which may be empty."""
+    first, last, _ = positions.indices(_count(ranges, size))
+    pieces: list[slice] = []
+    before = 0  # positions chosen by earlier ranges
+    for start, stop in ranges or ((0, size),):
+        low, high = max(start, start + first - before), min(stop, start + last - before)
+        if low < high and pieces and pieces[-1].stop == low:
+            pieces[-1] = slice(pieces[-1].start, high)
+        elif low < high:
+            pieces.append(slice(low, high))
+        before += stop - start
+    return pieces or [slice(0, 0)]
+
+
+def _joined(blocks: list[Tensor], axis: int) -> Tensor:
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, axis)
+
+
 def part(tensor: Tensor, axis: int, positions: slice) -> Tensor:
     """A contiguous range along one axis, as a view. Indexing would not do: FakeTensorMode cannot follow it."""
     start, stop, _ = positions.indices(tensor.shape[axis])
@@ -160,6 +242,21 @@ class MatrixBatch:
     def on(self, device: torch.device) -> MatrixBatch:
         """Return the same batch with its blocks on another device."""
         return MatrixBatch([matrix.on(device) for matrix in self.matrices])
+
+    def held(self) -> MatrixBatch:
+        """Return the same batch in float64 memory: read and cast once, where a single slab is gone over again."""
+        return _HeldBatch(self.slab(0, self.long_side).to(torch.float64))
+
+
+class _HeldBatch(MatrixBatch):
+    """A stack (batch, rows, cols) of matrices, of which slabs are views."""
+
+    def __init__(self, stack: Tensor) -> None:
+        super().__init__([TensorMatrix(matrix) for matrix in stack.unbind()])
+        self._stack = stack
+
+    def slab(self, start: int, stop: int) -> Tensor:
+        return part(self._stack, 1 if self.tall else 2, slice(start, stop))
 
 
 class SlabIterator:

@@ -25,7 +25,7 @@ SQUARES_FOR_VECTORS = 4
 """R x R float64 arrays more for singular vectors."""
 
 VECTOR_COPIES = 3
-"""Of the vectors themselves: LAPACK orthonormalizes those of nearly vanishing values."""
+"""Of the long vectors of one matrix at a time: LAPACK orthonormalizes those of nearly vanishing values."""
 
 
 class Shape(Protocol):
@@ -51,10 +51,17 @@ class Shape(Protocol):
         ...
 
 
-def slab_length(batch: Shape, budget_bytes: int, *, vectors: int, method: str) -> int:
+def slab_length(batch: Shape, budget_bytes: int, *, vectors: int, method: str, long_vectors: bool = True) -> int:
     """Positions of the long axis to work on at once.
 
     As many as make a slab of :data:`SLAB_BYTES`, and less where the budget does not hold that beside the R x R side.
+
+    Args:
+        batch: what to work on.
+        budget_bytes: working memory, beyond the matrices themselves.
+        vectors: how many singular vectors are asked for.
+        method: a key of ``methods.METHODS``.
+        long_vectors: whether those of the long side are among them.
 
     Raises:
         MemoryBudgetError: if the budget does not hold the R x R side of one matrix and one row or column.
@@ -65,7 +72,7 @@ def slab_length(batch: Shape, budget_bytes: int, *, vectors: int, method: str) -
     if method == "qr_float64":  # a slab shorter than R would be all overhead
         length = max(length, 2 * short_side)
     length = max(1, min(length, long_side))
-    fixed = square_bytes(batch, vectors=vectors, method=method)
+    fixed = square_bytes(batch, vectors=vectors, method=method, long_vectors=long_vectors)
     affordable = (budget_bytes - fixed) // position_bytes
     if affordable < 1 and len(batch) == 1:
         raise MemoryBudgetError(
@@ -76,11 +83,13 @@ def slab_length(batch: Shape, budget_bytes: int, *, vectors: int, method: str) -
     return max(1, min(length, affordable))
 
 
-def square_bytes(batch: Shape, *, vectors: int, method: str) -> int:
-    """Working memory that does not depend on the length of a slab."""
+def square_bytes(batch: Shape, *, vectors: int, method: str, long_vectors: bool = True) -> int:
+    """Working memory that does not depend on the length of a slab: the R x R side, and the vectors themselves."""
+    short_side, long_side = min(batch.rows, batch.cols), max(batch.rows, batch.cols)
     squares = SQUARES[method] + (SQUARES_FOR_VECTORS if vectors else 0)
-    side = min(batch.rows, batch.cols)
-    return 8 * (len(batch) * squares * side**2 + VECTOR_COPIES * vectors * (batch.rows + batch.cols))
+    short = 2 * len(batch) * short_side  # as they are, and divided by the singular values
+    long = (len(batch) + VECTOR_COPIES - 1) * long_side if long_vectors else 0
+    return 8 * (len(batch) * squares * short_side**2 + vectors * (short + long))
 
 
 RESIDENT_BYTES = 64 << 20
@@ -92,14 +101,16 @@ def resident_bytes(budget_bytes: int) -> int:
     return min(RESIDENT_BYTES, budget_bytes // 8)
 
 
-def working_bytes(rows: int, cols: int, stored_bytes: int) -> int:
-    """Working memory for the singular values of one matrix where the budget sets no limit.
+def working_bytes(rows: int, cols: int, stored_bytes: int, *, vectors: int = 0) -> int:
+    """Working memory for the singular values, and vectors of both sides, of one matrix where the budget sets no limit.
 
     The R x R side at its largest, slabs in float64 and float32 beside the stored ones, and this and the next matrix in
     memory if they are small.
     """
     side = min(rows, cols)
-    return 8 * max(SQUARES.values()) * side**2 + 3 * SLAB_BYTES + 2 * min(stored_bytes, RESIDENT_BYTES)
+    squares = max(SQUARES.values()) + (SQUARES_FOR_VECTORS if vectors else 0)
+    kept = min(vectors, side) * (2 * side + VECTOR_COPIES * max(rows, cols))
+    return 8 * (squares * side**2 + kept) + 3 * SLAB_BYTES + 2 * min(stored_bytes, RESIDENT_BYTES)
 
 
 def readable_bytes(count: int) -> str:

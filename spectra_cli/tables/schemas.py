@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -41,6 +41,12 @@ PER_CHECKPOINT = (
     Column("epoch", "int64", "epochs", "from the checkpoint's name or contents; null if unknown"),
 )
 
+WHOLE_CHECKPOINT = (
+    "and for a whole checkpoint unreadable, corrupt, incomplete, unsupported_format, refused, no_matrices, "
+    "nothing_selected"
+)
+MATRIX_FAILURES = "not_finite, out_of_range, empty, complex_dtype, no_convergence, over_memory_budget"
+
 RANK = (
     *PER_CHECKPOINT,
     Column("depth", "int32", "", "place of the matrix in the model, from 0"),
@@ -70,21 +76,108 @@ RANK = (
         "string",
         "",
         "ok, or why numbers are null: all_zero, not_finite, out_of_range, empty, complex_dtype, no_convergence, "
-        "over_memory_budget; and for a whole "
-        "checkpoint unreadable, corrupt, incomplete, unsupported_format, refused, no_matrices, nothing_selected",
+        f"over_memory_budget; {WHOLE_CHECKPOINT}",
     ),
 )
 
-TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType({"rank": RANK})
+MIN_GAP = Column(
+    "min_gap", "double", "", "least (s_i - s_{i+1}) / s_i, i <= 10, over both spectra: near 0, vectors are arbitrary"
+)
+
+ALIGN = (
+    *PER_CHECKPOINT,
+    Column("depth", "int32", "", "place of the upstream matrix in the model, from 0"),
+    Column(
+        "connection",
+        "string",
+        "",
+        "embedding-input, query-key, value-output, output-up, up-down, residual, sequential, recurrent, skip, "
+        "conditioning or output",
+    ),
+    Column("upstream", "string", "", "name of the weight that gives; for query-key that of the queries"),
+    Column("downstream", "string", "", "name of the weight that reads; for query-key that of the keys"),
+    Column("unit", "string", "", "whole, head, gate or position: which parts of the two matrices meet"),
+    Column(
+        "unit_index",
+        "int32",
+        "",
+        "query head, gate (i f g o, or r z n; of a fused gate_up, gate and up), or kernel position row*kw+col, from 0; "
+        "null for whole",
+    ),
+    Column(
+        "primary",
+        "bool",
+        "",
+        "whether the papers' figures use the row: the centre position, gate g, whole, and for query-key and "
+        "value-output the heads, to be averaged",
+    ),
+    Column("score", "double", "", "mean of A_ii over i <= 10 (Eq. 4): 1 if the leading vectors agree pair by pair"),
+    Column(
+        "diagonal",
+        "list<float>",
+        "",
+        "A_ii = abs(<u_i of the upstream matrix, v_i of the downstream one>), i <= 100 (Eq. 3); u against u for "
+        "query-key, v instead of u for an embedding; of the coordinates that meet",
+    ),
+    Column(
+        "min_gap",
+        "double",
+        "",
+        "least (s_i - s_{i+1}) / s_i, i <= 10, over both spectra: near 0, vectors are arbitrary",
+    ),
+    Column(
+        "status",
+        "string",
+        "",
+        "ok, or why numbers are null: shape_mismatch (the dimensions do not meet), no_head_count, all_zero, "
+        f"{MATRIX_FAILURES}; {WHOLE_CHECKPOINT}, no_connections",
+    ),
+    Column(
+        "alignment", "list<list<float>>", "", "only with --full: A_jk, j and k <= 100, one list per upstream vector j"
+    ),
+)
+
+SVA = (
+    *PER_CHECKPOINT,
+    Column("depth", "int32", "", "place of the matrix in the model, from 0; null if the checkpoint has no such matrix"),
+    Column("parameter", "string", "", "name of the weight, without wrapper prefixes; name[e] for expert e of a stack"),
+    Column("reference_run", "string", "", "run of the checkpoint that this one is compared with"),
+    Column("reference_checkpoint", "string", "", "path of that checkpoint relative to its run"),
+    Column("reference_step", "int64", "optimizer steps", "step of that checkpoint; null if unknown"),
+    Column("score", "double", "", "mean of S_ii over i <= 10: 1 if the leading vectors are the same"),
+    Column(
+        "diagonal",
+        "list<float>",
+        "",
+        "S_ii = abs(<u_i, u'_i>) * abs(<v_i, v'_i>) with the vectors u', v' of the reference, i <= 100 (Eq. 5)",
+    ),
+    Column(
+        "min_gap",
+        "double",
+        "",
+        "least (s_i - s_{i+1}) / s_i, i <= 10, over both spectra: near 0, vectors are arbitrary",
+    ),
+    Column(
+        "status",
+        "string",
+        "",
+        "ok, or why numbers are null: missing (only one of the two has the matrix, or there is no checkpoint to "
+        f"compare with), shape_mismatch, all_zero, {MATRIX_FAILURES}; {WHOLE_CHECKPOINT}, of this checkpoint or "
+        "the reference",
+    ),
+)
+
+TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType({"rank": RANK, "align": ALIGN, "sva": SVA})
 """Every table that spectra writes, by name."""
 
 
-def arrow_schema(table: str, tags: Mapping[str, str] | None = None) -> pa.Schema:
+def arrow_schema(table: str, tags: Mapping[str, str] | None = None, leave_out: Collection[str] = ()) -> pa.Schema:
     """Arrow schema of a table, with constant string columns for tags at its end.
 
     Args:
         table: a key of :data:`TABLES`.
         tags: names and values of extra columns.
+        leave_out: columns that only come when they are asked for, and were not.
 
     Raises:
         UsageError: if a tag has the name of a column.
@@ -99,9 +192,12 @@ def arrow_schema(table: str, tags: Mapping[str, str] | None = None) -> pa.Schema
         "int32": pa.int32(),
         "int64": pa.int64(),
         "double": pa.float64(),
+        "bool": pa.bool_(),
         "list<float>": pa.list_(pa.float32()),
+        "list<list<float>>": pa.list_(pa.list_(pa.float32())),
     }
-    fields = [pa.field(column.name, types[column.type]) for column in TABLES[table]]
+    wanted = [column for column in TABLES[table] if column.name not in leave_out]
+    fields = [pa.field(column.name, types[column.type]) for column in wanted]
     return pa.schema(fields + [pa.field(name, pa.string()) for name in tags or {}])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -33,6 +33,7 @@ class TableWriter:
         table: a key of :data:`spectra_cli.tables.schemas.TABLES`.
         tags: constant columns.
         metadata: strings for the file's metadata, keys with their prefix.
+        leave_out: columns that only come when they are asked for, and were not.
 
     Raises:
         InputError: if the file cannot be written there.
@@ -46,12 +47,13 @@ class TableWriter:
         *,
         tags: Mapping[str, str] | None = None,
         metadata: Mapping[str, str] | None = None,
+        leave_out: Collection[str] = (),
     ) -> None:
         self.path = path.resolve()  # a link to a table stays a link
         self._tags = dict(tags or {})
         known = {"spectra.schema": f"{table}/{SCHEMA_VERSION}"}
         known |= {key: _utf8(value) for key, value in (metadata or {}).items()}
-        self._schema = arrow_schema(table, self._tags).with_metadata(known)
+        self._schema = arrow_schema(table, self._tags, leave_out).with_metadata(known)
         self._rows: list[dict[str, Any]] = []
         self._gathered = 0
         self._partial = _partial_file(path)
@@ -65,7 +67,7 @@ class TableWriter:
         """Add rows; columns that a row does not name are null."""
         for row in rows:
             self._rows.append({**row, **self._tags})
-            self._gathered += len(self._schema) + sum(len(value) for value in row.values() if hasattr(value, "__len__"))
+            self._gathered += len(self._schema) + sum(map(_numbers_in, row.values()))
         if self._gathered >= ROW_GROUP_VALUES:
             self._flush()
 
@@ -102,6 +104,13 @@ class TableWriter:
         if self._rows:
             self._writer.write_table(table_of(self._rows, self._schema))
         self._rows, self._gathered = [], 0
+
+
+def _numbers_in(value: Any) -> int:
+    """How many numbers or characters a cell holds."""
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return len(value) * len(value[0])
+    return len(value) if hasattr(value, "__len__") else 0
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spectra_cli.analyses import loading
-from spectra_cli.analyses.rank import Row, WorkPlace, rank_rows
+from spectra_cli.analyses.rank import RankRows
+from spectra_cli.analyses.visits import Row, WorkPlace, visit
 from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.checkpoints.reader import Reader
 from spectra_cli.errors import CheckpointError, SpectraError
@@ -80,7 +81,10 @@ def rows_of(
     with open_checkpoint(path) as reader:
         specs = take_inventory(reader.tensors, ordered=reader.ordered, transposed=transposed).selected((), ())
         place = WorkPlace(torch.device("cpu"), budget_bytes)
-        rows = rank_rows(wrap(reader), specs, place, on_problem=Problems() if problems is None else problems)
+        ranks = RankRows()
+        told = Problems() if problems is None else problems
+        visit(wrap(reader), specs, [ranks], place, on_problem=told, on_matrix=lambda _: None)
+        rows = ranks.rows()
     assert [row["depth"] for row in rows] == list(range(len(rows)))
     return {row["parameter"]: row for row in rows}
 

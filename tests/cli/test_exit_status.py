@@ -420,7 +420,7 @@ def test_an_unforeseen_exception_is_1_and_a_paragraph(
     def fail(*_: object, **__: object) -> None:
         raise fault
 
-    monkeypatch.setattr(local, "rank_rows", fail)
+    monkeypatch.setattr(local, "visit", fail)
     outcome = spectra("rank", make_run())
     assert outcome.status == 1
     assert said in one_paragraph(outcome.err)

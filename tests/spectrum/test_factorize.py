@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectra_cli.spectrum.factorize import Spectrum, factorize
+from spectra_cli.spectrum.factorize import Sides, Spectrum, factorize
 from spectra_cli.spectrum.matrix import TensorMatrix
 from spectra_cli.spectrum.methods import METHODS
 from spectra_cli.spectrum.statistics import effective_rank, numerical_rank
@@ -268,6 +268,76 @@ def test_transposition_exchanges_left_and_right() -> None:
         assert a is not None
         assert b is not None
         np.testing.assert_allclose(np.abs((a.T @ b).numpy()), np.eye(10), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(200, 40), (40, 200), (60, 60), (9000, 30), (30, 9000)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_side_asked_for_alone_is_the_same_as_both(shape: tuple[int, int], dtype: torch.dtype, count: int) -> None:
+    """And the other is None; for one matrix and for a batch, in one slab and in several; compared as projectors."""
+    tensors = [
+        torch.from_numpy(planted(*shape, np.linspace(2, 1, min(shape)), seed)).to(dtype) for seed in range(count)
+    ]
+    matrices = [TensorMatrix(tensor) for tensor in tensors]
+    both, left, right = (
+        factorize(matrices, vectors=12, sides=sides, budget_bytes=GiB) for sides in ("both", "left", "right")
+    )
+    neither = factorize(matrices, vectors=0, sides="left", budget_bytes=GiB)
+    for index, tensor in enumerate(tensors):
+        assert (left[index].right, right[index].left) == (None, None)
+        assert (neither[index].left, neither[index].right) == (None, None)
+        u, _, vh = np.linalg.svd(tensor.double().numpy(), full_matrices=False)
+        for spectra, side, expected in ((left, "left", u[:, :12]), (right, "right", vh[:12].T)):
+            alone, together = (getattr(some[index], side).numpy() for some in (spectra, both))
+            np.testing.assert_allclose(np.abs(alone.T @ together), np.eye(12), atol=1e-9)
+            np.testing.assert_allclose(np.abs(alone.T @ expected), np.eye(12), atol=1e-6)
+        for spectra in (left, right):
+            np.testing.assert_array_equal(spectra[index].singular_values, both[index].singular_values)
+
+
+@pytest.mark.parametrize("shape", [(80, 50), (50, 80)])
+@pytest.mark.parametrize("sides", ["left", "right"])
+def test_each_matrix_of_a_batch_gets_its_own_vectors_whatever_the_others_need(
+    shape: tuple[int, int], sides: Sides
+) -> None:
+    """Among a singular one, one that is not finite and one that is zero."""
+    good = [torch.from_numpy(planted(*shape, np.linspace(2, 1, 50), seed)).float() for seed in range(2)]
+    singular = torch.from_numpy(planted(*shape, np.append(np.linspace(2, 1, 5), np.zeros(45)))).float()
+    tensors = [good[0], singular, torch.full(shape, float("nan")), torch.zeros(shape), good[1]]
+    spectra = factorize([TensorMatrix(tensor) for tensor in tensors], vectors=8, sides=sides, budget_bytes=GiB)
+    assert [spectrum.status for spectrum in spectra] == ["ok", "ok", "not_finite", "ok", "ok"]
+    for index, count in ((0, 8), (1, 5), (3, 0), (4, 8)):
+        vectors = getattr(spectra[index], sides).numpy()
+        np.testing.assert_allclose(vectors.T @ vectors, np.eye(8), atol=1e-6)
+        u, _, vh = np.linalg.svd(tensors[index].double().numpy(), full_matrices=False)
+        expected = (u if sides == "left" else vh.T)[:, :count]
+        np.testing.assert_allclose(np.abs(vectors[:, :count].T @ expected), np.eye(count), atol=1e-5)
+
+
+@pytest.mark.parametrize("vectors", [0, 10])
+@pytest.mark.parametrize("shape", [(300, 200), (200, 300)])
+def test_a_value_next_to_the_cutoff_of_the_numerical_rank_is_not_left_to_a_gram_matrix(
+    shape: tuple[int, int], vectors: int
+) -> None:
+    """The cutoff is that of the stored dtype, with vectors too; a diagonal matrix has values known exactly."""
+    tensor = torch.eye(*shape)
+    tensor[199, 199] = 300 * torch.finfo(torch.float32).eps * (1 + 1e-4)
+    spectrum = one(tensor, vectors=vectors)
+    assert spectrum.method == "qr_float64"
+    assert_promises(tensor, spectrum)
+    tensor[199, 199] *= 3
+    assert one(tensor, vectors=vectors).method == "gram_float64"
+
+
+@pytest.mark.parametrize("scale", [1e-309, 1e-307, 1e-200, 1e200, 1e305])
+@pytest.mark.parametrize("shape", [(30, 20), (20, 30)])
+def test_vectors_do_not_depend_on_the_scale(scale: float, shape: tuple[int, int]) -> None:
+    """Not even where squares of singular values overflow or vanish."""
+    tensor = torch.from_numpy(planted(*shape, np.linspace(2, 1, 20)))
+    plain, scaled = one(tensor, vectors=20), one(tensor * scale, vectors=20)
+    for side in ("left", "right"):
+        vectors, expected = getattr(scaled, side), getattr(plain, side)
+        np.testing.assert_allclose(np.abs((vectors.T @ expected).numpy()), np.eye(20), atol=1e-9)
 
 
 def test_more_vectors_than_there_are_gives_all() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from spectra_cli.errors import MemoryBudgetError
 from spectra_cli.spectrum import memory
-from spectra_cli.spectrum.factorize import factorize
+from spectra_cli.spectrum.factorize import Sides, factorize
 from spectra_cli.spectrum.matrix import MatrixBatch, TensorMatrix
 from spectra_cli.spectrum.methods import METHODS
 from spectra_cli.spectrum.retry import DeviceMemoryWarning, with_less_memory
@@ -128,13 +131,78 @@ def test_the_working_memory_stated_up_front_grows_with_the_square_side_only() ->
     assert memory.working_bytes(10**7, 64, 2**34) == memory.working_bytes(10**8, 64, 2**40)
 
 
+class Allocations(TorchDispatchMode):
+    """Most bytes of tensors alive at once, of those made meanwhile. What LAPACK allocates of its own is not seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        inputs = {x.untyped_storage()._cdata for x in args if isinstance(x, torch.Tensor)}
+        results = func(*args, **(kwargs or {}))
+        for result in results if isinstance(results, (tuple, list)) else (results,):
+            storage = result.untyped_storage() if isinstance(result, torch.Tensor) else None
+            if storage is not None and storage._cdata not in inputs and storage._cdata not in self.sizes:
+                self.sizes[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self.sizes.pop, storage._cdata)
+        self.most = max(self.most, sum(self.sizes.values()))
+        return results
+
+
+@pytest.mark.parametrize("shape", [(20_000, 40), (40, 20_000), (300, 200), (64, 300)])
+@pytest.mark.parametrize("sides", ["both", "left", "right"])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_vectors_stay_within_what_was_stated_for_them(shape: tuple[int, int], sides: Sides, noisy: bool) -> None:
+    """A batch of four, singular too: R x R sides, slabs and vectors of the sides asked for, and not of others."""
+    tensors = [torch.randn(shape) for _ in range(4)]
+    if noisy:
+        tensors = [tensor.select(1, 0).unsqueeze(1) * tensor.select(0, 0) for tensor in tensors]
+    budget = 1 << 30
+    batch = MatrixBatch([TensorMatrix(tensor) for tensor in tensors])
+    k, long = 30, sides in {"both", "left" if batch.tall else "right"}
+    with Allocations() as allocations:
+        spectra = factorize(batch.matrices, vectors=k, sides=sides, budget_bytes=budget)
+    stated = 0
+    for method in ("gram_float64", "qr_float64"):
+        options: dict[str, Any] = {"vectors": k, "method": method, "long_vectors": long}
+        slabs = memory.slab_length(batch, budget, **options) * 4 * batch.short_side * (8 + 4 + 4)
+        stated = max(stated, memory.square_bytes(batch, **options) + slabs)
+    assert {spectrum.status for spectrum in spectra} == {"ok"}
+    assert allocations.most <= stated
+    vectors = 8 * k * 4 * (batch.long_side if long else batch.short_side)
+    assert allocations.most >= vectors  # something was seen
+
+
+def test_a_matrix_that_makes_one_slab_is_read_once_for_values_and_vectors() -> None:
+    matrix = Watched(torch.randn(300, 40))
+    factorize([matrix], vectors=10, budget_bytes=1 << 30)
+    assert matrix.sizes == [12_000]
+
+
+def test_the_vectors_of_the_side_not_asked_for_are_not_accounted_for_nor_computed() -> None:
+    """A budget that does not hold the vectors of 200 000 rows holds those of the 10 columns."""
+    budget = 2_000_000
+    matrix = Watched(torch.randn(200_000, 10))
+    spectrum = factorize([matrix], vectors=10, sides="right", budget_bytes=budget)[0]
+    assert spectrum.right is not None
+    assert sum(matrix.sizes) == 2_000_000  # read once: no second pass for the left ones
+    with pytest.raises(MemoryBudgetError):
+        factorize([matrix], vectors=10, sides="left", budget_bytes=budget)
+
+
+def test_the_working_memory_stated_up_front_counts_vectors() -> None:
+    assert memory.working_bytes(10**6, 64, 2**30, vectors=100) - memory.working_bytes(10**6, 64, 2**30) > 8 * 64 * 10**6
+
+
 def test_a_batch_is_cut_to_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fifty matrices whose square sides together are ten times the budget."""
     needs: list[int] = []
 
-    def recorded(batch: memory.Shape, budget_bytes: int, *, vectors: int, method: str) -> int:
-        needs.append(memory.square_bytes(batch, vectors=vectors, method=method))
-        return memory.slab_length(batch, budget_bytes, vectors=vectors, method=method)
+    def recorded(batch: memory.Shape, budget_bytes: int, *, vectors: int, method: str, long_vectors: bool) -> int:
+        needs.append(memory.square_bytes(batch, vectors=vectors, method=method, long_vectors=long_vectors))
+        return memory.slab_length(batch, budget_bytes, vectors=vectors, method=method, long_vectors=long_vectors)
 
     monkeypatch.setattr("spectra_cli.spectrum.factorize.slab_length", recorded)
     tensors = [torch.randn(80, 60) for _ in range(50)]

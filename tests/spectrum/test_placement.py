@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from spectra_cli.spectrum import gram as grams
-from spectra_cli.spectrum import methods
-from spectra_cli.spectrum.factorize import factorize, long_side_vectors
-from spectra_cli.spectrum.matrix import MatrixBatch, TensorMatrix
+from spectra_cli.spectrum import methods, subspaces
+from spectra_cli.spectrum.factorize import factorize, long_side_products, orthonormal
+from spectra_cli.spectrum.matrix import MatrixBatch, SubMatrix, TensorMatrix
 
 SHAPES = [(3000, 300), (300, 3000), (600, 600), (40, 30)]
 
@@ -34,12 +36,38 @@ def test_every_step_stays_on_the_device(shape: tuple[int, int], dtype: torch.dty
         values, right = methods.svd_of_factor(factor, 10)
         assert vectors is not None
         assert right is not None
-        long = long_side_vectors(one, vectors.select(0, 0), 512, orthonormalize=True)
+        long = orthonormal(long_side_products(one, vectors.narrow(0, 0, 1), 512).squeeze(0))
         results = (exact, probed, bounds, promising, squares, vectors, factor, values, right, long)
     assert {str(result.device) for result in results} == {"cuda:0"}
     assert exact.shape == probed.shape == (2, short, short)
     assert (squares.shape, vectors.shape, long.shape) == ((2, short), (2, short, 10), (max(shape), 10))
     assert (exact.dtype, vectors.dtype, long.dtype) == (torch.float64,) * 3
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_parts_and_subspaces_stay_on_the_device(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    """Of a matrix held for several passes too, in one slab or in several."""
+    with FakeTensorMode():
+        whole = TensorMatrix(torch.empty(shape, dtype=dtype, device="cuda"))
+        part = SubMatrix(whole, rows=((0, 5), (8, 20)), cols=((3, 24),))
+        block = part.block(slice(2, 9), slice(1, 4))
+        held = MatrixBatch([part, part]).held()
+        squares, vectors = methods.eigen(grams.gram(held, 512), 10)
+        assert vectors is not None
+        long, in_steps = (long_side_products(held, vectors, length) for length in (512, 5))
+        diagonal = subspaces.diagonal_products(long.select(0, 0), long.select(0, 1))
+        block_of_a = subspaces.block_products(long.select(0, 0).float(), long.select(0, 1))
+        results = (block, held.slab(0, 9), squares, vectors, long, in_steps, diagonal, block_of_a)
+    assert {str(result.device) for result in results} == {"cuda:0"}
+    assert (block.shape, block.dtype, long.shape, in_steps.shape) == ((7, 3), dtype, (2, 21, 10), (2, 21, 10))
+    assert (diagonal.shape, block_of_a.shape, held.dtype) == ((10,), (10, 10), torch.float64)
+
+
+@pytest.mark.parametrize("product", [subspaces.diagonal_products, subspaces.block_products])
+def test_vectors_on_different_devices_are_not_multiplied(product: Callable[..., torch.Tensor]) -> None:
+    with FakeTensorMode(), pytest.raises(RuntimeError, match="device"):
+        product(torch.empty(9, 3, device="cuda"), torch.empty(9, 3))
 
 
 def test_the_check_can_fail() -> None:
@@ -62,3 +90,6 @@ def test_cuda_and_cpu_agree_within_their_bounds(shape: tuple[int, int], dtype: t
     assert difference <= on_cpu.error + on_cuda.error
     assert on_cuda.left is not None
     assert on_cuda.left.device.type == "cuda"
+    assert on_cpu.left is not None
+    diagonals = [subspaces.alignment_diagonal(side, side) for side in (on_cpu.left, on_cuda.left)]
+    np.testing.assert_allclose(*diagonals, atol=1e-9)

@@ -1,0 +1,81 @@
+"""`spectra align`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from spectra_cli.cli import options, output, running
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from spectra_cli.analyses.align_summary import RunAlignment
+
+
+def align(
+    context: typer.Context,
+    paths: options.Paths,
+    steps: options.Steps = None,
+    every: options.Every = None,
+    log_spaced: options.LogSpaced = None,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    architecture: options.Architecture = None,
+    heads: options.Heads = None,
+    kv_heads: options.KvHeads = None,
+    transposed: options.Transposed = None,
+    skip_incomplete: options.SkipIncomplete = False,
+    device: options.Device = "auto",
+    memory_budget: options.MemoryBudget = None,
+    out: options.Out = Path("align.parquet"),
+    full: options.Full = False,
+    tag: options.Tag = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Compare what each matrix gives with what the next one reads: alignment of their singular vectors.
+
+    Example: spectra align runs/a --steps first,final --out align.parquet
+    """
+    chosen = running.chosen_options(
+        steps=steps,
+        every=every,
+        log_spaced=log_spaced,
+        include=include,
+        exclude=exclude,
+        architecture=architecture,
+        transposed=transposed,
+        skip_incomplete=skip_incomplete,
+        device=device,
+        memory_budget=memory_budget,
+        tag=tag,
+        heads=heads,
+        kv_heads=kv_heads,
+        full=full,
+    )
+    running.run_tables(context, paths, chosen, {"align": out}, quiet=quiet, as_json=as_json)
+
+
+def print_alignments(console: Console, name: str, run: RunAlignment) -> None:
+    """Print the mean score of every kind of connection of a run."""
+    from rich.table import Table
+
+    connections = run.by_connection()
+    if not connections:
+        return
+    moved = run.first_checkpoint != run.last_checkpoint
+    running.print_title(console, "Alignment score", name, run.first_checkpoint, run.last_checkpoint)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("connection", no_wrap=True)
+    table.add_column("pairs", justify="right")
+    if moved:
+        table.add_column("first", justify="right")
+    table.add_column("last" if moved else "mean score", justify="right")
+    for connection, pairs, first, last in connections:
+        before = ["-" if first is None else f"{first:.3f}"] if moved else []
+        table.add_row(output.plain(connection), str(pairs), *before, f"{last:.3f}")
+    console.print(table)
+    console.print()

@@ -1,0 +1,59 @@
+"""`spectra analyze`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from spectra_cli.cli import options, running
+
+
+def analyze(
+    context: typer.Context,
+    paths: options.Paths,
+    reference: options.Reference = None,
+    against: options.Against = None,
+    steps: options.Steps = None,
+    every: options.Every = None,
+    log_spaced: options.LogSpaced = None,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    architecture: options.Architecture = None,
+    heads: options.Heads = None,
+    kv_heads: options.KvHeads = None,
+    transposed: options.Transposed = None,
+    skip_incomplete: options.SkipIncomplete = False,
+    device: options.Device = "auto",
+    memory_budget: options.MemoryBudget = None,
+    out: options.OutDirectory = Path("analyze"),
+    full: options.Full = False,
+    tag: options.Tag = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Make the tables of rank, align and sva in one pass: every matrix is read once and factorized once.
+
+    Example: spectra analyze runs/a --out tables
+    """
+    chosen = running.chosen_options(
+        steps=steps,
+        every=every,
+        log_spaced=log_spaced,
+        include=include,
+        exclude=exclude,
+        architecture=architecture,
+        transposed=transposed,
+        skip_incomplete=skip_incomplete,
+        device=device,
+        memory_budget=memory_budget,
+        tag=tag,
+        heads=heads,
+        kv_heads=kv_heads,
+        full=full,
+        reference=reference,
+        against=against,
+    )
+    outs = {table: out / f"{table}.parquet" for table in ("rank", "align", "sva")}
+    running.make_directory(out)
+    running.run_tables(context, paths, chosen, outs, quiet=quiet, as_json=as_json)

@@ -1,0 +1,99 @@
+"""`spectra sva`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from spectra_cli.cli import options, output, running
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from spectra_cli.analyses.sva_summary import RunAgreement
+
+SHOWN_MATRICES = 8
+NAME_WIDTH = 38
+NUMBERS_WIDTH = 42
+
+
+def sva(
+    context: typer.Context,
+    paths: options.Paths,
+    reference: options.Reference = None,
+    against: options.Against = None,
+    steps: options.Steps = None,
+    every: options.Every = None,
+    log_spaced: options.LogSpaced = None,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    architecture: options.Architecture = None,
+    transposed: options.Transposed = None,
+    skip_incomplete: options.SkipIncomplete = False,
+    device: options.Device = "auto",
+    memory_budget: options.MemoryBudget = None,
+    out: options.Out = Path("sva.parquet"),
+    tag: options.Tag = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Compare the singular vectors of every matrix with those of a reference checkpoint: their agreement.
+
+    Example: spectra sva runs/a --reference first --out sva.parquet
+    """
+    chosen = running.chosen_options(
+        steps=steps,
+        every=every,
+        log_spaced=log_spaced,
+        include=include,
+        exclude=exclude,
+        architecture=architecture,
+        transposed=transposed,
+        skip_incomplete=skip_incomplete,
+        device=device,
+        memory_budget=memory_budget,
+        tag=tag,
+        reference=reference,
+        against=against,
+    )
+    running.run_tables(context, paths, chosen, {"sva": out}, quiet=quiet, as_json=as_json)
+
+
+def print_agreements(console: Console, name: str, run: RunAgreement) -> None:
+    """Print since when the vectors of the matrices of a run agree with the reference."""
+    from rich.table import Table
+
+    from spectra_cli.analyses.sva_summary import BANDS, SETTLED
+
+    matrices = list(run.matrices.values())
+    if not matrices:
+        return
+    moved = run.first_checkpoint != run.last_checkpoint
+    fixed = len(run.references) == 1
+    in_run = "" if name == "." else f" in {name}"
+    title = f"Agreement with {run.reference if fixed else 'the reference of each checkpoint'}{in_run}"
+    console.print(output.plain(output.shortened(title, output.NARROWEST)), style="bold", soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    name_width = max(NAME_WIDTH, console.width - NUMBERS_WIDTH)
+    with_itself = fixed and run.reference == run.last_checkpoint
+    table.add_column("matrix", no_wrap=True, max_width=name_width)
+    table.add_column("first score" if moved else "score", justify="right")
+    if moved and not with_itself:
+        table.add_column("last", justify="right")
+    if moved:
+        for start, stop in BANDS:
+            table.add_column(f"i={start}" if start == stop else f"{start}-{stop}", justify="right")
+    for matrix in matrices[:SHOWN_MATRICES]:
+        cells = [output.plain(output.shortened(matrix.parameter, name_width)), f"{matrix.first:.3f}"]
+        if moved:
+            cells += [] if with_itself else [f"{matrix.last:.3f}"]
+            cells += [output.plain(since or "-") for since in matrix.since]
+        table.add_row(*cells)
+    if len(matrices) > SHOWN_MATRICES:
+        table.add_row(f"... and {len(matrices) - SHOWN_MATRICES} more")
+    console.print(table)
+    if moved:
+        console.print(f"i=1, 2-10, 11-100: the step since which the mean S_ii of these vectors is at least {SETTLED}")
+    console.print()

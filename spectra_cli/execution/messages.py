@@ -1,0 +1,77 @@
+"""What people are told of work that could not be done, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from spectra_cli.analyses.visits import Row
+from spectra_cli.checkpoints.runs import Run
+from spectra_cli.errors import InputError, SpectraError
+from spectra_cli.execution.options import Options
+
+NAMED_PARAMETERS = 6
+NAMED_STRAYS = 3
+
+WHY = {
+    "not_finite": "they hold NaN or infinity.",
+    "complex_dtype": "complex weights are not analysed.",
+    "all_zero": "all weights are 0, so that only norms are defined.",
+    "empty": "a side has length 0.",
+    "out_of_range": "the singular values are beyond what float32 can hold.",
+    "no_convergence": "LAPACK found no singular values.",
+    "shape_mismatch": "their dimensions do not meet.",
+    "no_head_count": "how many heads there are is not known; give --heads, and --kv-heads if they differ.",
+    "missing": "only one of the two checkpoints has them.",
+}
+"""Of rows for which the analysis raises no error."""
+
+
+def missed(runs: Sequence[Run]) -> str | None:
+    """One sentence on what looks like a checkpoint and is passed over; None where nothing does."""
+    strays = [stray for run in runs for stray in run.passed_over if stray.notable]
+    if not strays:
+        return None
+    named = [f"{stray.path} ({stray.reason})" for stray in strays]
+    count = "1 entry that looks" if len(strays) == 1 else f"{len(strays)} entries that look"
+    return f"passed over {count} like a checkpoint: {shown(named, NAMED_STRAYS)}; see `spectra inspect`."
+
+
+def problems(tables: Mapping[str, Sequence[Row]], first_errors: Mapping[str, SpectraError]) -> Iterator[str]:
+    """One sentence per status that is not ok: how many matrices or connections, which, and why.
+
+    Args:
+        tables: the rows of one checkpoint.
+        first_errors: by status, the first error that led to it.
+    """
+    told: set[str] = set()
+    for rows in tables.values():
+        named: dict[str, list[str]] = {}
+        for row in rows:
+            if row["status"] not in {"ok", *told} and (name := _name(row)):
+                named.setdefault(row["status"], []).append(name)
+        for status, names in named.items():
+            why = first_errors.get(status) or WHY.get(status, "see the column status.")
+            noun = "rows" if "connection" in rows[0] else "matrices"
+            yield f"{len(names)} of {len(rows)} {noun} {status} ({shown(list(dict.fromkeys(names)))}): {why}"
+        told |= named.keys()
+
+
+def _name(row: Row) -> str:
+    """Which matrix or connection a row is about; "" if it is about a whole checkpoint."""
+    if "connection" in row:
+        return f"{row['upstream']} -> {row['downstream']}"
+    return str(row.get("parameter", ""))
+
+
+def shown(names: Sequence[str], most: int = NAMED_PARAMETERS) -> str:
+    """The first names of a list."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def nothing_selected(options: Options, parameters: Sequence[str]) -> InputError:
+    """The error of a selection that selects nothing in any checkpoint."""
+    globs = [f"--include {glob}" for glob in options.include] + [f"--exclude {glob}" for glob in options.exclude]
+    return InputError(
+        f"no matrix is left by {' '.join(globs)}", remedy=f"Choose among {shown(parameters)}; quote globs in the shell"
+    )

@@ -1,0 +1,333 @@
+"""Who feeds whom: pairs of matrices whose singular vectors live in the same space, and the parts that meet there."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal
+
+from spectra_cli.layers.architecture import Parameter, Rule
+from spectra_cli.layers.matching import Fit, Place
+from spectra_cli.layers.matricize import MatrixSpec
+from spectra_cli.layers.parts import (
+    Heads,
+    Part,
+    Ranges,
+    Side,
+    centre_of,
+    fused_head_rows,
+    fused_rows,
+    head_range,
+    kernel_of,
+    positions_of,
+)
+
+UnitName = Literal["whole", "head", "gate", "position"]
+
+SHAPE_MISMATCH = "shape_mismatch"
+NO_HEAD_COUNT = "no_head_count"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One side of a connection: singular vectors, or some of their coordinates.
+
+    Attributes:
+        part: what is factorized.
+        side: which of its singular vectors.
+        window: coordinates of them that meet the other end, (start, stop, step) as of a slice; None for all. A vector
+            that is cut is not normalized again.
+    """
+
+    part: Part
+    side: Side
+    window: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A part of a connection that gives one row.
+
+    Attributes:
+        unit: what the parts are.
+        index: which one; None for the whole and where the unit cannot be told.
+        primary: whether the papers' figures show it.
+        upstream: None unless `status` is ``ok``.
+        downstream: None unless `status` is ``ok``.
+        status: ``ok``, ``shape_mismatch`` or ``no_head_count``.
+    """
+
+    unit: UnitName
+    index: int | None
+    primary: bool
+    upstream: End | None = None
+    downstream: End | None = None
+    status: str = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What one matrix gives is what another reads.
+
+    Attributes:
+        name: as in the column `connection`.
+        upstream: index of the matrix that gives.
+        downstream: index of the matrix that reads; for query-key that of the keys.
+        units: at least one.
+    """
+
+    name: str
+    upstream: int
+    downstream: int
+    units: tuple[Unit, ...]
+
+
+def sequential_connections(specs: Sequence[MatrixSpec]) -> list[Connection]:
+    """Every matrix to the next one in the order of the model, where nothing better is known."""
+    return [
+        Connection("sequential", index, index + 1, tuple(_meet(_give(specs, index), _read(index + 1), specs)))
+        for index in range(len(specs) - 1)
+    ]
+
+
+def connections_of(
+    fit: Fit, specs: Sequence[MatrixSpec], heads: Heads | None, config: Mapping[str, Any], *, tied: bool
+) -> list[Connection]:
+    """The connections of a part of a model that belongs to a family.
+
+    Args:
+        fit: which matrix plays which role.
+        specs: all matrices of the model.
+        heads: None if unknown.
+        config: the model's ``config.json``.
+        tied: whether roles that are absent are those they are tied to.
+
+    Returns:
+        By the place of the upstream matrix in the model, then by that of the downstream one.
+    """
+    building = _Building(fit, specs, heads, tied=tied)
+    found: dict[tuple[str, int, int], dict[Unit, None]] = defaultdict(dict)  # parts of one matrix may each meet another
+    for rule in fit.architecture.rules:
+        values = {key: fit.architecture.setting(config, key) for key in rule.when}
+        if values != dict(rule.when) or any(map(building.places, rule.unless)):
+            continue
+        for upstream, downstream in rule.pairs:
+            for connection in building.between(rule, upstream, downstream):
+                found[connection.name, connection.upstream, connection.downstream].update(
+                    dict.fromkeys(connection.units)
+                )
+    connections = [Connection(*key, tuple(units)) for key, units in found.items()]
+    return sorted(connections, key=lambda connection: (connection.upstream, connection.downstream))
+
+
+class _Building:
+    """Makes the connections of one fit."""
+
+    def __init__(self, fit: Fit, specs: Sequence[MatrixSpec], heads: Heads | None, *, tied: bool) -> None:
+        self._fit = fit
+        self._specs = specs
+        self._heads = heads
+        self._tied = tied
+        self._blocks = {chain: fit.blocks(chain) for chain in set(fit.chains.values()) if chain}
+        self._after = {chain: dict(pairwise(blocks)) for chain, blocks in self._blocks.items()}
+        self._widths_read = self._query_widths()
+
+    def places(self, role: str) -> Mapping[Place, int]:
+        """Where a role is, or what it is tied to."""
+        holder = self._holder(role)
+        return self._fit.roles.get(holder.role, {}) if holder else {}
+
+    def _holder(self, role: str) -> Parameter | None:
+        """The parameter that is or holds a role; the one it is tied to where the model has no other."""
+        holder = self._fit.architecture.holder_of(role) if role else None
+        if holder is not None and holder.tied and holder.role not in self._fit.roles and self._tied:
+            return self._fit.architecture.holder_of(holder.tied)
+        return holder
+
+    def between(self, rule: Rule, upstream: str, downstream: str) -> Iterator[Connection]:
+        """All connections that a rule makes from one role to another."""
+        reading: dict[tuple[tuple[int, ...], int | None], list[tuple[Place, int]]] = defaultdict(list)
+        in_block: dict[tuple[int, ...], list[tuple[Place, int]]] = defaultdict(list)
+        for place, index in self.places(downstream).items():
+            reading[place.block, place.expert].append((place, index))
+            in_block[place.block].append((place, index))
+        endings = self._has_endings(upstream) and self._has_endings(downstream)
+        for place, index in self.places(upstream).items():
+            block = self._block_read(rule, upstream, downstream, place.block)
+            if block is None:
+                continue
+            readers = in_block[block]
+            if place.expert is not None and any(other.expert is not None for other, _ in readers):
+                readers = reading[block, place.expert]
+            for other, read in readers:
+                if not endings or place.ending == other.ending:
+                    units = tuple(self._units(rule, (upstream, place, index), (downstream, other, read)))
+                    yield Connection(rule.name, index, read, units)
+
+    def _has_endings(self, role: str) -> bool:
+        holder = self._holder(role)
+        return holder is not None and len({template.ending for template in holder.names}) > 1
+
+    def _chain(self, role: str) -> str:
+        holder = self._holder(role)
+        return self._fit.chains.get(holder.role, "") if holder else ""
+
+    def _block_read(self, rule: Rule, upstream: str, downstream: str, block: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The block of the downstream role that reads what the upstream role gives in a block; None if none does."""
+        giving, reading = self._chain(upstream), self._chain(downstream)
+        if giving and giving == reading:
+            return self._after[giving].get(block) if rule.next_block else block
+        if giving and block != self._blocks[giving][-1]:
+            return None
+        return self._blocks[reading][0] if reading else ()
+
+    def _units(self, rule: Rule, giver: tuple[str, Place, int], reader: tuple[str, Place, int]) -> Iterator[Unit]:
+        if rule.name == "query-key":
+            yield from self._query_key_heads(giver, reader)
+        elif rule.name == "value-output":
+            yield from self._value_output(giver, reader)
+        else:
+            yield from self._plain(rule, giver, reader)
+
+    def _plain(self, rule: Rule, giver: tuple[str, Place, int], reader: tuple[str, Place, int]) -> Iterator[Unit]:
+        (role, place, index), (_, _, read) = giver, reader
+        holder, reads = self._holder(role), _read(read)
+        if holder is None:
+            return
+        if rule.concatenated:
+            cols = self._side_by_side(role, place, read)
+            if cols is None:
+                yield _mismatch()
+                return
+            reads = replace(reads, part=replace(reads.part, cols=cols))
+        if role in holder.split:
+            rows = fused_rows(holder, role, self._specs[index].rows, self._heads, None)
+            gives = End(Part(index, rows or ()), "left")
+            for unit in _meet(gives, reads, self._specs) if rows else [_mismatch()]:
+                yield replace(unit, unit="gate", index=holder.split.index(role)) if unit.status == "ok" else unit
+            return
+        own = self._fit.architecture.holder_of(role)  # an embedding whose matrix is the tied unembedding is one still
+        embeds = "embedding" in {holder.kind, own.kind if own else None}
+        gives = End(Part(index), "right") if embeds else _give(self._specs, index)
+        if not holder.gates:
+            yield from _meet(gives, reads, self._specs)
+            return
+        height, rest = divmod(self._specs[index].rows, len(holder.gates))
+        if rest or height != _length(reads, self._specs):
+            yield _mismatch()
+            return
+        for number, gate in enumerate(holder.gates):
+            window = (number * height, (number + 1) * height, 1)
+            yield Unit("gate", number, gate == holder.primary_gate, replace(gives, window=window), reads)
+
+    def _side_by_side(self, role: str, place: Place, read: int) -> Ranges | None:
+        """Columns of what reads all endings side by side that read one of them, () where there is one only."""
+        endings = sorted(other.ending for other in self.places(role) if other.block == place.block)
+        if len(endings) == 1:
+            return ()
+        span = head_range((0, self._specs[read].cols), len(endings), endings.index(place.ending))
+        return None if span is None else (span,)
+
+    def _query_key_heads(self, giver: tuple[str, Place, int], reader: tuple[str, Place, int]) -> Iterator[Unit]:
+        if self._heads is None:
+            yield Unit("head", None, True, status=NO_HEAD_COUNT)
+            return
+        units = []
+        for head in range(self._heads.query):
+            query = self._head_rows(giver, head)
+            key = self._head_rows(reader, head // self._heads.group)
+            if query is None or key is None or query[1] - query[0] != key[1] - key[0]:
+                yield replace(_mismatch(), unit="head")
+                return
+            ends = (End(Part(giver[2], (query,)), "left"), End(Part(reader[2], (key,)), "left"))
+            units.append(Unit("head", head, True, *ends))
+        yield from units
+
+    def _value_output(self, giver: tuple[str, Place, int], reader: tuple[str, Place, int]) -> Iterator[Unit]:
+        (role, place, index), read = giver, reader[2]
+        holder = self._holder(role)
+        reads = _read(read)
+        rows: Ranges | None = ()
+        if holder is not None and role in holder.split:
+            query_rows = self._widths_read.get(place.block)
+            rows = fused_rows(holder, role, self._specs[index].rows, self._heads, query_rows)
+        if rows is None:
+            status = NO_HEAD_COUNT if self._heads is None else SHAPE_MISMATCH
+            yield Unit("whole", None, False, status=status)
+        else:
+            for unit in _meet(End(Part(index, rows), "left"), reads, self._specs):
+                yield replace(unit, primary=False)
+        if self._heads is None:
+            yield Unit("head", None, True, status=NO_HEAD_COUNT)
+            return
+        units = []
+        for head in range(self._heads.query):
+            value = self._head_rows(giver, head // self._heads.group)
+            output = head_range((0, self._specs[read].cols), self._heads.query, head)
+            if value is None or output is None or value[1] - value[0] != output[1] - output[0]:
+                yield replace(_mismatch(), unit="head")
+                return
+            ends = (End(Part(index, (value,)), "left"), End(Part(read, cols=(output,)), "right"))
+            units.append(Unit("head", head, True, *ends))
+        yield from units
+
+    def _head_rows(self, giver: tuple[str, Place, int], head: int) -> tuple[int, int] | None:
+        role, place, index = giver
+        holder, rows = self._holder(role), self._specs[index].rows
+        if holder is None or self._heads is None:
+            return None
+        if role in holder.split:
+            query_rows = self._widths_read.get(place.block)
+            return fused_head_rows(holder, role, rows, self._heads, head, query_rows=query_rows)
+        return head_range((0, rows), self._heads.of(role), head)
+
+    def _query_widths(self) -> dict[tuple[int, ...], int]:
+        """Block -> width of what attention gives, which is that of its queries."""
+        readers = {
+            downstream
+            for rule in self._fit.architecture.rules
+            if rule.name == "value-output"
+            for _, downstream in rule.pairs
+        }
+        return {place.block: self._specs[index].cols for role in readers for place, index in self.places(role).items()}
+
+
+def _give(specs: Sequence[MatrixSpec], index: int) -> End:
+    """What a matrix gives: its left singular vectors, the right ones of an embedding."""
+    return End(Part(index), "right" if specs[index].kind == "embedding" else "left")
+
+
+def _read(index: int) -> End:
+    """What a matrix reads: its right singular vectors."""
+    return End(Part(index), "right")
+
+
+def _length(end: End, specs: Sequence[MatrixSpec]) -> int:
+    """Coordinates of the vectors of an end."""
+    if end.window is not None:
+        return len(range(*end.window))
+    spec = specs[end.part.depth]
+    ranges, whole = (end.part.rows, spec.rows) if end.side == "left" else (end.part.cols, spec.cols)
+    return sum(stop - start for start, stop in ranges) if ranges else whole
+
+
+def _meet(gives: End, reads: End, specs: Sequence[MatrixSpec]) -> Iterator[Unit]:
+    """The units of two ends: the whole, or every kernel position of a convolution that reads."""
+    spec, length = specs[reads.part.depth], _length(reads, specs)
+    kernel, count = kernel_of(spec), positions_of(spec)
+    if not kernel or reads.part.cols:
+        fits = _length(gives, specs) == length
+        yield Unit("whole", None, True, gives, reads) if fits else _mismatch()
+        return
+    if count == 0 or _length(gives, specs) * count != length:
+        yield _mismatch()
+        return
+    for position in range(count):
+        window = (position, length, count)
+        yield Unit("position", position, position == centre_of(kernel), gives, replace(reads, window=window))
+
+
+def _mismatch() -> Unit:
+    return Unit("whole", None, True, status=SHAPE_MISMATCH)

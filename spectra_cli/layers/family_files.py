@@ -1,0 +1,221 @@
+"""Families of architectures from TOML files: those that come with spectra, and those of users."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_args
+
+from spectra_cli.errors import UsageError
+from spectra_cli.layers.architecture import (
+    CONNECTIONS,
+    ENDING,
+    Architecture,
+    Layout,
+    Order,
+    Parameter,
+    Rule,
+    Template,
+    template_of,
+)
+from spectra_cli.layers.kinds import Kind
+
+LARGEST_FILE_BYTES = 1 << 20
+
+
+@lru_cache(maxsize=1)
+def known_architectures() -> tuple[Architecture, ...]:
+    """The families that come with spectra, by name."""
+    folder = files("spectra_cli.layers").joinpath("architectures")
+    found = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".toml")), key=lambda entry: entry.name)
+    return tuple(parse_architecture(entry.read_text("utf-8"), entry.name.removesuffix(".toml")) for entry in found)
+
+
+def find_architecture(name: str) -> Architecture:
+    """A family by its name, or from a TOML file.
+
+    Args:
+        name: of a family that comes with spectra, or a path that ends in ``.toml``.
+
+    Raises:
+        UsageError: if there is none of that name, or the file does not describe one.
+    """
+    if not name.endswith(".toml"):
+        for architecture in known_architectures():
+            if architecture.family == name:
+                return architecture
+        families = ", ".join(architecture.family for architecture in known_architectures())
+        raise UsageError(
+            f"--architecture {name}: no family of that name",
+            remedy=f"Give a file in .toml, 'sequential', or one of {families}",
+        )
+    try:
+        with Path(name).open("rb") as file:
+            text = file.read(LARGEST_FILE_BYTES + 1)
+        if len(text) > LARGEST_FILE_BYTES:
+            raise UsageError(f"--architecture {name}: larger than a megabyte", remedy="Give a TOML file of a family")
+        return parse_architecture(text.decode("utf-8"), Path(name).stem, where=f"--architecture {name}")
+    except OSError as error:
+        raise UsageError(f"--architecture {name}: {error.strerror}", remedy="Give a file that can be read") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--architecture {name} is not UTF-8 text", remedy="Save it as UTF-8") from error
+
+
+def parse_architecture(text: str, family: str, where: str = "") -> Architecture:
+    """A family from TOML.
+
+    Args:
+        text: the file.
+        family: its name.
+        where: for errors; the name of the family if empty.
+
+    Raises:
+        UsageError: if it is not TOML, has a key of no meaning, or names a role that it does not have.
+    """
+    reading = _Reading(where or f"{family}.toml")
+    try:
+        data = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise reading.error(f"not TOML: {error}") from error
+    known = {"title", "model_types", "heads", "parameters", "connections", "endings", "absent", "defaults"}
+    reading.only(data, known, "the file")
+    endings = reading.strings(reading.table(data, "endings").get(ENDING, [""]), "endings.d")
+    entries = reading.table(data, "parameters")
+    parameters = {role: _parameter(reading, role, entry, endings) for role, entry in entries.items()}
+    if not any(parameter.required for parameter in parameters.values()):
+        raise reading.error("no parameter is required, so that the family would fit every model")
+    heads = reading.table(data, "heads")
+    reading.only(heads, {"query", "key_value"}, "heads")
+    connections = data.get("connections", [])
+    if not isinstance(connections, list):
+        raise reading.error("connections must be written [[connections]]")
+    architecture = Architecture(
+        family=family,
+        title=reading.string(data.get("title", family), "title"),
+        parameters=parameters,
+        rules=tuple(_rule(reading, entry) for entry in connections),
+        heads={kind: reading.strings(keys, f"heads.{kind}") for kind, keys in heads.items()},
+        model_types=reading.strings(data.get("model_types", []), "model_types"),
+        absent=tuple(
+            template
+            for name in reading.strings(data.get("absent", []), "absent")
+            for template in _templates(reading, name, endings)
+        ),
+        defaults=reading.table(data, "defaults"),
+    )
+    _check_roles(reading, architecture)
+    return architecture
+
+
+def _check_roles(reading: _Reading, architecture: Architecture) -> None:
+    named = [role for rule in architecture.rules for pair in rule.pairs for role in pair]
+    named += [role for rule in architecture.rules for role in rule.unless]
+    named += [parameter.tied for parameter in architecture.parameters.values() if parameter.tied]
+    for role in named:
+        if architecture.holder_of(role) is None:
+            roles = ", ".join(architecture.parameters)
+            raise reading.error(f"a connection names '{role}', which is no role; roles are {roles}")
+
+
+def _parameter(reading: _Reading, role: str, entry: Any, endings: Sequence[str]) -> Parameter:
+    what = f"parameters.{role}"
+    known = {"name", "kind", "layout", "required", "split", "order", "gates", "primary_gate", "tied"}
+    if not isinstance(entry, dict):
+        raise reading.error(f"{what} must be a table")
+    reading.only(entry, known, what)
+    names = reading.strings(entry.get("name", []), f"{what}.name")
+    if not names:
+        raise reading.error(f"{what} has no name")
+    gates = reading.strings(entry.get("gates", []), f"{what}.gates")
+    primary_gate = reading.string(entry.get("primary_gate", gates[0] if gates else ""), f"{what}.primary_gate")
+    if gates and primary_gate not in gates:
+        raise reading.error(f"{what}.primary_gate is '{primary_gate}', which is none of its gates")
+    return Parameter(
+        role=role,
+        names=tuple(template for name in names for template in _templates(reading, name, endings)),
+        kind=reading.choice(entry.get("kind"), (None, *get_args(Kind)), f"{what}.kind"),
+        layout=reading.choice(entry.get("layout"), (None, *get_args(Layout)), f"{what}.layout"),
+        required=reading.choice(entry.get("required", False), (True, False), f"{what}.required"),
+        split=reading.strings(entry.get("split", []), f"{what}.split"),
+        order=reading.choice(entry.get("order", "contiguous"), get_args(Order), f"{what}.order"),
+        gates=gates,
+        primary_gate=primary_gate,
+        tied=reading.string(entry.get("tied", ""), f"{what}.tied"),
+    )
+
+
+def _rule(reading: _Reading, entry: Any) -> Rule:
+    if not isinstance(entry, dict):
+        raise reading.error("a connection must be a table")
+    what = f"connection '{entry.get('name', '')}'"
+    reading.only(entry, {"name", "from", "to", "path", "next", "concatenated", "when", "unless"}, what)
+    name = reading.choice(entry.get("name"), CONNECTIONS, f"the name of {what}")
+    path = reading.strings(entry.get("path", []), f"path of {what}")
+    upstream, downstream = (reading.strings(entry.get(end, []), f"{end} of {what}") for end in ("from", "to"))
+    if bool(path) == bool(upstream and downstream):
+        raise reading.error(f"{what} needs either from and to, or a path")
+    pairs = pairwise(path) if path else ((one, two) for one in upstream for two in downstream)
+    return Rule(
+        name=name,
+        pairs=tuple(pairs),
+        next_block=reading.choice(entry.get("next", False), (True, False), f"next of {what}"),
+        concatenated=reading.choice(entry.get("concatenated", False), (True, False), f"concatenated of {what}"),
+        when=reading.table(entry, "when"),
+        unless=reading.strings(entry.get("unless", []), f"unless of {what}"),
+    )
+
+
+def _templates(reading: _Reading, text: str, endings: Sequence[str]) -> list[Template]:
+    """One template for each ending, or one without."""
+    if f"{{{ENDING}}}" not in text:
+        endings = [""]
+    named = [text.replace(f"{{{ENDING}}}", ending) for ending in endings]
+    templates = [template_of(text, name, place) for place, name in enumerate(named)]
+    if None in templates:
+        raise reading.error(f"name '{text}': placeholders are single letters, such as {{i}}, each at most once")
+    return [template for template in templates if template is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Takes values out of a TOML file, with errors that name the file and the key."""
+
+    where: str
+
+    def error(self, what: str) -> UsageError:
+        return UsageError(f"{self.where}: {what}", remedy="Compare it with the families in spectra_cli/layers")
+
+    def only(self, table: Mapping[str, Any], known: set[str], what: str) -> None:
+        unknown = sorted(set(table) - known)
+        if unknown:
+            raise self.error(
+                f"{what} has a key '{unknown[0]}', which means nothing; keys are {', '.join(sorted(known))}"
+            )
+
+    def table(self, table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        value = table.get(key, {})
+        if not isinstance(value, dict):
+            raise self.error(f"{key} must be a table")
+        return value
+
+    def string(self, value: Any, what: str) -> str:
+        if not isinstance(value, str):
+            raise self.error(f"{what} must be text")
+        return value
+
+    def strings(self, value: Any, what: str) -> tuple[str, ...]:
+        listed = [value] if isinstance(value, str) else value
+        if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+            raise self.error(f"{what} must be text or a list of texts")
+        return tuple(listed)
+
+    def choice(self, value: Any, allowed: Sequence[Any], what: str) -> Any:
+        if not any(value is item or (isinstance(value, str) and value == item) for item in allowed):
+            listed = ", ".join(str(item).lower() for item in allowed if item is not None)
+            raise self.error(f"{what} is {value!r}; it can be {listed}")
+        return value

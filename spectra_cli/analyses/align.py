@@ -20,13 +20,6 @@ HARMLESS = frozenset({"ok", "all_zero", "empty", SHAPE_MISMATCH})
 """Statuses of rows that say all there is to say: that dimensions do not meet is a property of the model."""
 
 
-def connections_among(connections: Sequence[Connection], depths: Mapping[int, MatrixSpec]) -> list[Connection]:
-    """Those connections of which both ends are among the matrices selected."""
-    return [
-        connection for connection in connections if connection.upstream in depths and connection.downstream in depths
-    ]
-
-
 class AlignRows:
     """Makes the rows of one checkpoint, without the columns that name it.
 

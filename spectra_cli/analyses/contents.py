@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from spectra_cli.analyses.lanes import MOST_LANES, available_cores, lane_count, work_of
 from spectra_cli.checkpoints.config import read_config
 from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.checkpoints.reader import Reader
 from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import CheckpointError
+from spectra_cli.layers.connections import connections_among
 from spectra_cli.layers.fitting import StructureOptions
 from spectra_cli.layers.inventory import Inventory, take_inventory
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.spectrum.memory import working_bytes
+
+VECTORS = 100
+"""Leading singular vectors of each side that are kept: ``subspaces.MOST``, said where torch is not imported."""
 
 
 class NoMatricesError(CheckpointError):
@@ -105,10 +110,15 @@ class RunContents:
                 }
                 for depth, spec in matrices.items()
             ],
+            "families": _families(inventory) if inventory else [],
+            "connections": _connections(inventory, matrices) if inventory else [],
+            "unfitted": [spec.parameter for spec in unfitted_matrices(inventory, matrices)] if inventory else [],
             "skipped": [asdict(skipped) for skipped in inventory.skipped] if inventory else [],
             "notes": list(typical.notes) if typical else [],
             "passed_over": [{"name": item.name, "reason": item.reason} for item in self.run.passed_over],
             "working_memory_bytes": working_memory_bytes(matrices.values()),
+            "analyze_memory_bytes": working_memory_bytes(matrices.values(), VECTORS),
+            "reference_vector_bytes": reference_vector_bytes(matrices.values()),
         }
 
 
@@ -173,6 +183,53 @@ def _difference(typical: Inventory, other: Inventory) -> str:
     return f"has '{next(name for name in found if name not in expected)}' as well"
 
 
-def working_memory_bytes(specs: Iterable[MatrixSpec]) -> int:
-    """What `spectra rank` needs for the largest of these matrices beyond the interpreter, within any larger budget."""
-    return max((working_bytes(spec.rows, spec.cols, spec.nbytes) for spec in specs), default=0)
+def unfitted_matrices(inventory: Inventory, matrices: Mapping[int, MatrixSpec]) -> list[MatrixSpec]:
+    """The selected matrices that have no role in any family, where there is one."""
+    without = {spec.parameter for spec in inventory.unfitted}
+    return [spec for spec in matrices.values() if spec.parameter in without]
+
+
+def _families(inventory: Inventory) -> list[dict[str, Any]]:
+    return [
+        {
+            "family": family.fit.architecture.family,
+            "title": family.fit.architecture.title,
+            "prefix": family.fit.prefix,
+            "heads": family.heads.query if family.heads else None,
+            "kv_heads": family.heads.key_value if family.heads else None,
+        }
+        for family in inventory.families
+    ]
+
+
+def _connections(inventory: Inventory, matrices: Mapping[int, MatrixSpec]) -> list[dict[str, Any]]:
+    return [
+        {
+            "connection": connection.name,
+            "upstream": matrices[connection.upstream].parameter,
+            "downstream": matrices[connection.downstream].parameter,
+            "units": [
+                {"unit": unit.unit, "index": unit.index, "primary": unit.primary, "status": unit.status}
+                for unit in connection.units
+            ],
+        }
+        for connection in connections_among(inventory.connections(), matrices)
+    ]
+
+
+def working_memory_bytes(specs: Iterable[MatrixSpec], vectors: int = 0) -> int:
+    """What the largest of these matrices take beyond the interpreter, within any larger budget: one in every lane.
+
+    Args:
+        specs: matrices.
+        vectors: singular vectors of each side that are computed: none by `spectra rank`.
+    """
+    specs = list(specs)
+    lanes = lane_count([work_of(spec) for spec in specs], available_cores(), MOST_LANES)
+    each = (working_bytes(spec.rows, spec.cols, spec.nbytes, vectors=vectors) for spec in specs)
+    return sum(sorted(each, reverse=True)[:lanes])
+
+
+def reference_vector_bytes(specs: Iterable[MatrixSpec]) -> int:
+    """Size of what is kept of a reference checkpoint: leading singular vectors of both sides, in float32."""
+    return sum(4 * min(VECTORS, spec.rows, spec.cols) * (spec.rows + spec.cols) for spec in specs)

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from threading import Lock
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -41,6 +42,27 @@ class LoadedMatrix:
     matrix: LazyMatrix | None
     digest: str | None
     error: CheckpointError | None = None
+
+
+class OneAtATime:
+    """A reader that several threads may ask; they wait for one another."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._lock = Lock()
+
+    def read(self, name: str, rows: slice = slice(None), cols: slice = slice(None)) -> torch.Tensor:
+        """Read a block; see :meth:`spectra_cli.checkpoints.reader.Reader.read`."""
+        with self._lock:
+            return self._reader.read(name, rows, cols)
+
+
+class Reads(Protocol):
+    """What reading a matrix takes."""
+
+    def read(self, name: str, rows: slice = slice(None), cols: slice = slice(None)) -> torch.Tensor:
+        """Read a block of a tensor."""
+        ...
 
 
 def groups_of_equal_shape(
@@ -85,13 +107,13 @@ def batch_size(shape: tuple[int, int], device: torch.device, budget_bytes: int) 
 
 
 def load(
-    reader: Reader, group: Sequence[tuple[int, MatrixSpec]], device: torch.device, budget_bytes: int
+    reader: Reads, group: Sequence[tuple[int, MatrixSpec]], device: torch.device, budget_bytes: int
 ) -> list[LoadedMatrix]:
     """Read the matrices of a group, or prepare their reading, and hash their bytes."""
     return [_load(reader, depth, spec, device, budget_bytes) for depth, spec in group]
 
 
-def _load(reader: Reader, depth: int, spec: MatrixSpec, device: torch.device, budget_bytes: int) -> LoadedMatrix:
+def _load(reader: Reads, depth: int, spec: MatrixSpec, device: torch.device, budget_bytes: int) -> LoadedMatrix:
     name = spec.tensor.name
 
     def from_checkpoint(rows: slice, cols: slice) -> torch.Tensor:
@@ -127,7 +149,7 @@ def _bytes_of(stored: torch.Tensor) -> memoryview:
     return memoryview(flat)
 
 
-def _hash_in_slabs(reader: Reader, spec: MatrixSpec) -> str:
+def _hash_in_slabs(reader: Reads, spec: MatrixSpec) -> str:
     digest = _hasher(spec)
     shape = spec.tensor.shape
     if spec.expert is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from spectra_cli.checkpoints.runs import Checkpoint, Run
+from spectra_cli.checkpoints.runs import Checkpoint, Run, clock
 from spectra_cli.checkpoints.steps import nearest, parse_count
 from spectra_cli.errors import InputError, UsageError
 
@@ -90,22 +90,24 @@ class ReferenceChoice:
 
 
 def shares_steps(run: Run, other: Run) -> bool:
-    """Whether two runs have checkpoints of one step."""
-    return bool(_by_time(run).keys() & _by_time(other).keys())
+    """Whether two runs have checkpoints of one step, or of one epoch where either knows its epochs only."""
+    theirs = {time for time, _ in _timed(other, run)}
+    return any(time in theirs for time, _ in _timed(run, other))
 
 
 def _paired(run: Run, other: Run) -> dict[Path, Reference]:
-    if not shares_steps(run, other):
-        return {run.checkpoints[-1].path: Reference(other, other.checkpoints[-1])}
-    theirs = _by_time(other)
-    return {
-        checkpoint.path: Reference(other, theirs[time]) for time, checkpoint in _by_time(run).items() if time in theirs
+    theirs = dict(_timed(other, run))
+    found = {
+        checkpoint.path: Reference(other, theirs[time]) for time, checkpoint in _timed(run, other) if time in theirs
     }
+    return found or {run.checkpoints[-1].path: Reference(other, other.checkpoints[-1])}
 
 
-def _by_time(run: Run) -> dict[int, Checkpoint]:
-    known = zip(run.times, run.checkpoints, strict=True)
-    return {time: checkpoint for time, checkpoint in known if time is not None}
+def _timed(run: Run, partner: Run) -> list[tuple[int, Checkpoint]]:
+    """The checkpoints of a run with their times, of the kind that it has in common with another: steps or epochs."""
+    by_step = clock((*run.checkpoints, *partner.checkpoints)) == "step"
+    times = [(checkpoint.step if by_step else checkpoint.epoch, checkpoint) for checkpoint in run.checkpoints]
+    return [(time, checkpoint) for time, checkpoint in times if time is not None]
 
 
 def _times(run: Run) -> tuple[int | None, ...]:

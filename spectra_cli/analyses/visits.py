@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
 
-from spectra_cli.analyses.loading import LoadedMatrix, ahead, batches, groups_of_equal_shape, load
+from spectra_cli.analyses.lanes import as_completed, blas_threads, heaviest_first, lane_count, work_of
+from spectra_cli.analyses.loading import LoadedMatrix, OneAtATime, ahead, batches, groups_of_equal_shape, load
 from spectra_cli.checkpoints.reader import Reader
 from spectra_cli.errors import MemoryBudgetError, SpectraError
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.layers.parts import Part, Side
 from spectra_cli.spectrum.factorize import Sides, Spectrum, factorize
+from spectra_cli.spectrum.gram import full_float32
 from spectra_cli.spectrum.matrix import Matrix, SubMatrix
-from spectra_cli.spectrum.memory import resident_bytes
+from spectra_cli.spectrum.memory import resident_bytes, working_bytes
 from spectra_cli.spectrum.subspaces import MOST
 
 Row = dict[str, Any]
@@ -140,12 +142,43 @@ def visit(
         else:
             _show(_failed(depth, spec, None, demand, status), analyses)
             on_matrix(spec)
-    groups = groups_of_equal_shape(usable, lambda depth: demands[depth].sides, place.device, place.budget_bytes)
-    for group in ahead(groups, lambda group: load(reader, group, place.device, place.budget_bytes)):
-        for visited in _visit_group(group, demands, place, on_problem):
-            _show(visited, analyses)
-            on_matrix(visited.spec)
-        del group  # before the one after the next is read
+    errors: dict[int, SpectraError] = {}
+    for visited, failed in _visited(reader, usable, demands, place):
+        errors |= failed
+        for matrix in visited:
+            _show(matrix, analyses)
+            on_matrix(matrix.spec)
+        del visited  # before the one after the next is read
+    for depth in sorted(errors):
+        on_problem(errors[depth], specs[depth].parameter)
+
+
+Results = tuple[list[Visited], dict[int, SpectraError]]
+"""Of a group: its matrices, and errors by depth."""
+
+
+def _visited(
+    reader: Reader, specs: Mapping[int, MatrixSpec], demands: Mapping[int, Demand], place: WorkPlace
+) -> Iterator[Results]:
+    """Read and factorize in several lanes; with one lane, a group is read while another is worked on."""
+    groups = groups_of_equal_shape(specs, lambda depth: demands[depth].sides, place.device, place.budget_bytes)
+    work = [sum(work_of(spec) for _, spec in group) for group in groups]
+    needed = max((working_bytes(spec.rows, spec.cols, spec.nbytes, vectors=MOST) for spec in specs.values()), default=1)
+    cores = torch.get_num_threads() if place.device.type == "cpu" else 1
+    lanes = lane_count(work, cores, place.working_bytes // needed)
+    if lanes == 1:
+        for loaded in ahead(groups, lambda group: load(reader, group, place.device, place.budget_bytes)):
+            yield _visit_group(loaded, demands, place)
+            del loaded
+        return
+    share = replace(place, budget_bytes=place.budget_bytes // lanes, kept_bytes=place.kept_bytes // lanes)
+    shared = OneAtATime(reader)
+
+    def read_and_visit(group: list[tuple[int, MatrixSpec]]) -> Results:
+        return _visit_group(load(shared, group, share.device, share.budget_bytes), demands, share)
+
+    with full_float32(), blas_threads(cores // lanes):  # around all lanes, as both are settings of the process
+        yield from as_completed(heaviest_first(groups, work, lanes), read_and_visit, lanes)
 
 
 def _show(visited: Visited, analyses: Iterable[Analysis]) -> None:
@@ -164,14 +197,15 @@ def _failed(depth: int, spec: MatrixSpec, digest: str | None, demand: Demand, st
     return Visited(depth, spec, digest, failure if demand.whole else None, dict.fromkeys(demand.parts, failure))
 
 
-def _visit_group(
-    group: list[LoadedMatrix], demands: Mapping[int, Demand], place: WorkPlace, on_problem: OnProblem
-) -> Iterator[Visited]:
-    readable = []
+def _visit_group(group: list[LoadedMatrix], demands: Mapping[int, Demand], place: WorkPlace) -> Results:
+    readable: list[tuple[LoadedMatrix, Matrix]] = []
+    visited: list[Visited] = []
+    errors: dict[int, SpectraError] = {}
     for loaded in group:
         if loaded.error is not None:
-            on_problem(loaded.error, loaded.spec.parameter)
-            yield _failed(loaded.depth, loaded.spec, loaded.digest, demands[loaded.depth], loaded.error.status)
+            errors[loaded.depth] = loaded.error
+            demand = demands[loaded.depth]
+            visited.append(_failed(loaded.depth, loaded.spec, loaded.digest, demand, loaded.error.status))
         elif loaded.matrix is not None:
             readable.append((loaded, loaded.matrix))
 
@@ -182,17 +216,19 @@ def _visit_group(
         for (loaded, _), factors in zip(
             asked, _factorize_each([matrix for _, matrix in asked], sides, place), strict=True
         ):
-            whole[loaded.depth] = _told(factors, loaded, on_problem)
-    parts = _factorize_parts(readable, demands, place, on_problem)
+            whole[loaded.depth] = _noted(factors, loaded, errors)
+    parts = _factorize_parts(readable, demands, place, errors)
     for loaded, _ in readable:
-        yield Visited(loaded.depth, loaded.spec, loaded.digest, whole.get(loaded.depth), parts[loaded.depth])
+        found = Visited(loaded.depth, loaded.spec, loaded.digest, whole.get(loaded.depth), parts[loaded.depth])
+        visited.append(found)
+    return visited, errors
 
 
 def _factorize_parts(
     readable: Sequence[tuple[LoadedMatrix, Matrix]],
     demands: Mapping[int, Demand],
     place: WorkPlace,
-    on_problem: OnProblem,
+    errors: dict[int, SpectraError],
 ) -> dict[int, dict[Part, Factors]]:
     """Factorize the parts that are asked for, those of one shape together."""
     alike: dict[tuple[tuple[int, int], frozenset[Side]], list[tuple[LoadedMatrix, Part, Matrix]]] = defaultdict(list)
@@ -205,14 +241,14 @@ def _factorize_parts(
         for batch in batches(items, shape, place.device, place.budget_bytes):
             results = _factorize_each([cut for _, _, cut in batch], sides, place)
             for (loaded, part, _), factors in zip(batch, results, strict=True):
-                found[loaded.depth][part] = _told(factors, loaded, on_problem)
+                found[loaded.depth][part] = _noted(factors, loaded, errors)
     return found
 
 
-def _told(factors: Factors | SpectraError, loaded: LoadedMatrix, on_problem: OnProblem) -> Factors:
+def _noted(factors: Factors | SpectraError, loaded: LoadedMatrix, errors: dict[int, SpectraError]) -> Factors:
     if isinstance(factors, Factors):
         return factors
-    on_problem(factors, loaded.spec.parameter)
+    errors.setdefault(loaded.depth, factors)
     return Factors(factors.status)
 
 

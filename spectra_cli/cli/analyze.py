@@ -55,5 +55,4 @@ def analyze(
         against=against,
     )
     outs = {table: out / f"{table}.parquet" for table in ("rank", "align", "sva")}
-    running.make_directory(out)
-    running.run_tables(context, paths, chosen, outs, quiet=quiet, as_json=as_json)
+    running.run_tables(context, paths, chosen, outs, quiet=quiet, as_json=as_json, directory=out)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 import typer
 
 from spectra_cli.cli import options, output
+from spectra_cli.cli.listings import SHOWN_NAMES, grouped, plain_table
+from spectra_cli.cli.structure import print_connections, print_families
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from spectra_cli.analyses.contents import CheckpointContents, RunContents
+    from spectra_cli.layers.fitting import StructureOptions
     from spectra_cli.layers.inventory import Inventory
     from spectra_cli.layers.matricize import MatrixSpec
 
 SHOWN_CHECKPOINTS = 20
-SHOWN_NAMES = 3
 
 
 def inspect(
@@ -35,7 +36,7 @@ def inspect(
     transposed: options.Transposed = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show runs, checkpoints, matrices, and everything that is skipped and why. Reads headers only.
+    """Show runs, checkpoints, matrices, who feeds whom, and everything that is skipped and why. Reads headers only.
 
     Example: spectra inspect runs/a
     """
@@ -57,60 +58,71 @@ def inspect(
     else:
         console = output.stdout_console()
         for contents in opened:
-            _print_run(console, contents, selected)
+            _print_run(console, contents, selected, structure)
     if any(contents.problem for run in opened for contents in run.checkpoints):
         raise typer.Exit(3 if any(run.typical for run in opened) else 1)
 
 
-def _print_run(console: Console, contents: RunContents, selected: Callable[[Inventory], dict[int, MatrixSpec]]) -> None:
+def _print_run(
+    console: Console,
+    contents: RunContents,
+    selected: Callable[[Inventory], dict[int, MatrixSpec]],
+    structure: StructureOptions,
+) -> None:
     run = contents.run
     console.rule(f"[bold]run {output.plain(run.name)}[/]", align="left")
     typical = contents.typical
     if contents.architecture:
-        console.print(f"architecture {output.plain(contents.architecture)} (config.json)")
+        console.print(f"architecture in config.json: {output.plain(contents.architecture)}")
     console.print(_checkpoint_table(contents))
     for problem in [checkpoint.problem for checkpoint in contents.checkpoints if checkpoint.problem]:
         output.warn(problem, console)
     for name, difference in list(contents.differing.items())[:SHOWN_NAMES]:
         output.warn(f"{name} {difference}, unlike {typical.checkpoint.name if typical else ''}", console)
     if typical is not None and typical.inventory is not None:
+        print_families(console, typical.inventory, structure)
+        console.print()
         _print_inventory(console, typical, selected(typical.inventory))
     if run.passed_over:
-        console.print(_grouped("passed over", ((item.reason, item.name) for item in run.passed_over)))
+        console.print(grouped("passed over", ((item.reason, item.name) for item in run.passed_over), console.width))
     console.print()
 
 
 def _print_inventory(console: Console, contents: CheckpointContents, matrices: dict[int, MatrixSpec]) -> None:
-    from spectra_cli.analyses.contents import working_memory_bytes
-    from spectra_cli.spectrum.memory import readable_bytes
-
     console.print(_matrix_table(contents, matrices))
     for explanation in sorted({explanation for spec in matrices.values() if (explanation := _explanation(spec))}):
         console.print(output.plain(explanation))
     prefix = _removed_prefix(matrices.values())
     if prefix:
         console.print(f"names are shown without the prefix '{output.plain(prefix)}'")
-    needed = readable_bytes(working_memory_bytes(matrices.values()))
-    console.print(f"working memory for `spectra rank`: about {needed} beyond the interpreter")
+    _print_memory(console, matrices.values())
     console.print()
     inventory = contents.inventory
+    if inventory is not None:
+        print_connections(console, inventory, matrices)
     if inventory is not None and inventory.skipped:
         others = ((item.reason, item.name.removeprefix(prefix)) for item in inventory.skipped)
-        console.print(_grouped("tensors that are not matrices", others))
+        console.print(grouped("tensors that are not matrices", others, console.width))
     for note in contents.notes:
         output.warn(note, console)
 
 
-def _plain_table(title: str) -> Table:
-    from rich import box
-    from rich.table import Table
+def _print_memory(console: Console, matrices: Collection[MatrixSpec]) -> None:
+    from spectra_cli.analyses.contents import VECTORS, reference_vector_bytes, working_memory_bytes
+    from spectra_cli.spectrum.memory import readable_bytes
 
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for_values, for_vectors = (readable_bytes(working_memory_bytes(matrices, vectors)) for vectors in (0, VECTORS))
+    kept = readable_bytes(reference_vector_bytes(matrices))
+    console.print(f"working memory for `spectra rank`: about {for_values} beyond the interpreter")
+    console.print(
+        f"for `spectra analyze`: about {for_vectors}, and {kept} for the vectors of the reference (in a temporary file "
+        "where the memory budget is too small)"
+    )
 
 
 def _checkpoint_table(contents: RunContents) -> Table:
     checkpoints = contents.checkpoints
-    table = _plain_table(f"{len(checkpoints)} checkpoint{'' if len(checkpoints) == 1 else 's'}")
+    table = plain_table(f"{len(checkpoints)} checkpoint{'' if len(checkpoints) == 1 else 's'}")
     table.add_column("checkpoint", overflow="fold")
     for heading in ("step", "epoch"):
         table.add_column(heading, justify="right")
@@ -132,7 +144,7 @@ def _matrix_table(contents: CheckpointContents, matrices: dict[int, MatrixSpec])
     count = f"{total} matri{'x' if total == 1 else 'ces'}"
     if len(matrices) < total:
         count = f"{len(matrices)} of {count}"
-    table = _plain_table(output.plain(f"{count} (as in {contents.checkpoint.name})"))
+    table = plain_table(output.plain(f"{count} (as in {contents.checkpoint.name})"))
     table.add_column("depth", justify="right")
     table.add_column("parameter", overflow="fold")
     table.add_column("kind")
@@ -166,18 +178,3 @@ def _removed_prefix(matrices: Iterable[MatrixSpec]) -> str:
         stored = spec.tensor.name
         prefixes.add(stored[: -len(shown)] if stored.endswith(shown) else "")
     return prefixes.pop() if len(prefixes) == 1 else ""
-
-
-def _grouped(title: str, items: Iterable[tuple[str, str]]) -> Table:
-    """One line per reason, with how many there are and the first names."""
-    names: dict[str, list[str]] = defaultdict(list)
-    for reason, name in items:
-        names[reason].append(name)
-    table = _plain_table(f"{title}: {sum(map(len, names.values()))}")
-    table.add_column("why", overflow="fold")
-    table.add_column("count", justify="right")
-    table.add_column("which", overflow="fold")
-    for reason, group in names.items():
-        more = ", ..." if len(group) > SHOWN_NAMES else ""
-        table.add_row(output.plain(reason), str(len(group)), output.plain(", ".join(group[:SHOWN_NAMES])) + more)
-    return table

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from spectra_cli.analyses.lanes import work_of
 from spectra_cli.cli import output
 
 if TYPE_CHECKING:
@@ -60,14 +61,14 @@ class ProgressListener:
     def checkpoint_opened(self, specs: Sequence[MatrixSpec]) -> None:
         """Learn what the checkpoint will cost."""
         self._opened += 1
-        self._known_cost += sum(map(_cost, specs))
+        self._known_cost += sum(map(work_of, specs))
         self._matrices, self._matrices_done = len(specs), 0
         self._show()
 
     def matrix_done(self, spec: MatrixSpec) -> None:
         """Move the bar by one matrix."""
         self._matrices_done += 1
-        self._done_cost += _cost(spec)
+        self._done_cost += work_of(spec)
         self._show()
 
     def checkpoint_done(self) -> None:
@@ -90,9 +91,3 @@ class ProgressListener:
             completed=self._done_cost,
             total=self._known_cost + unopened * each or None,
         )
-
-
-def _cost(spec: MatrixSpec) -> float:
-    """Floating-point operations of a Gram matrix and its eigenvalues, roughly, and some for every matrix."""
-    short_side = min(spec.rows, spec.cols)
-    return spec.rows * spec.cols * short_side + 4.0 * short_side**3 + 1e5

@@ -73,6 +73,7 @@ def run_tables(
     *,
     quiet: bool,
     as_json: bool,
+    directory: Path | None = None,
 ) -> None:
     """Make tables, write them and say what they hold.
 
@@ -83,6 +84,7 @@ def run_tables(
         outs: the file of each table.
         quiet: print problems only.
         as_json: print a summary to standard output.
+        directory: to make for the files, once it is known that there is something to do.
 
     Raises:
         typer.Exit: with status 3 if something could not be used.
@@ -95,8 +97,10 @@ def run_tables(
 
     from spectra_cli.cli.progress import ProgressListener
     from spectra_cli.execution.local import Job
-    from spectra_cli.tables.writer import TableWriter
+    from spectra_cli.tables.writer import TableWriter, make_directory
 
+    if directory is not None:
+        make_directory(directory)
     summaries = _summaries(tuple(outs))
     usable = True
     listener = ProgressListener(plan.pass_count, quiet=quiet)
@@ -121,24 +125,6 @@ def run_tables(
         _print_summaries(summaries, outs, elapsed_s=time.monotonic() - started)
     if not usable:
         raise typer.Exit(3)
-
-
-def make_directory(path: Path) -> None:
-    """Make a directory for tables unless it is there.
-
-    Raises:
-        InputError: if it cannot be made.
-    """
-    from spectra_cli.errors import InputError
-
-    try:
-        path.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"the directory cannot be made: {error.strerror}",
-            where=str(path),
-            remedy="Give --out a directory, in one that exists and may be written to",
-        ) from error
 
 
 def _summaries(tables: Sequence[str]) -> dict[str, Summary[Any]]:

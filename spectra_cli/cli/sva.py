@@ -95,5 +95,5 @@ def print_agreements(console: Console, name: str, run: RunAgreement) -> None:
         table.add_row(f"... and {len(matrices) - SHOWN_MATRICES} more")
     console.print(table)
     if moved:
-        console.print(f"i=1, 2-10, 11-100: the step since which the mean S_ii of these vectors is at least {SETTLED}")
+        console.print(f"i=1, 2-10, 11-100: the step since which their mean S_ii is at least {SETTLED}")
     console.print()

@@ -28,6 +28,7 @@ from spectra_cli.execution.device import resolve_device
 from spectra_cli.execution.listener import Listener
 from spectra_cli.execution.options import Options
 from spectra_cli.execution.plan import Plan
+from spectra_cli.layers.connections import connections_among
 from spectra_cli.layers.inventory import Inventory
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.spectrum.memory import DEFAULT_SHARE, default_budget_bytes
@@ -216,16 +217,22 @@ class Job:
         with self._opened(run, checkpoint) as (reader, inventory, specs):
             if not specs:
                 self._tally.lacking.append(str(checkpoint.path))
+                if keep:
+                    self._stores[checkpoint.path] = self._store()  # what others have is missing here
                 return {table: [{"status": NOTHING_SELECTED}] for table in self.tables}
             self._tally.matched += 1
             keeping: list[Analysis] = []
             if keep:
                 store = self._stores[checkpoint.path] = self._store()
                 keeping.append(sva.KeepVectors(store))
-            making = self._making(checkpoint, references.get(checkpoint.path), inventory, specs)
+            making = self._making(references.get(checkpoint.path), inventory, specs)
             if making or keeping:
                 self._visit(reader, specs, [*keeping, *making.values()], first_errors)
         rows = {table: making[table].rows() if table in making else [] for table in self.tables}
+        if "align" in self.tables and "align" not in making:
+            error = _no_connections(inventory, specs)
+            rows["align"] = [{"status": error.status}]
+            self._once(run, checkpoint, str(error))
         if "sva" in self.tables and "sva" not in making:
             rows["sva"] = self._without_reference(run, references.get(checkpoint.path))
         for message in messages.problems(rows, first_errors):
@@ -234,7 +241,6 @@ class Job:
 
     def _making(
         self,
-        checkpoint: Checkpoint,
         reference: Reference | None,
         inventory: Inventory,
         specs: Mapping[int, MatrixSpec],
@@ -244,10 +250,11 @@ class Job:
         if "rank" in self.tables:
             making["rank"] = rank.RankRows()
         if "align" in self.tables:
-            connections = align.connections_among(inventory.connections(), specs)
+            connections = connections_among(inventory.connections(), specs)
             if not connections and self.tables == ("align",):
-                raise _no_connections(checkpoint, inventory, specs)
-            making["align"] = align.AlignRows(connections, specs, full=self._options.full)
+                raise _no_connections(inventory, specs)
+            if connections:
+                making["align"] = align.AlignRows(connections, specs, full=self._options.full)
         kept = self._stores.get(reference.checkpoint.path) if reference else None
         if "sva" in self.tables and reference is not None and isinstance(kept, VectorStore):
             making["sva"] = sva.SvaRows(kept, reference.columns)
@@ -349,15 +356,10 @@ def _device_name(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
-def _no_connections(
-    checkpoint: Checkpoint, inventory: Inventory, specs: Mapping[int, MatrixSpec]
-) -> NoConnectionsError:
+def _no_connections(inventory: Inventory, specs: Mapping[int, MatrixSpec]) -> NoConnectionsError:
     if len(specs) < len(inventory.matrices):
         return NoConnectionsError(
             "no connection has both ends among the matrices selected",
-            where=str(checkpoint.path),
             remedy="Select both matrices of a connection; `spectra inspect` lists all",
         )
-    return NoConnectionsError(
-        "no matrix feeds another one", where=str(checkpoint.path), remedy="Describe the model with --architecture"
-    )
+    return NoConnectionsError("no matrix feeds another one", remedy="Describe the model with --architecture")

@@ -8,6 +8,7 @@ from spectra_cli.analyses.visits import Row
 from spectra_cli.checkpoints.runs import Run
 from spectra_cli.errors import InputError, SpectraError
 from spectra_cli.execution.options import Options
+from spectra_cli.layers.connections import SHAPE_MISMATCH
 
 NAMED_PARAMETERS = 6
 NAMED_STRAYS = 3
@@ -24,6 +25,9 @@ WHY = {
     "missing": "only one of the two checkpoints has them.",
 }
 """Of rows for which the analysis raises no error."""
+
+OTHER_SHAPE = "the two checkpoints have them in different shapes."
+"""Why matrices that are compared with those of a reference do not meet, as against two that feed one another."""
 
 
 def missed(runs: Sequence[Run]) -> str | None:
@@ -52,8 +56,10 @@ def problems(tables: Mapping[str, Sequence[Row]], first_errors: Mapping[str, Spe
         for status, names in named.items():
             why = first_errors.get(status) or WHY.get(status, "see the column status.")
             noun = "rows" if "connection" in rows[0] else "matrices"
+            if status == SHAPE_MISMATCH and noun == "matrices":
+                why = OTHER_SHAPE
             yield f"{len(names)} of {len(rows)} {noun} {status} ({shown(list(dict.fromkeys(names)))}): {why}"
-        told |= named.keys()
+        told |= named.keys() - {SHAPE_MISMATCH}  # which is another matter in another table
 
 
 def _name(row: Row) -> str:

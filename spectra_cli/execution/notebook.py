@@ -18,7 +18,7 @@ from spectra_cli.execution.options import Options, parse_bytes
 from spectra_cli.execution.plan import make_plan
 from spectra_cli.layers.fitting import StructureOptions
 from spectra_cli.tables.schemas import arrow_schema
-from spectra_cli.tables.writer import TableWriter, table_of
+from spectra_cli.tables.writer import TableWriter, make_directory, table_of
 
 PathLike = str | os.PathLike[str]
 Globs = str | Sequence[str]
@@ -167,10 +167,8 @@ def analyze(
         SpectraError: if nothing could be analysed or an argument is wrong.
     """
     options = _options(reference=reference, against=against, heads=heads, kv_heads=kv_heads, full=full, **shared)
-    if out is not None:
-        Path(out).mkdir(exist_ok=True)
     outs = {table: None if out is None else Path(out) / f"{table}.parquet" for table in TABLES}
-    return Analysis(**_frames(path, outs, options))
+    return Analysis(**_frames(path, outs, options, directory=None if out is None else Path(out)))
 
 
 def _options(
@@ -209,10 +207,16 @@ def _options(
 
 
 def _frames(
-    path: PathLike | Sequence[PathLike], outs: Mapping[str, PathLike | None], options: Options
+    path: PathLike | Sequence[PathLike],
+    outs: Mapping[str, PathLike | None],
+    options: Options,
+    *,
+    directory: Path | None = None,
 ) -> dict[str, pd.DataFrame]:
     paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
     job = Job(make_plan(paths, options, tuple(outs)), Silent())
+    if directory is not None:
+        make_directory(directory)
     name = "analyze" if len(outs) > 1 else next(iter(outs))
     metadata = job.metadata([f"spectra_cli.{name}", *map(str, paths)])
     gathered: dict[str, list[dict[str, object]]] = {table: [] for table in outs}

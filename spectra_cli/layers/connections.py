@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -120,6 +120,13 @@ def connections_of(
                 )
     connections = [Connection(*key, tuple(units)) for key, units in found.items()]
     return sorted(connections, key=lambda connection: (connection.upstream, connection.downstream))
+
+
+def connections_among(connections: Iterable[Connection], depths: Container[int]) -> list[Connection]:
+    """Those connections of which both ends are among the matrices selected."""
+    return [
+        connection for connection in connections if connection.upstream in depths and connection.downstream in depths
+    ]
 
 
 class _Building:

@@ -113,13 +113,14 @@ def parse_architecture(text: str, family: str, where: str = "") -> Architecture:
 
 
 def _check_roles(reading: _Reading, architecture: Architecture) -> None:
-    named = [role for rule in architecture.rules for pair in rule.pairs for role in pair]
-    named += [role for rule in architecture.rules for role in rule.unless]
-    named += [parameter.tied for parameter in architecture.parameters.values() if parameter.tied]
-    for role in named:
+    parameters = architecture.parameters.values()
+    named = [(role, f"connection '{rule.name}'") for rule in architecture.rules for pair in rule.pairs for role in pair]
+    named += [(role, f"unless of connection '{rule.name}'") for rule in architecture.rules for role in rule.unless]
+    named += [(parameter.tied, f"parameters.{parameter.role}.tied") for parameter in parameters if parameter.tied]
+    for role, what in named:
         if architecture.holder_of(role) is None:
-            roles = ", ".join(architecture.parameters)
-            raise reading.error(f"a connection names '{role}', which is no role; roles are {roles}")
+            roles = ", ".join(role for parameter in parameters for role in (parameter.role, *parameter.split))
+            raise reading.error(f"{what} names '{role}', which is no role; roles are {roles}")
 
 
 def _parameter(reading: _Reading, role: str, entry: Any, endings: Sequence[str]) -> Parameter:
@@ -131,13 +132,16 @@ def _parameter(reading: _Reading, role: str, entry: Any, endings: Sequence[str])
     names = reading.strings(entry.get("name", []), f"{what}.name")
     if not names:
         raise reading.error(f"{what} has no name")
+    templates = tuple(template for name in names for template in _templates(reading, name, endings))
+    if len({template.chain for template in templates}) > 1:
+        raise reading.error(f"{what}.name: all names of a role must number its blocks by the same placeholder, or none")
     gates = reading.strings(entry.get("gates", []), f"{what}.gates")
     primary_gate = reading.string(entry.get("primary_gate", gates[0] if gates else ""), f"{what}.primary_gate")
     if gates and primary_gate not in gates:
         raise reading.error(f"{what}.primary_gate is '{primary_gate}', which is none of its gates")
     return Parameter(
         role=role,
-        names=tuple(template for name in names for template in _templates(reading, name, endings)),
+        names=templates,
         kind=reading.choice(entry.get("kind"), (None, *get_args(Kind)), f"{what}.kind"),
         layout=reading.choice(entry.get("layout"), (None, *get_args(Layout)), f"{what}.layout"),
         required=reading.choice(entry.get("required", False), (True, False), f"{what}.required"),
@@ -188,7 +192,9 @@ class _Reading:
     where: str
 
     def error(self, what: str) -> UsageError:
-        return UsageError(f"{self.where}: {what}", remedy="Compare it with the families in spectra_cli/layers")
+        return UsageError(
+            f"{self.where}: {what}", remedy="Compare it with the families in spectra_cli/layers/architectures"
+        )
 
     def only(self, table: Mapping[str, Any], known: set[str], what: str) -> None:
         unknown = sorted(set(table) - known)

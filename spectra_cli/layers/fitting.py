@@ -23,7 +23,7 @@ TIES = "tie_word_embeddings"
 """Key of config.json."""
 
 LEAST_SHARE = 0.5
-"""Of the matrices under its prefix that a family must explain."""
+"""Of the matrices under its prefix that a family must explain, unless the user says that the model is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ def choose_families(
     """Find the families of a model's parts.
 
     Of all families that fit, the one that explains most matrices comes first; of those that explain the same, the one
-    with most connections whose dimensions meet; then the one that config.json names. Others follow where their blocks are
-    matrices that are left; of an embedding or an output layer that two towers share, the first one has it.
+    with most connections whose dimensions meet; then the one that config.json names. Others follow where their blocks
+    are among what is left; an embedding or an output layer that two towers share belongs to the first one.
 
     Args:
         specs: the matrices of the model.
@@ -166,7 +166,7 @@ def _answer(question: _Question) -> tuple[FittedFamily, ...]:
         fit
         for architecture in question.families
         for fit in candidates(architecture, names)
-        if len(fit.claimed) >= LEAST_SHARE * names.under(fit.prefix)
+        if question.options.architecture or len(fit.claimed) >= LEAST_SHARE * names.under(fit.prefix)
     ]
     chosen: list[FittedFamily] = []
     taken: set[int] = set()

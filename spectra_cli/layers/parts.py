@@ -106,10 +106,13 @@ def fused_rows(
     """
     split = parameter.split
     if parameter.order == "interleaved":
-        count = heads.of(role) if heads else 0
-        of_heads = [fused_head_rows(parameter, role, rows, heads, head, query_rows=query_rows) for head in range(count)]
-        known = [part for part in of_heads if part is not None]
-        return tuple(known) if known and len(known) == len(of_heads) else None
+        known: list[tuple[int, int]] = []
+        for head in range(heads.of(role) if heads else 0):
+            part = fused_head_rows(parameter, role, rows, heads, head, query_rows=query_rows)
+            if part is None:  # as are all others
+                return None
+            known.append(part)
+        return tuple(known) or None
     sizes: list[int] | None = None
     if set(split) == {QUERY, KEY, VALUE}:
         if heads is not None:
@@ -137,7 +140,7 @@ def fused_head_rows(
         return head_range(ranges[0], heads.of(role), head) if ranges else None
     counts = [heads.group if name == QUERY else 1 for name in parameter.split]  # per key head
     width, rest = divmod(rows, heads.key_value * sum(counts))
-    if rest or query_rows not in {None, width * heads.query}:
+    if rest or not width or query_rows not in {None, width * heads.query}:
         return None
     group, within = divmod(head, heads.group) if role == QUERY else (head, 0)
     place = group * sum(counts) + sum(counts[: parameter.split.index(role)]) + within

@@ -106,6 +106,22 @@ class TableWriter:
         self._rows, self._gathered = [], 0
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory for tables unless it is there.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the directory cannot be made: {error.strerror}",
+            where=str(path),
+            remedy="Give --out a directory, in one that exists and may be written to",
+        ) from error
+
+
 def _numbers_in(value: Any) -> int:
     """How many numbers or characters a cell holds."""
     if isinstance(value, list) and value and isinstance(value[0], list):

@@ -484,6 +484,13 @@ def test_flattened_positions_do_not_meet_what_the_last_convolution_gives() -> No
     assert {key[:3] for key in found} == FEATURES | DENSE
 
 
+def test_output_layer_after_fully_connected_ones_reads_the_last_of_them() -> None:
+    """And not the last convolution, though the widths would meet."""
+    shapes = {"features.0.weight": (12, 3, 3, 3), "classifier.0.weight": (12, 12), "fc.weight": (CLASSES, 12)}
+    path = chain("sequential", "features.0", "classifier.0") | chain("output", "classifier.0", "fc")
+    assert edges_of(inventory_of(random_weights(shapes))) == path
+
+
 def test_stages_follow_each_other_by_number_and_not_by_text() -> None:
     """Block 10 comes after block 9, stage 2 after the last block of stage 1."""
     shapes = {f"layer{s}.{i}.conv{j}.weight": (12, 12, 3, 3) for s in (1, 2) for i in range(11) for j in (1, 2)}

@@ -1,0 +1,77 @@
+"""What the README shows is what happens."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from spectra_cli.cli.main import run
+from spectra_cli.layers.family_files import known_architectures, parse_architecture
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def numbers(text: str) -> list[list[float]]:
+    """The numbers of every line that begins with one."""
+    rows = [line.split() for line in text.splitlines()]
+    return [[float(cell) for cell in row] for row in rows if row and re.fullmatch(r"\d+", row[0])]
+
+
+def test_the_python_example_prints_what_stands_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank falls while the network groks, and the top vectors settle first."""
+    monkeypatch.chdir(ROOT)
+    example = next(block for block in blocks("python") if "def agreement" in block)
+    printed = README.partition(example)[2].partition("```text\n")[2].partition("```")[0]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(example, "README.md", "exec"), {})  # noqa: S102 - our own text
+    shown, found = numbers(printed), numbers(out.getvalue())
+    assert len(shown) == len(found) == 12
+    for expected, row in zip(shown, found, strict=True):
+        assert row == pytest.approx(expected, abs=0.02)
+
+
+def test_the_notebook_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    (example,) = (block for block in blocks("python") if "log_spaced=4" in block)
+    namespace: dict[str, object] = {}
+    with pytest.warns(UserWarning, match="shape_mismatch"):  # the flattened convolution of fixtures/cnn
+        exec(compile(example, "README.md", "exec"), namespace)  # noqa: S102 - our own text
+    assert len(namespace["alignments"]) > 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("title", ["Effective rank", "Alignment score", "Agreement with"])
+def test_the_printed_tables_are_those_of_the_fixture(
+    title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = next(block for block in re.split(r"\n\n|```text\n|```\n", README) if block.startswith(title))
+    path = "fixtures/grokking" if title == "Effective rank" else "fixtures/grokking/seed_0"
+    assert run(["analyze", path, "--out", str(tmp_path / "tables")]) == 0
+    printed = [line.rstrip() for line in capsys.readouterr().err.splitlines()]
+    for line in shown.splitlines():
+        assert line.rstrip() in printed
+
+
+def test_every_family_is_listed() -> None:
+    """To update it, replace what is between the markers with a line for each family and its title."""
+    section = re.search(r"<!-- families -->\n(.*?)<!-- /families -->", README, re.DOTALL)
+    assert section is not None
+    listed = [f"| `{architecture.family}` | {architecture.title} |" for architecture in known_architectures()]
+    assert section[1].splitlines()[2:] == listed
+
+
+def test_the_example_of_a_family_is_one() -> None:
+    (example,) = blocks("toml")
+    architecture = parse_architecture(example, "my")
+    assert [rule.name for rule in architecture.rules] == ["embedding-input", "up-down", "residual"]

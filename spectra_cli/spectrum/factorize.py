@@ -173,7 +173,7 @@ def _attempt(batch: MatrixBatch, length: int, name: str, wanted: _Wanted, last: 
         if len(batch) > 1:  # LAPACK did not converge on one of them at least
             return [result for half in batch.split() for result in _attempt(half, length, name, wanted, last)]
         return [_unusable("no_convergence") if last else None]
-    accepted = outcome.tried if last else outcome.tried & _acceptable(batch, outcome, wanted.vectors, eps)
+    accepted = outcome.tried if last else outcome.tried & _acceptable(batch, outcome, wanted.vectors, eps, length)
     long_vectors = _long_vectors(batch, outcome, accepted, length) if wanted.long(batch) else {}
     largest_errors = outcome.errors.max(1).tolist()
     spectra: list[Spectrum | None] = []
@@ -189,16 +189,44 @@ def _attempt(batch: MatrixBatch, length: int, name: str, wanted: _Wanted, last: 
     return spectra
 
 
-def _acceptable(batch: MatrixBatch, outcome: Outcome, vectors: int, eps: float) -> NDArray[np.bool_]:
-    """Whether values, effective rank, numerical rank and vectors are all within their tolerances, (batch,)."""
+def _acceptable(batch: MatrixBatch, outcome: Outcome, vectors: int, eps: float, length: int) -> NDArray[np.bool_]:
+    """Whether values, effective rank, numerical rank and vectors are all within their tolerances, (batch,).
+
+    Vectors that are not may be refined to that end, and with them the values, in `outcome`.
+    """
+    good = _acceptable_values(batch, outcome, eps)
+    if vectors:
+        clear = outcome.square_errors <= VECTOR_TOLERANCE * outcome.values[:, vectors - 1] ** 2
+        clear |= outcome.values[:, 0] == 0.0
+        for index in np.flatnonzero(outcome.tried & good & ~clear).tolist():
+            clear[index] = _refined(batch, outcome, index, vectors, length)
+        good &= clear
+    return good
+
+
+def _refined(batch: MatrixBatch, outcome: Outcome, index: int, vectors: int, length: int) -> bool:
+    """Refine the vectors of one matrix in place, where that makes them good."""
+    if outcome.short_vectors is None:
+        return False
+    values, errors, start = outcome.values[index], outcome.errors[index], outcome.short_vectors[index]
+    refinement = refine(batch.select([index]), length, start, values, outcome.square_errors[index], vectors)
+    if refinement is None:
+        return False
+    moved = np.minimum(values, refinement.values[-1])  # still descending: the rest is not above what is refined
+    moved[:vectors] = refinement.values
+    errors += np.abs(moved - values)  # of the old values, plus how far they moved
+    values[:] = moved
+    start.narrow(1, 0, vectors).copy_(refinement.short_vectors)
+    return True
+
+
+def _acceptable_values(batch: MatrixBatch, outcome: Outcome, eps: float) -> NDArray[np.bool_]:
     values, errors = outcome.values, outcome.errors
     largest = values[:, 0]
     cutoffs = largest * rank_cutoff(batch.rows, batch.cols, eps)
     good = errors.max(1) <= TOLERANCE * largest
     good &= ~(np.abs(values - cutoffs[:, None]) <= errors).any(1)
     good &= effective_rank_error(np.where(largest[:, None] > 0.0, values, 1.0), errors) <= EFFECTIVE_RANK_TOLERANCE
-    if vectors:
-        good &= outcome.square_errors <= VECTOR_TOLERANCE * values[:, vectors - 1] ** 2
     return np.asarray(good | (largest == 0.0))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from spectra_cli.spectrum.bounds import backward_error, eigenvalue_error, singular_value_errors, summation_error
 from spectra_cli.spectrum.gram import gram, probed_gram, squared_frobenius
 from spectra_cli.spectrum.matrix import MatrixBatch
+from spectra_cli.spectrum.refinement import OVERSAMPLING
 from spectra_cli.spectrum.statistics import frobenius_norm
 
 TOLERANCE = 1e-5
@@ -30,7 +31,8 @@ class Outcome:
         values: (batch, R) descending; rows of matrices that are not `tried` are zero.
         errors: (batch, R), bounds.
         square_errors: (batch,), bounds on the errors of squared values; 0 where values were not squared.
-        short_vectors: (batch, R, k) vectors of the short side, or None.
+        short_vectors: (batch, R, p) vectors of the short side, or None. Of a Gram matrix there are more than were asked
+            for, as many as :mod:`spectra_cli.spectrum.refinement` needs.
         tried: (batch,), whether the method could be applied.
     """
 
@@ -92,7 +94,7 @@ def _from_gram(
     if not usable.all():
         matrices = torch.where(torch.from_numpy(usable).to(matrices.device).view(-1, 1, 1), matrices, 0.0)
         bounds = np.where(usable, bounds, 0.0)
-    squares, short_vectors = eigen(matrices, vectors)
+    squares, short_vectors = eigen(matrices, min(vectors + OVERSAMPLING, batch.short_side) if vectors else 0)
     values = np.sqrt(np.maximum(squares.cpu().numpy()[:, ::-1], 0.0))
     square_errors = eigenvalue_error(bounds, values[:, 0] ** 2, batch.short_side)
     return Outcome(values, singular_value_errors(values, square_errors), square_errors, short_vectors, usable)

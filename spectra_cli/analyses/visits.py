@@ -120,7 +120,7 @@ def visit(
     on_problem: OnProblem,
     on_matrix: Callable[[MatrixSpec], None],
 ) -> None:
-    """Show every matrix of a checkpoint to all analyses.
+    """Show every matrix of a checkpoint that one of the analyses asks for to all of them.
 
     Args:
         reader: the opened checkpoint.
@@ -137,7 +137,9 @@ def visit(
         for analysis in analyses:
             demand |= analysis.demand(depth)
         status = _unusable(spec)
-        if status is None:
+        if not demand.whole and not demand.parts:
+            on_matrix(spec)  # nobody asks for it: it need not be read
+        elif status is None:
             usable[depth], demands[depth] = spec, demand
         else:
             _show(_failed(depth, spec, None, demand, status), analyses)

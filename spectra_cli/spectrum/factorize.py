@@ -8,7 +8,8 @@ Three methods, from cheap to exact. Each yields a bound, and the next one is use
     :data:`FLOAT32_ASPECT` times that and the weights are stored in at most 32 bits: elsewhere it is not the products
     that take the time.
 ``gram_float64``
-    the same with float64 products. The bound is the worst case of rounding, not an estimate.
+    the same with float64 products. The bound is the worst case of rounding, not an estimate. Where it is too large for
+    the vectors, those are refined (:mod:`spectra_cli.spectrum.refinement`).
 ``qr_float64``
     a QR factorization by slabs (TSQR: Demmel et al. 2012) and a float64 SVD of the triangular factor. Weights stored
     in float64 start here, as squaring them would lose what they hold.
@@ -30,6 +31,7 @@ from spectra_cli.spectrum.gram import full_float32
 from spectra_cli.spectrum.matrix import Matrix, MatrixBatch
 from spectra_cli.spectrum.memory import default_budget_bytes, slab_length, square_bytes
 from spectra_cli.spectrum.methods import METHODS, TOLERANCE, Outcome
+from spectra_cli.spectrum.refinement import refine
 from spectra_cli.spectrum.retry import with_less_memory
 from spectra_cli.spectrum.statistics import rank_cutoff
 
@@ -174,12 +176,17 @@ def _attempt(batch: MatrixBatch, length: int, name: str, wanted: _Wanted, last: 
             return [result for half in batch.split() for result in _attempt(half, length, name, wanted, last)]
         return [_unusable("no_convergence") if last else None]
     accepted = outcome.tried if last else outcome.tried & _acceptable(batch, outcome, wanted.vectors, eps, length)
-    long_vectors = _long_vectors(batch, outcome, accepted, length) if wanted.long(batch) else {}
+    short_vectors: Tensor | None = None
+    if outcome.short_vectors is not None:
+        short_vectors = outcome.short_vectors.narrow(2, 0, wanted.vectors).contiguous()
+    long_vectors: dict[int, Tensor] = {}
+    if short_vectors is not None and wanted.long(batch):
+        long_vectors = _long_vectors(batch, outcome.values, short_vectors, accepted, length)
     largest_errors = outcome.errors.max(1).tolist()
     spectra: list[Spectrum | None] = []
     for index, good in enumerate(accepted.tolist()):
         if good:
-            short = outcome.short_vectors[index] if outcome.short_vectors is not None else None
+            short = short_vectors[index] if short_vectors is not None else None
             left, right = wanted.both(batch, short, long_vectors.get(index))
             spectra.append(Spectrum(outcome.values[index], largest_errors[index], name, left, right))
         elif not outcome.tried[index] and not is_finite(batch.select([index])):
@@ -195,13 +202,16 @@ def _acceptable(batch: MatrixBatch, outcome: Outcome, vectors: int, eps: float, 
     Vectors that are not may be refined to that end, and with them the values, in `outcome`.
     """
     good = _acceptable_values(batch, outcome, eps)
-    if vectors:
-        clear = outcome.square_errors <= VECTOR_TOLERANCE * outcome.values[:, vectors - 1] ** 2
-        clear |= outcome.values[:, 0] == 0.0
-        for index in np.flatnonzero(outcome.tried & good & ~clear).tolist():
-            clear[index] = _refined(batch, outcome, index, vectors, length)
-        good &= clear
-    return good
+    if not vectors:
+        return good
+    clear = outcome.square_errors <= VECTOR_TOLERANCE * outcome.values[:, vectors - 1] ** 2
+    clear |= outcome.values[:, 0] == 0.0
+    unclear = np.flatnonzero(outcome.tried & good & ~clear).tolist()
+    if not unclear:
+        return np.asarray(good & clear)
+    for index in unclear:
+        clear[index] = _refined(batch, outcome, index, vectors, length)
+    return np.asarray(clear & _acceptable_values(batch, outcome, eps))
 
 
 def _refined(batch: MatrixBatch, outcome: Outcome, index: int, vectors: int, length: int) -> bool:
@@ -209,7 +219,9 @@ def _refined(batch: MatrixBatch, outcome: Outcome, index: int, vectors: int, len
     if outcome.short_vectors is None:
         return False
     values, errors, start = outcome.values[index], outcome.errors[index], outcome.short_vectors[index]
-    refinement = refine(batch.select([index]), length, start, values, outcome.square_errors[index], vectors)
+    error = float(outcome.square_errors[index])
+    one = batch.select([index])
+    refinement = refine(one, length, start, values=values, square_error=error, vectors=vectors)
     if refinement is None:
         return False
     moved = np.minimum(values, refinement.values[-1])  # still descending: the rest is not above what is refined
@@ -240,16 +252,15 @@ def is_finite(batch: MatrixBatch, slab_elements: int = 1 << 22) -> bool:
     return all(bool(slab.isfinite().all()) for (slab,) in batch.slabs(length, torch.float64))
 
 
-def _long_vectors(batch: MatrixBatch, outcome: Outcome, accepted: NDArray[np.bool_], length: int) -> dict[int, Tensor]:
+def _long_vectors(
+    batch: MatrixBatch, values: NDArray[np.float64], short: Tensor, accepted: NDArray[np.bool_], length: int
+) -> dict[int, Tensor]:
     """Vectors of the long side by the index of their matrix: in one product, but for those that need a factorization.
 
     Where some s_i is next to zero, W v_i is noise; a QR factorization then completes the basis, as arbitrarily as
     LAPACK does.
     """
-    if outcome.short_vectors is None:
-        return {}
-    short = outcome.short_vectors
-    leading = np.ascontiguousarray(outcome.values[:, : short.shape[2]])
+    leading = np.ascontiguousarray(values[:, : short.shape[2]])
     noisy = leading.min(1) <= np.maximum(VECTOR_TOLERANCE * leading[:, 0], np.finfo(np.float64).tiny)
     scaled = short / torch.from_numpy(np.where(noisy[:, None], 1.0, leading)).to(short.device).unsqueeze(1)
     vectors: dict[int, Tensor] = {}

@@ -13,8 +13,11 @@ from torch import Tensor
 from spectra_cli.spectrum.bounds import summation_error
 from spectra_cli.spectrum.matrix import MatrixBatch
 
-TRIANGLE_BLOCK = 256
-"""Columns per block of the lower triangle; a matrix of no more is one block, and its batches are one product."""
+TRIANGLE_BLOCK = 192
+"""Columns per block of the lower triangle."""
+
+BATCHED_SIDE = 256
+"""Largest short side of which a whole batch is one product, both triangles and all."""
 
 PROBES = 16
 """Random vectors per matrix against which a float32 Gram matrix is checked."""
@@ -58,7 +61,7 @@ def gram(batch: MatrixBatch, slab_length: int) -> Tensor:
         (batch, R, R), float64; only the lower triangles are meant to be read.
     """
     slabs = batch.slabs(slab_length, torch.float64)
-    if slab_length >= batch.long_side and batch.short_side <= TRIANGLE_BLOCK:
+    if slab_length >= batch.long_side and batch.short_side <= BATCHED_SIDE:
         (slab,) = next(slabs)
         return slab.mT @ slab  # nothing to accumulate: for the many small matrices of a model, a tenth of the time
     total = torch.zeros(len(batch), batch.short_side, batch.short_side, dtype=torch.float64, device=batch.device)
@@ -119,7 +122,7 @@ def add_lower_products(total: Tensor, slab: Tensor) -> None:
         total: (batch, R, R).
         slab: (batch, length, R), of the same dtype.
     """
-    if slab.shape[2] <= TRIANGLE_BLOCK and len(slab) > 1:
+    if slab.shape[2] <= BATCHED_SIDE and len(slab) > 1:
         total.baddbmm_(slab.mT, slab)
         return
     for sums, matrix in zip(total.unbind(), slab.unbind(), strict=True):  # larger ones gain nothing from batching

@@ -44,15 +44,17 @@ def refine(
     batch: MatrixBatch,
     length: int,
     start: Tensor,
+    *,
     values: NDArray[np.float64],
     square_error: float,
     vectors: int,
 ) -> Refinement | None:
     """Find the leading vectors of one matrix in the span of those of its Gram matrix, and say whether they are good.
 
-    Let G = W^T W, of which the Gram matrix is within E, V_p its p leading eigenvectors and mu its eigenvalues. Every v_i with i <= k lies in their span but for a sine of at most E / (mu_k - mu_{p+1} - E)
-    (Davis and Kahan 1970; Parlett, The Symmetric Eigenvalue Problem, chapter 11). Where that is small, none is missed,
-    and the Ritz values, from the singular values of the p x p factor of W V_p, are those of W to second order.
+    Let G = W^T W, of which the Gram matrix is within E, V_p its p leading eigenvectors and mu its eigenvalues. Every
+    v_i with i <= k lies in their span but for a sine of at most E / (mu_k - mu_{p+1} - E) (Davis and Kahan 1970;
+    Parlett, The Symmetric Eigenvalue Problem, chapter 11). Where that is small, none is missed, and the Ritz values,
+    those of the p x p factor of W V_p, are those of W to second order.
 
     How good a Ritz pair is can be measured. With u = W v / s and r = W^T u - s v, the unit vector x = (u, v) / sqrt(2)
     satisfies H x = s x + (0, r) / sqrt(2), where H = [0 W; W^T 0] has the eigenvalues +-s_j. In the basis of its

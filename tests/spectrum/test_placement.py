@@ -13,6 +13,7 @@ from spectra_cli.spectrum import gram as grams
 from spectra_cli.spectrum import methods, subspaces
 from spectra_cli.spectrum.factorize import factorize, long_side_products, orthonormal
 from spectra_cli.spectrum.matrix import MatrixBatch, SubMatrix, TensorMatrix
+from spectra_cli.spectrum.refinement import ritz_triplets
 
 SHAPES = [(3000, 300), (300, 3000), (600, 600), (40, 30)]
 
@@ -37,11 +38,13 @@ def test_every_step_stays_on_the_device(shape: tuple[int, int], dtype: torch.dty
         assert vectors is not None
         assert right is not None
         long = orthonormal(long_side_products(one, vectors.narrow(0, 0, 1), 512).squeeze(0))
-        results = (exact, probed, bounds, promising, squares, vectors, factor, values, right, long)
+        refined = ritz_triplets(one, 512, vectors.select(0, 0), 7)
+        results = (exact, probed, bounds, promising, squares, vectors, factor, values, right, long, *refined)
     assert {str(result.device) for result in results} == {"cuda:0"}
     assert exact.shape == probed.shape == (2, short, short)
     assert (squares.shape, vectors.shape, long.shape) == ((2, short), (2, short, 10), (max(shape), 10))
-    assert (exact.dtype, vectors.dtype, long.dtype) == (torch.float64,) * 3
+    assert tuple(result.shape for result in refined) == ((short, 7), (7,), (7,))
+    assert (exact.dtype, vectors.dtype, long.dtype, refined[0].dtype) == (torch.float64,) * 4
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -14,7 +14,7 @@ from spectra_cli.analyses.visits import Demand, Factors, Row, Visited
 from spectra_cli.layers.connections import SHAPE_MISMATCH, Connection, End, Unit
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.layers.parts import Part, Side
-from spectra_cli.spectrum.subspaces import alignment_block, alignment_diagonal, min_gap, score
+from spectra_cli.spectrum.subspaces import alignment_block, alignment_diagonal, chance, min_gap, score
 
 HARMLESS = frozenset({"ok", "all_zero", "empty", SHAPE_MISMATCH})
 """Statuses of rows that say all there is to say: that dimensions do not meet is a property of the model."""
@@ -23,7 +23,8 @@ HARMLESS = frozenset({"ok", "all_zero", "empty", SHAPE_MISMATCH})
 class AlignRows:
     """Makes the rows of one checkpoint, without the columns that name it.
 
-    Vectors are kept from the first matrix of a connection to the last, and then let go.
+    Beyond the columns of the table, rows have ``chance``: the score of random vectors, for summaries. Vectors are kept
+    from the first matrix of a connection to the last, and then let go.
 
     Args:
         connections: between matrices that are visited.
@@ -104,13 +105,15 @@ class AlignRows:
         failed = next((status for status, _ in known if status != "ok"), None)
         if failed is not None:
             return {**row, "status": failed}
-        upstream, downstream = self._coordinates(unit.upstream), self._coordinates(unit.downstream)
+        ends = (unit.upstream, unit.downstream)
+        upstream, downstream = (self._coordinates(end) for end in ends)
         diagonal = alignment_diagonal(upstream, downstream)
         row |= {
             "score": score(diagonal),
             "diagonal": diagonal.astype(np.float32),
             "min_gap": min_gap(*(values for _, values in known)),
             "status": "ok",
+            "chance": chance(max(len(self._vectors[end.part, end.side]) for end in ends)),
         }
         if self._full:
             row["alignment"] = alignment_block(upstream, downstream).tolist()

@@ -15,6 +15,7 @@ from spectra_cli.errors import CheckpointError
 from spectra_cli.layers.connections import connections_among
 from spectra_cli.layers.fitting import StructureOptions
 from spectra_cli.layers.inventory import Inventory, take_inventory
+from spectra_cli.layers.matching import misfit
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.spectrum.memory import working_bytes
 
@@ -28,6 +29,12 @@ class NoMatricesError(CheckpointError):
     status = "no_matrices"
 
 
+class ArchitectureError(CheckpointError):
+    """A checkpoint that is not of the family that the user says it is."""
+
+    status = "architecture_mismatch"
+
+
 def inventory_of(
     reader: Reader, run: Run, checkpoint: Checkpoint, transposed: Sequence[str], structure: StructureOptions
 ) -> Inventory:
@@ -35,6 +42,7 @@ def inventory_of(
 
     Raises:
         NoMatricesError: if there are none.
+        ArchitectureError: if the family that the user names does not fit.
     """
     inventory = take_inventory(
         reader.tensors,
@@ -50,6 +58,13 @@ def inventory_of(
             + (f" ({'; '.join(why)})" if why else ""),
             where=str(checkpoint.path),
             remedy="Leave it out",
+        )
+    if structure.named_family is not None and not inventory.families:
+        (architecture,) = structure.families()
+        raise ArchitectureError(
+            f"{structure.named_family} does not fit: {misfit(architecture, inventory.matrices)}",
+            where=str(checkpoint.path),
+            remedy="Mend the name, or leave --architecture out",
         )
     return inventory
 
@@ -114,6 +129,7 @@ class RunContents:
             "connections": _connections(inventory, matrices) if inventory else [],
             "unfitted": [spec.parameter for spec in unfitted_matrices(inventory, matrices)] if inventory else [],
             "skipped": [asdict(skipped) for skipped in inventory.skipped] if inventory else [],
+            "remarks": list(inventory.remarks) if inventory else [],
             "notes": list(typical.notes) if typical else [],
             "passed_over": [{"name": item.name, "reason": item.reason} for item in self.run.passed_over],
             "working_memory_bytes": working_memory_bytes(matrices.values()),

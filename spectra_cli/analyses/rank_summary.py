@@ -63,6 +63,8 @@ class RunRanks:
             self.last_checkpoint = checkpoint
             name = row["parameter"]
             before = self.changes.get(name)
+            if before and (before.rows, before.cols) != (row["rows"], row["cols"]):
+                before = None  # another matrix under the same name
             first_in, first = (before.first_in, before.first) if before else (checkpoint, rank)
             share = row["effective_rank_normalized"]
             self.changes[name] = Change(name, row["rows"], row["cols"], first_in, first, checkpoint, rank, share)

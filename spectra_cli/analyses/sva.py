@@ -10,7 +10,10 @@ from spectra_cli.analyses.vectorstore import Leading, VectorStore, leading_of
 from spectra_cli.analyses.visits import Demand, Row, Visited
 from spectra_cli.spectrum.subspaces import agreement_diagonal, min_gap, score
 
-HARMLESS = frozenset({"ok", "all_zero", "empty"})
+OF_REFERENCE = "reference_"
+"""Before a status that is not this checkpoint's, but that of the one it is compared with."""
+
+HARMLESS = frozenset({"ok", "all_zero", "empty", f"{OF_REFERENCE}all_zero", f"{OF_REFERENCE}empty"})
 """Statuses of rows that say all there is to say; any other makes the exit status 3."""
 
 BOTH_SIDES = Demand(whole=True, sides=frozenset({"left", "right"}))
@@ -68,9 +71,10 @@ def _compared(one: Leading, other: Leading | None) -> Row:
         return {"status": "missing"}
     if one.shape != other.shape:
         return {"status": "shape_mismatch"}
-    failed = next((leading.status for leading in (one, other) if leading.status != "ok"), None)
-    if failed is not None:
-        return {"status": failed}
+    if one.status != "ok":
+        return {"status": one.status}
+    if other.status != "ok":
+        return {"status": OF_REFERENCE + other.status}
     assert one.left is not None  # noqa: S101 - as the status is ok, also below
     assert one.right is not None  # noqa: S101
     assert other.left is not None  # noqa: S101

@@ -26,7 +26,7 @@ class Settling:
         first: agreement score in the first checkpoint.
         last: in the last one.
         since: for each band, the checkpoint since which the mean of S_ii has not been below :data:`SETTLED`; None if
-            it is at the end, or the matrix has no such vectors.
+            it is at the end, "" if the matrix has no such vectors.
     """
 
     parameter: str
@@ -39,11 +39,14 @@ class Settling:
 class RunAgreement:
     """Agreement in one run; memory does not grow with its length.
 
+    A checkpoint that is its own reference says nothing and is left out.
+
     Attributes:
         first_checkpoint: name of the first with a score; "" if there is none.
         last_checkpoint: name of the last with one.
         reference: name of the reference of the last one.
-        references: whether there was more than one.
+        reference_run: the run it belongs to.
+        references: names of references, of two at most.
         checkpoints: how many there are, with those that could not be used.
         matrices: by parameter.
     """
@@ -51,6 +54,7 @@ class RunAgreement:
     first_checkpoint: str = ""
     last_checkpoint: str = ""
     reference: str = ""
+    reference_run: str = ""
     references: set[str] = field(default_factory=set)
     checkpoints: int = 0
     matrices: dict[str, Settling] = field(default_factory=dict)
@@ -59,10 +63,12 @@ class RunAgreement:
         """Take in the rows of the next checkpoint in order."""
         self.checkpoints += 1
         for row in rows:
-            if row.get("score") is None:
+            named = (row.get("reference_run"), row.get("reference_checkpoint"))
+            if row.get("score") is None or named == (row["run"], row["checkpoint"]):
                 continue
             self.first_checkpoint = self.first_checkpoint or row["checkpoint"]
-            self.last_checkpoint, self.reference = row["checkpoint"], row["reference_checkpoint"]
+            self.last_checkpoint = row["checkpoint"]
+            self.reference_run, self.reference = row["reference_run"], row["reference_checkpoint"]
             if len(self.references) < 2:
                 self.references.add(self.reference)
             name = row["parameter"]
@@ -70,9 +76,11 @@ class RunAgreement:
             known.last = row["score"]
             for band, (start, stop) in enumerate(BANDS):
                 entries = row["diagonal"][start - 1 : stop]
-                if len(entries) == 0 or np.mean(entries, dtype=np.float64) < SETTLED:
+                if len(entries) == 0:
+                    known.since[band] = ""
+                elif np.mean(entries, dtype=np.float64) < SETTLED:
                     known.since[band] = None
-                elif known.since[band] is None:
+                elif not known.since[band]:
                     known.since[band] = moment(row)
 
     def as_json(self) -> dict[str, Any]:
@@ -88,7 +96,8 @@ class RunAgreement:
                     "score_first": matrix.first,
                     "score_last": matrix.last,
                     "settled_since": {
-                        f"{start}-{stop}": since for (start, stop), since in zip(BANDS, matrix.since, strict=True)
+                        f"{start}-{stop}": since or None
+                        for (start, stop), since in zip(BANDS, matrix.since, strict=True)
                     },
                 }
                 for matrix in self.matrices.values()

@@ -70,12 +70,12 @@ def print_alignments(console: Console, name: str, run: RunAlignment) -> None:
     running.print_title(console, "Alignment score", name, run.first_checkpoint, run.last_checkpoint)
     table = Table(box=None, pad_edge=False)
     table.add_column("connection", no_wrap=True)
-    table.add_column("pairs", justify="right")
-    if moved:
-        table.add_column("first", justify="right")
-    table.add_column("last" if moved else "mean score", justify="right")
-    for connection, pairs, first, last in connections:
-        before = ["-" if first is None else f"{first:.3f}"] if moved else []
-        table.add_row(output.plain(connection), str(pairs), *before, f"{last:.3f}")
+    for heading in ("pairs", "first", "last", "chance") if moved else ("pairs", "score", "chance"):
+        table.add_column(heading, justify="right")
+    for kind in connections:
+        scores = [kind.first, kind.last, kind.chance] if moved else [kind.last, kind.chance]
+        cells = ["-" if number is None else f"{number:.3f}" for number in scores]
+        table.add_row(output.plain(kind.connection), str(kind.pairs), *cells)
     console.print(table)
+    console.print("mean over pairs and their heads; chance: what random vectors would give")
     console.print()

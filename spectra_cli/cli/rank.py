@@ -86,8 +86,14 @@ def print_ranks(console: Console, name: str, run: RunRanks) -> None:
         in_first, in_last = change.first_in == run.first_checkpoint, change.last_in == run.last_checkpoint
         cells += [f"{change.first:.1f}" if in_first else "-"] if moved else []
         cells += [f"{change.last:.1f}", f"{change.share:.3f}"] if in_last else ["-", "-"]
-        whole = f"{round(change.last / change.first - 1.0, 2) + 0.0:+.0%}" if in_first and in_last else "-"
+        whole = _percent(change.last / change.first - 1.0) if in_first and in_last else "-"
         cells += [whole] if moved else []
         table.add_row(*cells)
     console.print(table)
     console.print()
+
+
+def _percent(change: float) -> str:
+    """A change in whole percents, without a sign where it rounds to none."""
+    rounded = round(change, 2)
+    return f"{rounded:+.0%}" if rounded else "0%"

@@ -159,14 +159,14 @@ def _print_summaries(summaries: Mapping[str, Summary[Any]], outs: Mapping[str, P
     if len(names) > shown:
         console.print(f"... and {counted(len(names) - shown, 'more run')}")
     for table, summary in summaries.items():
-        _print_closing(console, summary, outs[table], elapsed_s)
+        last = table == list(summaries)[-1]
+        _print_closing(console, summary, outs[table], f" in {elapsed_s:.1f} s" if last else "")
 
 
-def _print_closing(console: Console, summary: Summary[Any], out: Path, elapsed_s: float) -> None:
+def _print_closing(console: Console, summary: Summary[Any], out: Path, elapsed: str) -> None:
     checkpoints = sum(run.checkpoints for run in summary.runs.values())
     console.print(
-        f"{output.plain(str(out))}: {counted(summary.rows, 'row')} from {counted(checkpoints, 'checkpoint')} "
-        f"in {elapsed_s:.1f} s",
+        f"{output.plain(str(out))}: {counted(summary.rows, 'row')} from {counted(checkpoints, 'checkpoint')}{elapsed}",
         soft_wrap=True,
     )
     skipped = {status: count for status, count in summary.statuses.items() if status != "ok"}

@@ -33,17 +33,17 @@ MOST_LISTED = 200
 
 
 def print_families(console: Console, inventory: Inventory, structure: StructureOptions) -> None:
-    """Print a line for every family that the model belongs to, or that there is none."""
+    """Print a line for every family that the model belongs to, or that there is none, and what is amiss with them."""
     from spectra_cli.layers.fitting import SEQUENTIAL
 
     if structure.architecture == SEQUENTIAL:
         console.print("matrices are taken one after the other (--architecture sequential)")
     elif not inventory.families:
-        asked = structure.architecture
-        which = f"family {asked} (--architecture) does not fit" if asked else "no family fits"
-        console.print(f"{output.plain(which)}: matrices are taken one after the other (sequential)")
+        console.print("no family fits: matrices are taken one after the other (sequential)")
     for family in inventory.families:
         console.print(output.plain(_family_in_words(family, inventory, structure)))
+    for remark in inventory.remarks:
+        output.warn(remark, console)
 
 
 def print_connections(console: Console, inventory: Inventory, matrices: Mapping[int, MatrixSpec]) -> None:
@@ -171,16 +171,15 @@ def units_in_words(connection: Connection, specs: Sequence[MatrixSpec]) -> str:
 
 def _reasons(connection: Connection, specs: Sequence[MatrixSpec]) -> Iterator[str]:
     """Why there are units that cannot be told."""
-    from spectra_cli.layers.connections import NO_HEAD_COUNT, SHAPE_MISMATCH
+    from spectra_cli.layers.connections import HEAD_COUNT_MISMATCH, NO_HEAD_COUNT, SHAPE_MISMATCH
 
     statuses = {unit.status for unit in connection.units}
+    lengths = list(dict.fromkeys(map(str, _lengths(connection, specs))))
     if SHAPE_MISMATCH in statuses:
-        lengths = list(dict.fromkeys(map(str, _lengths(connection, specs))))
-        if all(unit.unit == "head" for unit in connection.units if unit.status == SHAPE_MISMATCH):
-            yield f"heads do not fit {' and '.join(lengths)}"
-        else:
-            what = "not whole" if "ok" in statuses else "do not meet"
-            yield what if len(lengths) == 1 else f"{what}: {lengths[0]} and {lengths[1]}"
+        what = "not whole" if "ok" in statuses else "do not meet"
+        yield what if len(lengths) == 1 else f"{what}: {lengths[0]} and {lengths[1]}"
+    if HEAD_COUNT_MISMATCH in statuses:
+        yield f"heads do not fit {' and '.join(lengths)}"
     if NO_HEAD_COUNT in statuses:
         yield "heads unknown"
 

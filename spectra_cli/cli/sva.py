@@ -71,29 +71,36 @@ def print_agreements(console: Console, name: str, run: RunAgreement) -> None:
     if not matrices:
         return
     moved = run.first_checkpoint != run.last_checkpoint
-    fixed = len(run.references) == 1
-    in_run = "" if name == "." else f" in {name}"
-    title = f"Agreement with {run.reference if fixed else 'the reference of each checkpoint'}{in_run}"
-    console.print(output.plain(output.shortened(title, output.NARROWEST)), style="bold", soft_wrap=True)
+    console.print(output.plain(output.shortened(_title(name, run), output.NARROWEST)), style="bold", soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     name_width = max(NAME_WIDTH, console.width - NUMBERS_WIDTH)
-    with_itself = fixed and run.reference == run.last_checkpoint
     table.add_column("matrix", no_wrap=True, max_width=name_width)
-    table.add_column("first score" if moved else "score", justify="right")
-    if moved and not with_itself:
-        table.add_column("last", justify="right")
+    table.add_column("first" if moved else "score", justify="right")
     if moved:
+        table.add_column("last", justify="right")
         for start, stop in BANDS:
             table.add_column(f"i={start}" if start == stop else f"{start}-{stop}", justify="right")
     for matrix in matrices[:SHOWN_MATRICES]:
         cells = [output.plain(output.shortened(matrix.parameter, name_width)), f"{matrix.first:.3f}"]
         if moved:
-            cells += [] if with_itself else [f"{matrix.last:.3f}"]
-            cells += [output.plain(since or "-") for since in matrix.since]
+            cells.append(f"{matrix.last:.3f}")
+            cells += [output.plain("-" if since is None else since) for since in matrix.since]
         table.add_row(*cells)
     if len(matrices) > SHOWN_MATRICES:
         table.add_row(f"... and {len(matrices) - SHOWN_MATRICES} more")
     console.print(table)
     if moved:
-        console.print(f"i=1, 2-10, 11-100: the step since which their mean S_ii is at least {SETTLED}")
+        ends = f"first ({run.first_checkpoint}), last ({run.last_checkpoint}): mean S_ii over i <= 10"
+        console.print(output.plain(ends), soft_wrap=True)
+        console.print(f"i=1, 2-10, 11-100: the step since which these S_ii are {SETTLED} on average; -: never")
     console.print()
+
+
+def _title(name: str, run: RunAgreement) -> str:
+    in_run = "" if name == "." else f" in {name}"
+    if len(run.references) == 1:
+        owner = "" if run.reference_run == name else f" of {run.reference_run}"
+        return f"Agreement with {run.reference}{owner}{in_run}"
+    if run.reference_run != name:
+        return f"Agreement with {run.reference_run}, step by step{in_run}"
+    return f"Agreement with the checkpoint before{in_run}"

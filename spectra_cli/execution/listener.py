@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Protocol
 
 from spectra_cli.layers.matricize import MatrixSpec
+
+PACKAGE = f"{__name__.partition('.')[0]}."
 
 
 class Listener(Protocol):
@@ -38,8 +41,11 @@ class Silent:
         """Say nothing."""
 
     def problem(self, message: str) -> None:
-        """Warn."""
-        warnings.warn(message, SkippedWorkWarning, stacklevel=2)
+        """Warn, at the line of the program that called spectra."""
+        level, frame = 1, sys._getframe()
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(PACKAGE):
+            level, frame = level + 1, frame.f_back
+        warnings.warn(message, SkippedWorkWarning, stacklevel=level)
 
 
 class SkippedWorkWarning(UserWarning):

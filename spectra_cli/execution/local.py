@@ -7,7 +7,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from spectra_cli.analyses.visits import Analysis, Row, WorkPlace, visit
 from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.checkpoints.reader import Reader
 from spectra_cli.checkpoints.runs import Checkpoint, Run
-from spectra_cli.errors import CheckpointError, InputError, SpectraError
+from spectra_cli.errors import CheckpointError, SpectraError
 from spectra_cli.execution import messages
 from spectra_cli.execution.device import resolve_device
 from spectra_cli.execution.listener import Listener
 from spectra_cli.execution.options import Options
 from spectra_cli.execution.plan import Plan
+from spectra_cli.execution.telling import Tally, Telling
 from spectra_cli.layers.connections import connections_among
 from spectra_cli.layers.inventory import Inventory
 from spectra_cli.layers.matricize import MatrixSpec
@@ -62,27 +63,6 @@ class CheckpointRows:
         return all(row["status"] in HARMLESS[table] for table, rows in self.tables.items() for row in rows)
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What has been done so far.
-
-    Attributes:
-        done: checkpoints that could be used.
-        matched: those of them that have matrices of the selection.
-        compared: those that there was a reference for.
-        first_error: of a checkpoint that could not be used.
-        seen: parameters of the first checkpoint.
-        lacking: paths of checkpoints without a matrix of the selection.
-    """
-
-    done: int = 0
-    matched: int = 0
-    compared: int = 0
-    first_error: SpectraError | None = None
-    seen: list[str] = field(default_factory=list)
-    lacking: list[str] = field(default_factory=list)
-
-
 class Job:
     """Analyses on this machine: every checkpoint is opened once, every matrix read and factorized once.
 
@@ -100,10 +80,10 @@ class Job:
         self._plan = plan
         self._options = plan.options
         self._listener = listener
-        self._unmatched = list(plan.options.transposed)
-        self._told: Counter[tuple[str, str]] = Counter()
+        self._telling = Telling(plan, listener)
+        self._remarked: set[str] = set()
         self._stores: dict[Path, VectorStore | CheckpointError] = {}
-        self._tally = _Tally()
+        self._tally = Tally(unmatched=list(plan.options.transposed))
 
     def metadata(self, command: Sequence[str]) -> dict[str, str]:
         """What the files record about their making, besides their schema."""
@@ -121,20 +101,19 @@ class Job:
         Raises:
             SpectraError: if not a single checkpoint could be used, or no parameter matches the selection.
         """
-        if missed := messages.missed(self._plan.runs):
-            self._listener.problem(missed)
+        self._telling.before()
         for place, run in enumerate(self._plan.runs):
             references = self._plan.references[place] if self._plan.references else {}
             yield from self._results_of(run, references)
-            self._tell_repeated(run)
-        self._tell_end()
+            self._telling.after(run)
+        self._telling.at_the_end(self._tally)
 
     def _results_of(self, run: Run, references: Mapping[Path, Reference]) -> Iterator[CheckpointRows]:
         """The checkpoints of a run in order; a reference that comes later among them is analysed before its turn."""
         uses = Counter(reference.checkpoint.path for reference in references.values())
         own = {checkpoint.path for checkpoint in run.checkpoints}
         held: dict[Path, CheckpointRows] = {}
-        self._tell_unpaired(run, references)
+        self._telling.unpaired(run, references)
         try:
             for checkpoint in run.checkpoints:
                 reference = references.get(checkpoint.path)
@@ -207,7 +186,11 @@ class Job:
         with open_checkpoint(checkpoint.path) as reader:
             inventory = inventory_of(reader, run, checkpoint, self._options.transposed, self._options.structure)
             self._tally.seen = self._tally.seen or [spec.parameter for spec in inventory.matrices]
-            self._unmatched = [glob for glob in self._unmatched if not inventory.selected([glob], ())]
+            self._tally.unmatched = [glob for glob in self._tally.unmatched if not inventory.selected([glob], ())]
+            if "align" in self.tables and run.name not in self._remarked:
+                self._remarked.add(run.name)
+                for remark in inventory.remarks:
+                    self._telling.once(f"{run.root}: {remark}", (run.name, remark))
             yield reader, inventory, inventory.selected(self._options.include, self._options.exclude)
 
     def _analyse(
@@ -232,11 +215,11 @@ class Job:
         if "align" in self.tables and "align" not in making:
             error = _no_connections(inventory, specs)
             rows["align"] = [{"status": error.status}]
-            self._once(run, checkpoint, str(error))
+            self._telling.of_checkpoint(run, checkpoint, str(error))
         if "sva" in self.tables and "sva" not in making:
             rows["sva"] = self._without_reference(run, references.get(checkpoint.path))
         for message in messages.problems(rows, first_errors):
-            self._once(run, checkpoint, message)
+            self._telling.of_checkpoint(run, checkpoint, message)
         return rows
 
     def _making(
@@ -265,8 +248,9 @@ class Job:
         """The rows of a checkpoint that there is nothing to compare with."""
         if reference is not None:
             kept = self._stores.get(reference.checkpoint.path)
+            self._telling.reference_failed(reference.checkpoint.path)
             status = kept.status if isinstance(kept, CheckpointError) else "missing"
-            return [{**reference.columns, "status": status}]
+            return [{**reference.columns, "status": f"{sva.OF_REFERENCE}{status}"}]
         against = self._plan.against
         alone = self._options.reference == PREVIOUS if against is None else not shares_steps(run, against)
         return [] if alone else [{"status": "missing"}]
@@ -284,52 +268,6 @@ class Job:
             first_errors.setdefault(error.status, error)
 
         visit(reader, specs, analyses, self.place, on_problem=on_problem, on_matrix=self._listener.matrix_done)
-
-    def _tell_unpaired(self, run: Run, references: Mapping[Path, Reference]) -> None:
-        """Say which checkpoints have nothing to be compared with."""
-        against = self._plan.against
-        if against is not None and not shares_steps(run, against):
-            pair = f"{run.checkpoints[-1].path} with {against.checkpoints[-1].path}"
-            self._listener.problem(f"the two runs have no step in common; only their last are compared: {pair}.")
-        elif self._plan.references and self._options.reference != PREVIOUS:
-            alone = [str(checkpoint.path) for checkpoint in run.checkpoints if checkpoint.path not in references]
-            if alone:
-                self._listener.problem(
-                    f"there is no checkpoint of the same step to compare with {messages.shown(alone)}."
-                )
-
-    def _tell_end(self) -> None:
-        """Tell what is only known at the end.
-
-        Raises:
-            SpectraError: if nothing could be done.
-        """
-        tally = self._tally
-        for glob in self._unmatched:
-            self._listener.problem(f"--transposed {glob} matches no parameter.")
-        if tally.done == 0 and tally.first_error is not None:
-            raise InputError(
-                f"none of the {self._plan.checkpoint_count} checkpoints could be used; each is named above"
-            ) from tally.first_error
-        if tally.matched == 0:
-            raise messages.nothing_selected(self._options, tally.seen)
-        if self.tables == ("sva",) and tally.compared == 0:
-            raise InputError(
-                "there was nothing to compare with; see above", remedy="Choose another --reference"
-            ) from tally.first_error
-        if tally.lacking:
-            self._listener.problem(f"no matrix is left by --include and --exclude in {messages.shown(tally.lacking)}.")
-
-    def _once(self, run: Run, checkpoint: Checkpoint, message: str) -> None:
-        """Tell of the same matter in many checkpoints of a run once; how many there were comes at the run's end."""
-        self._told[run.name, message] += 1
-        if self._told[run.name, message] == 1:
-            self._listener.problem(f"{checkpoint.path}: {message}")
-
-    def _tell_repeated(self, run: Run) -> None:
-        for (name, message), count in self._told.items():
-            if name == run.name and count > 1:
-                self._listener.problem(f"{run.root}: the same in {count - 1} more of its checkpoints: {message}")
 
 
 def place_of(options: Options, *, keeps_vectors: bool = False) -> WorkPlace:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from spectra_cli.analyses.sva import OF_REFERENCE
 from spectra_cli.analyses.visits import Row
 from spectra_cli.checkpoints.runs import Run
 from spectra_cli.errors import InputError, SpectraError
@@ -22,6 +24,8 @@ WHY = {
     "no_convergence": "LAPACK found no singular values.",
     "shape_mismatch": "their dimensions do not meet.",
     "no_head_count": "how many heads there are is not known; give --heads, and --kv-heads if they differ.",
+    "head_count_mismatch": "the numbers of heads do not fit their dimensions; see --heads and --kv-heads.",
+    "too_many_units": "more than 4096 heads or kernel positions are not compared one by one.",
     "missing": "only one of the two checkpoints has them.",
 }
 """Of rows for which the analysis raises no error."""
@@ -54,12 +58,23 @@ def problems(tables: Mapping[str, Sequence[Row]], first_errors: Mapping[str, Spe
             if row["status"] not in {"ok", *told} and (name := _name(row)):
                 named.setdefault(row["status"], []).append(name)
         for status, names in named.items():
-            why = first_errors.get(status) or WHY.get(status, "see the column status.")
+            why = first_errors.get(status) or _why(status)
             noun = "rows" if "connection" in rows[0] else "matrices"
             if status == SHAPE_MISMATCH and noun == "matrices":
                 why = OTHER_SHAPE
             yield f"{len(names)} of {len(rows)} {noun} {status} ({shown(list(dict.fromkeys(names)))}): {why}"
         told |= named.keys() - {SHAPE_MISMATCH}  # which is another matter in another table
+
+
+def _why(status: str) -> str:
+    if status.startswith(OF_REFERENCE):
+        return f"in the reference, {WHY.get(status.removeprefix(OF_REFERENCE), 'they could not be used.')}"
+    return WHY.get(status, "see the column status.")
+
+
+def repeated(message: str) -> str:
+    """The message without the names in it, for when it has been told in full."""
+    return re.sub(r" \(.*\): ", ": ", message, count=1, flags=re.DOTALL)
 
 
 def _name(row: Row) -> str:

@@ -29,12 +29,12 @@ class Shared(TypedDict, total=False):
     """What all functions take, by keyword.
 
     Attributes:
-        steps: such as ``"0,400,first,final,1000:5000"``.
+        steps: such as ``"0,400,first,final,1000:5000"``, a step, or several of these.
         every: take every N-th checkpoint, and the last.
         log_spaced: take at most N checkpoints, evenly on a logarithmic scale of steps.
         include: globs of parameters to analyse.
         exclude: globs of parameters to leave out.
-        architecture: the model's family, a TOML file, or ``"sequential"``; told from the names if None.
+        architecture: the model's family, the path of a TOML file, or ``"sequential"``; told from the names if None.
         transposed: globs of parameters that are transposed convolutions or stored as (in, out).
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         memory_budget: working memory, such as ``"2GB"`` or a number of bytes; half of what is free if None.
@@ -42,12 +42,12 @@ class Shared(TypedDict, total=False):
         tags: constant extra columns.
     """
 
-    steps: str | None
+    steps: str | int | Sequence[str | int] | None
     every: int | None
     log_spaced: int | None
     include: Globs
     exclude: Globs
-    architecture: str | None
+    architecture: PathLike | None
     transposed: Globs
     device: str
     memory_budget: str | int | None
@@ -173,12 +173,12 @@ def analyze(
 
 def _options(
     *,
-    steps: str | None = None,
+    steps: str | int | Sequence[str | int] | None = None,
     every: int | None = None,
     log_spaced: int | None = None,
     include: Globs = (),
     exclude: Globs = (),
-    architecture: str | None = None,
+    architecture: PathLike | None = None,
     transposed: Globs = (),
     device: str = "auto",
     memory_budget: str | int | None = None,
@@ -191,7 +191,7 @@ def _options(
     against: PathLike | None = None,
 ) -> Options:
     return Options(
-        selection=Selection(steps, every, log_spaced),
+        selection=Selection(_steps(steps), every, log_spaced),
         include=_listed(include),
         exclude=_listed(exclude),
         transposed=_listed(transposed),
@@ -199,7 +199,7 @@ def _options(
         budget_bytes=parse_bytes(memory_budget) if isinstance(memory_budget, str) else memory_budget,
         skip_incomplete=skip_incomplete,
         tags=dict(tags or {}),
-        structure=StructureOptions(architecture, heads, kv_heads),
+        structure=StructureOptions(None if architecture is None else os.fspath(architecture), heads, kv_heads),
         full=full,
         reference=None if reference is None else str(reference),
         against=None if against is None else os.fspath(against),
@@ -238,6 +238,12 @@ def _frames(
         table: _data_frame(table_of(rows, arrow_schema(table, options.tags, left_out)))
         for table, rows in gathered.items()
     }
+
+
+def _steps(steps: str | int | Sequence[str | int] | None) -> str | None:
+    if steps is None or isinstance(steps, str):
+        return steps
+    return str(steps) if isinstance(steps, int) else ",".join(map(str, steps))
 
 
 def _listed(globs: Globs) -> tuple[str, ...]:

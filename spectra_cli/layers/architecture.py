@@ -7,6 +7,8 @@ own.
 
     title = "Llama"
     model_types = ["llama"]                  # of config.json; breaks ties between families that fit equally well
+    not_model_types = ["diffllama"]          # those that have these names and another structure
+    absent = ["layers.{i}.cross.weight"]     # names that no model of the family has
 
     [heads]                                  # keys of config.json, the first that is there
     query = ["num_attention_heads"]
@@ -46,6 +48,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from spectra_cli.layers.configuration import model_types, sections
 from spectra_cli.layers.kinds import Kind
 
 Layout = Literal["out,in", "in,out"]
@@ -67,6 +70,9 @@ CONNECTIONS = (
 """Values of the column `connection`."""
 
 PLACEHOLDER = re.compile(r"\{([a-z])\}")
+ADJACENT = re.compile(r"\}[0-9]*\{")
+"""Two placeholders of which it could not be told where in a row of digits one ends and the other begins."""
+
 EXPERT, ENDING = "e", "d"
 
 
@@ -117,6 +123,15 @@ class Parameter:
     primary_gate: str = ""
     tied: str = ""
 
+    @property
+    def in_words(self) -> str:
+        """Its names, for messages."""
+        return " or ".join(dict.fromkeys(f"'{template.text}'" for template in self.names))
+
+    def describes(self, name: str) -> bool:
+        """Whether a tensor of that name, wrappers before it included, is this parameter."""
+        return any(template.pattern.fullmatch(name) for template in self.names)
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -150,6 +165,7 @@ class Architecture:
         rules: which of them feed which.
         heads: keys of config.json for ``query`` and ``key_value``, by preference; dots lead into nested objects.
         model_types: values of ``model_type`` in config.json.
+        not_model_types: those of models that have the names of the family and another structure.
         absent: templates that no model of the family has.
         defaults: values of config.json where it does not say; those of one ``model_type`` in a table of that name.
     """
@@ -160,14 +176,30 @@ class Architecture:
     rules: tuple[Rule, ...]
     heads: Mapping[str, tuple[str, ...]]
     model_types: tuple[str, ...] = ()
+    not_model_types: tuple[str, ...] = ()
     absent: tuple[Template, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
-    def setting(self, config: Mapping[str, Any], key: str) -> Any:
-        """What config.json says of a key, or what goes without saying in this family; None if neither tells."""
-        of_type = self.defaults.get(str(config.get("model_type")))
-        told = of_type.get(key) if isinstance(of_type, Mapping) else None
-        return config.get(key, self.defaults.get(key) if told is None else told)
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether its input is an embedding of tokens, not a convolution of patches."""
+        givers = {upstream for rule in self.rules if rule.name == "embedding-input" for upstream, _ in rule.pairs}
+        return not any(holder.kind == "conv" for holder in map(self.holder_of, givers) if holder is not None)
+
+    def setting(self, config: Mapping[str, Any], key: str, prefix: str) -> Any:
+        """What config.json says of a key, or what goes without saying in this family; None if neither tells.
+
+        Args:
+            config: the model's ``config.json``.
+            key: at its top level, or in the configuration of a part.
+            prefix: what the names of the part have in front.
+        """
+        for section in sections(config, prefix, reads_tokens=self.reads_tokens):
+            if key in section:
+                return section[key]
+        of_types = (self.defaults.get(model_type) for model_type in model_types(config))
+        told = (of_type[key] for of_type in of_types if isinstance(of_type, Mapping) and key in of_type)
+        return next(told, self.defaults.get(key))
 
     def holder_of(self, role: str) -> Parameter | None:
         """The parameter of a role, or the one whose rows hold it."""
@@ -185,10 +217,11 @@ def template_of(text: str, name: str, ending: int) -> Template | None:
         ending: which one.
 
     Returns:
-        None if the placeholders are not single letters, each at most once.
+        None if the placeholders are not single letters, each at most once, and between any two something that
+            is no digit.
     """
     letters = PLACEHOLDER.findall(name)
-    if len(set(letters)) < len(letters) or "{" in PLACEHOLDER.sub("", name):
+    if len(set(letters)) < len(letters) or "{" in PLACEHOLDER.sub("", name) or ADJACENT.search(name):
         return None
     pieces = PLACEHOLDER.split(name)  # text, letter, text, letter, ..., text
     numbered = [f"(?P<{piece}>[0-9]{{1,9}})" if place % 2 else re.escape(piece) for place, piece in enumerate(pieces)]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, Literal
 
 from spectra_cli.layers.architecture import Parameter, Rule
@@ -22,12 +22,18 @@ from spectra_cli.layers.parts import (
     head_range,
     kernel_of,
     positions_of,
+    takes_heads,
 )
 
 UnitName = Literal["whole", "head", "gate", "position"]
 
 SHAPE_MISMATCH = "shape_mismatch"
 NO_HEAD_COUNT = "no_head_count"
+HEAD_COUNT_MISMATCH = "head_count_mismatch"
+TOO_MANY_UNITS = "too_many_units"
+
+MOST_UNITS = 4096
+"""Of one connection: heads or kernel positions, each of which takes a row, and each head a factorization."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class Unit:
         primary: whether the papers' figures show it.
         upstream: None unless `status` is ``ok``.
         downstream: None unless `status` is ``ok``.
-        status: ``ok``, ``shape_mismatch`` or ``no_head_count``.
+        status: ``ok``, ``shape_mismatch``, ``no_head_count``, ``head_count_mismatch`` or ``too_many_units``.
     """
 
     unit: UnitName
@@ -109,17 +115,30 @@ def connections_of(
     """
     building = _Building(fit, specs, heads, tied=tied)
     found: dict[tuple[str, int, int], dict[Unit, None]] = defaultdict(dict)  # parts of one matrix may each meet another
-    for rule in fit.architecture.rules:
-        values = {key: fit.architecture.setting(config, key) for key in rule.when}
-        if values != dict(rule.when) or any(map(building.places, rule.unless)):
-            continue
-        for upstream, downstream in rule.pairs:
-            for connection in building.between(rule, upstream, downstream):
-                found[connection.name, connection.upstream, connection.downstream].update(
-                    dict.fromkeys(connection.units)
-                )
+    for connection in itertools.chain.from_iterable(
+        building.made_by(rule) for rule in fit.architecture.rules if building.holds(rule, config)
+    ):
+        found[connection.name, connection.upstream, connection.downstream].update(dict.fromkeys(connection.units))
     connections = [Connection(*key, tuple(units)) for key, units in found.items()]
     return sorted(connections, key=lambda connection: (connection.upstream, connection.downstream))
+
+
+def rules_without_connection(
+    fit: Fit, specs: Sequence[MatrixSpec], config: Mapping[str, Any], *, tied: bool
+) -> list[Rule]:
+    """The rules of a family that hold for a model and yet connect nothing of it.
+
+    A rule that leads from a block to the next one is none of them where there is a single block.
+
+    Args:
+        fit: which matrix plays which role.
+        specs: all matrices of the model.
+        config: the model's ``config.json``.
+        tied: whether roles that are absent are those they are tied to.
+    """
+    building = _Building(fit, specs, None, tied=tied)
+    holding = (rule for rule in fit.architecture.rules if building.holds(rule, config))
+    return [rule for rule in holding if not building.lacks_next(rule) and not any(building.made_by(rule))]
 
 
 def connections_among(connections: Iterable[Connection], depths: Container[int]) -> list[Connection]:
@@ -138,13 +157,30 @@ class _Building:
         self._heads = heads
         self._tied = tied
         self._blocks = {chain: fit.blocks(chain) for chain in set(fit.chains.values()) if chain}
-        self._after = {chain: dict(pairwise(blocks)) for chain, blocks in self._blocks.items()}
+        self._after = {chain: dict(itertools.pairwise(blocks)) for chain, blocks in self._blocks.items()}
         self._widths_read = self._query_widths()
 
     def places(self, role: str) -> Mapping[Place, int]:
         """Where a role is, or what it is tied to."""
         holder = self._holder(role)
         return self._fit.roles.get(holder.role, {}) if holder else {}
+
+    def holds(self, rule: Rule, config: Mapping[str, Any]) -> bool:
+        """Whether neither the configuration nor a role that is there rules a rule out."""
+        values = {key: self._fit.architecture.setting(config, key, self._fit.prefix) for key in rule.when}
+        return values == dict(rule.when) and not any(map(self.places, rule.unless))
+
+    def lacks_next(self, rule: Rule) -> bool:
+        """Whether a rule leads to the next of blocks of which there is one only."""
+        return rule.next_block and any(
+            self.places(upstream) and self.places(downstream) and len(self._blocks.get(self._chain(upstream), ())) == 1
+            for upstream, downstream in rule.pairs
+        )
+
+    def made_by(self, rule: Rule) -> Iterator[Connection]:
+        """All connections that a rule makes."""
+        for upstream, downstream in rule.pairs:
+            yield from self._between(rule, upstream, downstream)
 
     def _holder(self, role: str) -> Parameter | None:
         """The parameter that is or holds a role; the one it is tied to where the model has no other."""
@@ -153,7 +189,7 @@ class _Building:
             return self._fit.architecture.holder_of(holder.tied)
         return holder
 
-    def between(self, rule: Rule, upstream: str, downstream: str) -> Iterator[Connection]:
+    def _between(self, rule: Rule, upstream: str, downstream: str) -> Iterator[Connection]:
         """All connections that a rule makes from one role to another."""
         reading: dict[tuple[tuple[int, ...], int | None], list[tuple[Place, int]]] = defaultdict(list)
         in_block: dict[tuple[int, ...], list[tuple[Place, int]]] = defaultdict(list)
@@ -161,6 +197,9 @@ class _Building:
             reading[place.block, place.expert].append((place, index))
             in_block[place.block].append((place, index))
         endings = self._has_endings(upstream) and self._has_endings(downstream)
+        ends_given: dict[tuple[int, ...], set[int]] = defaultdict(set)
+        for place in self.places(upstream):
+            ends_given[place.block].add(place.ending)
         for place, index in self.places(upstream).items():
             block = self._block_read(rule, upstream, downstream, place.block)
             if block is None:
@@ -168,8 +207,15 @@ class _Building:
             readers = in_block[block]
             if place.expert is not None and any(other.expert is not None for other, _ in readers):
                 readers = reading[block, place.expert]
+            given = ends_given[place.block]
+            taken = {other.ending for other, _ in readers} if endings else set()
             for other, read in readers:
-                if not endings or place.ending == other.ending:
+                alike = place.ending == other.ending
+                if (
+                    not endings
+                    or alike
+                    or (rule.concatenated and not (place.ending in taken and other.ending in given))
+                ):
                     units = tuple(self._units(rule, (upstream, place, index), (downstream, other, read)))
                     yield Connection(rule.name, index, read, units)
 
@@ -212,7 +258,7 @@ class _Building:
         if role in holder.split:
             rows = fused_rows(holder, role, self._specs[index].rows, self._heads, None)
             gives = End(Part(index, rows or ()), "left")
-            for unit in _meet(gives, reads, self._specs) if rows else [_mismatch()]:
+            for unit in _meet(gives, reads, self._specs) if rows else [self._untold(holder)]:
                 yield replace(unit, unit="gate", index=holder.split.index(role)) if unit.status == "ok" else unit
             return
         own = self._fit.architecture.holder_of(role)  # an embedding whose matrix is the tied unembedding is one still
@@ -246,25 +292,19 @@ class _Building:
             query = self._head_rows(giver, head)
             key = self._head_rows(reader, head // self._heads.group)
             if query is None or key is None or query[1] - query[0] != key[1] - key[0]:
-                yield replace(_mismatch(), unit="head")
+                yield Unit("head", None, True, status=HEAD_COUNT_MISMATCH)
+                return
+            if self._heads.query > MOST_UNITS:
+                yield Unit("whole", None, True, status=TOO_MANY_UNITS)
                 return
             ends = (End(Part(giver[2], (query,)), "left"), End(Part(reader[2], (key,)), "left"))
             units.append(Unit("head", head, True, *ends))
         yield from units
 
     def _value_output(self, giver: tuple[str, Place, int], reader: tuple[str, Place, int]) -> Iterator[Unit]:
-        (role, place, index), read = giver, reader[2]
-        holder = self._holder(role)
-        reads = _read(read)
-        rows: Ranges | None = ()
-        if holder is not None and role in holder.split:
-            query_rows = self._widths_read.get(place.block)
-            rows = fused_rows(holder, role, self._specs[index].rows, self._heads, query_rows)
-        if rows is None:
-            status = NO_HEAD_COUNT if self._heads is None else SHAPE_MISMATCH
-            yield Unit("whole", None, False, status=status)
-        else:
-            for unit in _meet(End(Part(index, rows), "left"), reads, self._specs):
+        index, read = giver[2], reader[2]
+        if self._heads is None or self._heads.group == 1:  # else several query heads read one value head
+            for unit in self._whole_value_output(giver, read):
                 yield replace(unit, primary=False)
         if self._heads is None:
             yield Unit("head", None, True, status=NO_HEAD_COUNT)
@@ -274,11 +314,36 @@ class _Building:
             value = self._head_rows(giver, head // self._heads.group)
             output = head_range((0, self._specs[read].cols), self._heads.query, head)
             if value is None or output is None or value[1] - value[0] != output[1] - output[0]:
-                yield replace(_mismatch(), unit="head")
+                yield Unit("head", None, True, status=HEAD_COUNT_MISMATCH)
+                return
+            if self._heads.query > MOST_UNITS:
+                yield Unit("whole", None, True, status=TOO_MANY_UNITS)
                 return
             ends = (End(Part(index, (value,)), "left"), End(Part(read, cols=(output,)), "right"))
             units.append(Unit("head", head, True, *ends))
         yield from units
+
+    def _whole_value_output(self, giver: tuple[str, Place, int], read: int) -> Iterator[Unit]:
+        """All value heads against all of what reads them."""
+        role, place, index = giver
+        holder = self._holder(role)
+        rows: Ranges = ()
+        if holder is not None and role in holder.split:
+            query_rows = self._widths_read.get(place.block)
+            told = fused_rows(holder, role, self._specs[index].rows, self._heads, query_rows)
+            if told is None:
+                yield self._untold(holder)
+                return
+            rows = told
+        for unit in _meet(End(Part(index, rows), "left"), _read(read), self._specs):
+            grouped = unit.status == SHAPE_MISMATCH and self._heads is None  # or may be, for all that is known
+            yield replace(unit, status=NO_HEAD_COUNT) if grouped else unit
+
+    def _untold(self, holder: Parameter) -> Unit:
+        """The unit of a fused matrix of which it cannot be told which rows hold a role."""
+        if not takes_heads(holder):
+            return _mismatch()
+        return Unit("whole", None, True, status=NO_HEAD_COUNT if self._heads is None else HEAD_COUNT_MISMATCH)
 
     def _head_rows(self, giver: tuple[str, Place, int], head: int) -> tuple[int, int] | None:
         role, place, index = giver
@@ -330,6 +395,9 @@ def _meet(gives: End, reads: End, specs: Sequence[MatrixSpec]) -> Iterator[Unit]
         return
     if count == 0 or _length(gives, specs) * count != length:
         yield _mismatch()
+        return
+    if count > MOST_UNITS:
+        yield Unit("whole", None, True, status=TOO_MANY_UNITS)
         return
     for position in range(count):
         window = (position, length, count)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -15,6 +18,7 @@ from spectra_cli.errors import UsageError
 from spectra_cli.layers.architecture import (
     CONNECTIONS,
     ENDING,
+    PLACEHOLDER,
     Architecture,
     Layout,
     Order,
@@ -26,17 +30,22 @@ from spectra_cli.layers.architecture import (
 from spectra_cli.layers.kinds import Kind
 
 LARGEST_FILE_BYTES = 1 << 20
+SUFFIX = ".toml"
 
 
 @lru_cache(maxsize=1)
 def known_architectures() -> tuple[Architecture, ...]:
     """The families that come with spectra, by name."""
-    folder = files("spectra_cli.layers").joinpath("architectures")
-    found = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".toml")), key=lambda entry: entry.name)
-    return tuple(parse_architecture(entry.read_text("utf-8"), entry.name.removesuffix(".toml")) for entry in found)
+    found = sorted((entry for entry in _folder().iterdir() if entry.name.endswith(SUFFIX)), key=lambda each: each.name)
+    return tuple(parse_architecture(entry.read_text("utf-8"), entry.name.removesuffix(SUFFIX)) for entry in found)
 
 
-def find_architecture(name: str) -> Architecture:
+def describes_family(name: str | os.PathLike[str]) -> bool:
+    """Whether an architecture is given as a TOML file, not by a name."""
+    return os.fspath(name).lower().endswith(SUFFIX)
+
+
+def find_architecture(name: str | os.PathLike[str]) -> Architecture:
     """A family by its name, or from a TOML file.
 
     Args:
@@ -45,25 +54,41 @@ def find_architecture(name: str) -> Architecture:
     Raises:
         UsageError: if there is none of that name, or the file does not describe one.
     """
-    if not name.endswith(".toml"):
-        for architecture in known_architectures():
-            if architecture.family == name:
-                return architecture
-        families = ", ".join(architecture.family for architecture in known_architectures())
-        raise UsageError(
-            f"--architecture {name}: no family of that name",
-            remedy=f"Give a file in .toml, 'sequential', or one of {families}",
-        )
+    name = os.fspath(name)
+    if not describes_family(name):
+        return _known(name)
     try:
         with Path(name).open("rb") as file:
             text = file.read(LARGEST_FILE_BYTES + 1)
         if len(text) > LARGEST_FILE_BYTES:
-            raise UsageError(f"--architecture {name}: larger than a megabyte", remedy="Give a TOML file of a family")
+            raise UsageError(f"--architecture {name}: larger than a megabyte", remedy=_example())
         return parse_architecture(text.decode("utf-8"), Path(name).stem, where=f"--architecture {name}")
     except OSError as error:
-        raise UsageError(f"--architecture {name}: {error.strerror}", remedy="Give a file that can be read") from error
+        raise UsageError(f"--architecture {name}: {error.strerror}", remedy=_example()) from error
     except UnicodeDecodeError as error:
         raise UsageError(f"--architecture {name} is not UTF-8 text", remedy="Save it as UTF-8") from error
+
+
+def _known(name: str) -> Architecture:
+    for architecture in known_architectures():
+        if architecture.family == name:
+            return architecture
+    if os.path.isfile(name):
+        raise UsageError(f"--architecture {name} is a file, but not a .toml", remedy=_example())
+    families = ", ".join(architecture.family for architecture in known_architectures())
+    raise UsageError(
+        f"--architecture {name}: no family of that name",
+        remedy=f"Give a file in .toml, 'sequential', or one of {families}",
+    )
+
+
+def _example() -> str:
+    """What to do where a file describes no family."""
+    return f"Give a TOML file such as {_folder().joinpath('llama.toml')}"
+
+
+def _folder() -> Traversable:
+    return files("spectra_cli.layers").joinpath("architectures")
 
 
 def parse_architecture(text: str, family: str, where: str = "") -> Architecture:
@@ -83,6 +108,7 @@ def parse_architecture(text: str, family: str, where: str = "") -> Architecture:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise reading.error(f"not TOML: {error}") from error
     known = {"title", "model_types", "heads", "parameters", "connections", "endings", "absent", "defaults"}
+    known |= {"not_model_types"}
     reading.only(data, known, "the file")
     endings = reading.strings(reading.table(data, "endings").get(ENDING, [""]), "endings.d")
     entries = reading.table(data, "parameters")
@@ -94,13 +120,16 @@ def parse_architecture(text: str, family: str, where: str = "") -> Architecture:
     connections = data.get("connections", [])
     if not isinstance(connections, list):
         raise reading.error("connections must be written [[connections]]")
+    if not connections:
+        raise reading.error("has no [[connections]], so nothing could be aligned")
     architecture = Architecture(
         family=family,
         title=reading.string(data.get("title", family), "title"),
         parameters=parameters,
-        rules=tuple(_rule(reading, entry) for entry in connections),
+        rules=tuple(_rule(reading, entry, number) for number, entry in enumerate(connections, 1)),
         heads={kind: reading.strings(keys, f"heads.{kind}") for kind, keys in heads.items()},
         model_types=reading.strings(data.get("model_types", []), "model_types"),
+        not_model_types=reading.strings(data.get("not_model_types", []), "not_model_types"),
         absent=tuple(
             template
             for name in reading.strings(data.get("absent", []), "absent")
@@ -109,11 +138,23 @@ def parse_architecture(text: str, family: str, where: str = "") -> Architecture:
         defaults=reading.table(data, "defaults"),
     )
     _check_roles(reading, architecture)
+    _check_numbers(reading, architecture)
     return architecture
 
 
 def _check_roles(reading: _Reading, architecture: Architecture) -> None:
     parameters = architecture.parameters.values()
+    holders = Counter(role for parameter in parameters for role in (parameter.role, *parameter.split))
+    twice = next((role for role, count in holders.items() if count > 1), None)
+    if twice is not None:
+        said = [f"parameters.{twice}"] if twice in architecture.parameters else []
+        said += [
+            f"parameters.{parameter.role}.split"
+            for parameter in parameters
+            for role in parameter.split
+            if role == twice
+        ]
+        raise reading.error(f"role '{twice}' is told twice: by {' and '.join(said)}")
     named = [(role, f"connection '{rule.name}'") for rule in architecture.rules for pair in rule.pairs for role in pair]
     named += [(role, f"unless of connection '{rule.name}'") for rule in architecture.rules for role in rule.unless]
     named += [(parameter.tied, f"parameters.{parameter.role}.tied") for parameter in parameters if parameter.tied]
@@ -121,6 +162,18 @@ def _check_roles(reading: _Reading, architecture: Architecture) -> None:
         if architecture.holder_of(role) is None:
             roles = ", ".join(role for parameter in parameters for role in (parameter.role, *parameter.split))
             raise reading.error(f"{what} names '{role}', which is no role; roles are {roles}")
+
+
+def _check_numbers(reading: _Reading, architecture: Architecture) -> None:
+    """Raise where the elements of one list have two letters, which would be two lists that never meet."""
+    letters: dict[str, tuple[str, str]] = {}
+    for parameter in architecture.parameters.values():
+        for text in dict.fromkeys(template.text for template in parameter.names):
+            for match in PLACEHOLDER.finditer(text):
+                before, letter = text[: match.start()], match[1]
+                other, first = letters.setdefault(before, (letter, text))
+                if letter not in {other, ENDING} and other != ENDING:
+                    raise reading.error(f"'{first}' and '{text}' number the same list by {{{other}}} and {{{letter}}}")
 
 
 def _parameter(reading: _Reading, role: str, entry: Any, endings: Sequence[str]) -> Parameter:
@@ -153,12 +206,15 @@ def _parameter(reading: _Reading, role: str, entry: Any, endings: Sequence[str])
     )
 
 
-def _rule(reading: _Reading, entry: Any) -> Rule:
+def _rule(reading: _Reading, entry: Any, number: int) -> Rule:
     if not isinstance(entry, dict):
-        raise reading.error("a connection must be a table")
+        raise reading.error(f"connection {number} must be a table")
     what = f"connection '{entry.get('name', '')}'"
     reading.only(entry, {"name", "from", "to", "path", "next", "concatenated", "when", "unless"}, what)
-    name = reading.choice(entry.get("name"), CONNECTIONS, f"the name of {what}")
+    name = entry.get("name")
+    if name not in CONNECTIONS:
+        named = "has no name" if name is None else f"is named {name!r}"
+        raise reading.error(f"connection {number} {named}; names are {', '.join(CONNECTIONS)}")
     path = reading.strings(entry.get("path", []), f"path of {what}")
     upstream, downstream = (reading.strings(entry.get(end, []), f"{end} of {what}") for end in ("from", "to"))
     if bool(path) == bool(upstream and downstream):
@@ -181,7 +237,10 @@ def _templates(reading: _Reading, text: str, endings: Sequence[str]) -> list[Tem
     named = [text.replace(f"{{{ENDING}}}", ending) for ending in endings]
     templates = [template_of(text, name, place) for place, name in enumerate(named)]
     if None in templates:
-        raise reading.error(f"name '{text}': placeholders are single letters, such as {{i}}, each at most once")
+        raise reading.error(
+            f"name '{text}': placeholders are single letters, such as {{i}}, each at most once, "
+            "with more than digits between any two"
+        )
     return [template for template in templates if template is not None]
 
 
@@ -192,9 +251,7 @@ class _Reading:
     where: str
 
     def error(self, what: str) -> UsageError:
-        return UsageError(
-            f"{self.where}: {what}", remedy="Compare it with the families in spectra_cli/layers/architectures"
-        )
+        return UsageError(f"{self.where}: {what}", remedy=f"Compare it with {_folder().joinpath('llama.toml')}")
 
     def only(self, table: Mapping[str, Any], known: set[str], what: str) -> None:
         unknown = sorted(set(table) - known)

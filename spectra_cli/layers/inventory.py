@@ -11,6 +11,7 @@ from spectra_cli.layers.connections import Connection
 from spectra_cli.layers.depth import depth_key
 from spectra_cli.layers.fitting import FittedFamily, StructureOptions, all_connections, choose_families, structured
 from spectra_cli.layers.matricize import MatrixSpec, matrices_of
+from spectra_cli.layers.remarks import remarks_of
 from spectra_cli.layers.weights import Skipped, model_weights
 from spectra_cli.tensors import TensorInfo
 
@@ -24,12 +25,14 @@ class Inventory:
         skipped: all other tensors.
         families: what the model's parts are; none where no family fits.
         config: the model's ``config.json``.
+        structure: what the user says of the model's structure.
     """
 
     matrices: tuple[MatrixSpec, ...]
     skipped: tuple[Skipped, ...]
     families: tuple[FittedFamily, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
+    structure: StructureOptions = field(default_factory=StructureOptions)
 
     @property
     def unfitted(self) -> list[MatrixSpec]:
@@ -40,6 +43,11 @@ class Inventory:
     def connections(self) -> list[Connection]:
         """Who feeds whom, by the depth of the upstream matrix, then of the downstream one."""
         return all_connections(self.matrices, self.families, self.config)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the user has said of the structure and has no effect, and numbers of heads that do not fit."""
+        return tuple(remarks_of(self.matrices, self.skipped, self.families, self.config, self.structure))
 
     def selected(self, include: Sequence[str], exclude: Sequence[str]) -> dict[int, MatrixSpec]:
         """The matrices, by depth, that match a glob of `include` (if any is given) and none of `exclude`.
@@ -86,5 +94,6 @@ def take_inventory(
         weights = sorted(weights, key=lambda weight: depth_key(weight.parameter))
     specs, others = matrices_of(weights, transposed)
     skipped, config = tuple(left_out + others), config or {}
-    families = choose_families(specs, skipped, config, structure or StructureOptions())
-    return Inventory(tuple(structured(specs, families)), skipped, families, config)
+    structure = structure or StructureOptions()
+    families = choose_families(specs, skipped, config, structure)
+    return Inventory(tuple(structured(specs, families)), skipped, families, config, structure)

@@ -9,7 +9,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from spectra_cli.layers.architecture import EXPERT, Architecture, Parameter, Template, skeleton_of
+from spectra_cli.layers.kinds import Kind
 from spectra_cli.layers.matricize import MatrixSpec
+
+LISTED_NAMES = 6
+"""Names in a message."""
 
 
 class Place(NamedTuple):
@@ -80,6 +84,7 @@ class Names:
     """The parameters of a model by what their names are without numbers; a large model has few such names."""
 
     def __init__(self, specs: Sequence[MatrixSpec]) -> None:
+        self._specs = specs
         self._names = [spec.parameter for spec in specs]
         self._sorted = sorted(self._names)
         self._by_end: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -100,6 +105,16 @@ class Names:
                     numbers = {letter: int(text) for letter, text in match.groupdict().items() if letter != "prefix"}
                     expert = numbers.pop(EXPERT, None)
                     yield match["prefix"], Place(tuple(numbers.values()), expert, template.ending), index
+
+    def can_be(self, index: int, kind: Kind | None) -> bool:
+        """Whether a matrix has the axes of a kind of layer; one of a stack has them."""
+        spec = self._specs[index]
+        axes = len(spec.tensor.shape)
+        if kind in {"conv", "conv_transpose"}:
+            return axes > 2
+        if spec.kind == "embedding":  # learned tokens may have an axis of one
+            return axes == 2 or kind in {None, "other", "embedding"}
+        return kind in {None, "other"} or axes == 2 or spec.expert is not None
 
     def under(self, prefix: str) -> int:
         """How many parameters have a prefix."""
@@ -137,16 +152,56 @@ def candidates(architecture: Architecture, names: Names) -> Iterator[Fit]:
             yield Fit(architecture, prefix, present, {role: _chain(parameters[role]) for role in present})
 
 
+def misfit(architecture: Architecture, specs: Sequence[MatrixSpec]) -> str:
+    """Why no part of a model belongs to a family.
+
+    Args:
+        architecture: the family, of which there is no candidate.
+        specs: the matrices of the model.
+
+    Returns:
+        What is amiss, in words to follow the name of the family.
+    """
+    names = Names(specs)
+    required = [parameter for parameter in architecture.parameters.values() if parameter.required]
+    absent = [parameter for parameter in required if not _hits(parameter, names)]
+    listed = f"weights are {_listed(_examples(specs))}"
+    for parameter in absent:
+        other = next((spec for spec in specs if parameter.describes(spec.parameter)), None)
+        if other is not None:
+            shape = " x ".join(map(str, other.tensor.shape))
+            return f"required {parameter.in_words} is {parameter.kind}, and '{other.parameter}' is {shape}"
+    if absent:
+        verb = "matches" if len(absent) == 1 else "match"
+        return f"required {_listed([parameter.in_words for parameter in absent])} {verb} no weight; {listed}"
+    for template in architecture.absent:
+        found = next(iter(names.matches(template)), None)
+        if found is not None:
+            return f"it has no '{template.text}', and the model has '{specs[found[2]].parameter}'"
+    return f"{_listed([parameter.in_words for parameter in required])} match weights of different modules; {listed}"
+
+
+def _examples(specs: Sequence[MatrixSpec]) -> list[str]:
+    """The first of all names that are the same but for numbers."""
+    return list({skeleton_of(spec.parameter): spec.parameter for spec in reversed(specs)}.values())[::-1]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = [f"{len(names) - LISTED_NAMES} more"] if len(names) > LISTED_NAMES else []
+    return ", ".join([*names[:LISTED_NAMES], *more])
+
+
 def _chain(parameter: Parameter) -> str:
     return parameter.names[0].chain
 
 
 def _hits(parameter: Parameter, names: Names) -> dict[str, list[_Hit]]:
-    """What a parameter's templates describe, by prefix."""
+    """What a parameter's templates describe and can be of its kind, by prefix."""
     found: dict[str, list[_Hit]] = defaultdict(list)
     for rank, template in enumerate(parameter.names):
         for prefix, place, index in names.matches(template):
-            found[prefix].append(_Hit(rank, place, index))
+            if names.can_be(index, parameter.kind):
+                found[prefix].append(_Hit(rank, place, index))
     return found
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from spectra_cli.layers.architecture import Architecture, Parameter
+from spectra_cli.layers.configuration import sections
 from spectra_cli.layers.matricize import MatrixSpec
 
 Ranges = tuple[tuple[int, int], ...]
@@ -59,34 +60,55 @@ class Heads:
 
 
 def heads_from_config(
-    architecture: Architecture, config: Mapping[str, Any], query: int | None, key_value: int | None
+    architecture: Architecture, config: Mapping[str, Any], query: int | None, key_value: int | None, *, prefix: str = ""
 ) -> Heads | None:
-    """Head counts of a model.
+    """Head counts of a part of a model.
 
     Args:
         architecture: says which keys hold them.
         config: the model's ``config.json``.
         query: the number that the user gives, before that of the configuration.
         key_value: the same of key and value heads.
+        prefix: what the names of the part have in front.
 
     Returns:
         None if the number of heads is not known, or is no number of heads.
     """
-    query = query or _count(config, architecture.heads.get("query", ()))
-    key_value = key_value or _count(config, architecture.heads.get("key_value", ())) or query
+    places: Sequence[Mapping[str, Any]] = sections(config, prefix, reads_tokens=architecture.reads_tokens)
+    if query is None:
+        query, places = _counted(config, places, architecture.heads.get("query", ()))
+    if key_value is None:  # where the query heads are: elsewhere it is about another part
+        key_value, _ = _counted(config, places, architecture.heads.get("key_value", ()))
+    key_value = key_value or query
     if query is None or key_value is None or query % key_value != 0:
         return None
     return Heads(query, key_value)
 
 
-def _count(config: Mapping[str, Any], keys: Sequence[str]) -> int | None:
+def _counted(
+    config: Mapping[str, Any], places: Sequence[Mapping[str, Any]], keys: Sequence[str]
+) -> tuple[int | None, Sequence[Mapping[str, Any]]]:
+    """A count, and the configurations that speak of the same part: dotted keys lead from the top, others are sought."""
     for key in keys:
-        value: Any = config
-        for name in key.split("."):
-            value = value.get(name) if isinstance(value, dict) else None
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    return None
+        path, _, last = key.rpartition(".")
+        for place in [_at(config, path)] if path else places:
+            value = place.get(last)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return value, [place]
+    return None, places
+
+
+def _at(config: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    """A nested configuration; an empty one where there is none."""
+    found: Any = config
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def takes_heads(parameter: Parameter) -> bool:
+    """Whether it takes the head counts to tell which rows of a fused matrix hold which role."""
+    return bool(parameter.split) and (parameter.order == "interleaved" or set(parameter.split) == {QUERY, KEY, VALUE})
 
 
 def fused_rows(

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from spectra_cli.layers.averages import averaged_copies
+from spectra_cli.layers.configuration import sections
 from spectra_cli.layers.containers import choose_state_dict, trainer_state
 from spectra_cli.tensors import TensorInfo
 
 TRANSPARENT = frozenset(
     {"_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module", "_forward_module"}
+    | {"base_layer"}
 )
-"""Components that torch.compile, FSDP, activation checkpointing and Fabric insert anywhere in a name."""
+"""Components that torch.compile, FSDP, activation checkpointing, Fabric and PEFT insert anywhere in a name."""
 
 WRAPPERS = frozenset({"module", "model", "state_dict", "model_state_dict", "ema_model", "model_ema"})
 """Components that DDP, Lightning and training scripts put before the names of all the model's tensors."""
@@ -27,6 +29,7 @@ INPUT_EMBEDDING_NAMES = (
     "word_embeddings.weight",
     "tok_embeddings.weight",
     "shared.weight",
+    "tokens_embed.weight",
 )
 
 
@@ -154,8 +157,7 @@ def _without_ties(
             ties.append((tensor, first[storage], "the same tensor as '{}'"))
         else:
             kept.append(tensor)
-    text = config.get("text_config")
-    if any(part.get("tie_word_embeddings") is True for part in (config, text) if isinstance(part, Mapping)):
+    if any(section.get("tie_word_embeddings") is True for section in sections(config)):
         embedding = next((tensor for tensor in kept if _is_called(names[tensor.name], INPUT_EMBEDDING_NAMES)), None)
         output = next((tensor for tensor in kept if _is_called(names[tensor.name], OUTPUT_NAMES)), None)
         if embedding is not None and output is not None and embedding.shape == output.shape:

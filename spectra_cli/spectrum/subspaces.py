@@ -82,6 +82,18 @@ def agreement_diagonal(
     return np.asarray(of_left[:count] * of_right[:count])
 
 
+def chance(length: int) -> float:
+    """Mean of abs(<x, y>) for independent random unit vectors: what alignment is worth nothing at.
+
+    gamma(n/2) / (sqrt(pi) gamma((n+1)/2)), about sqrt(2 / (pi n)): the mean of the absolute value of a coordinate of a
+    point that is uniform on the unit sphere (Muirhead, Aspects of Multivariate Statistical Theory, section 1.5).
+
+    Args:
+        length: n, the number of coordinates.
+    """
+    return math.exp(math.lgamma(length / 2) - math.lgamma((length + 1) / 2)) / math.sqrt(math.pi)
+
+
 def score(diagonal: ArrayLike) -> float:
     """Mean of the first ten entries of A_ii (Eq. 4) or of S_ii, of all where there are fewer; NaN where there is none.
 

@@ -43,7 +43,7 @@ PER_CHECKPOINT = (
 
 WHOLE_CHECKPOINT = (
     "and for a whole checkpoint unreadable, corrupt, incomplete, unsupported_format, refused, no_matrices, "
-    "nothing_selected"
+    "architecture_mismatch, nothing_selected"
 )
 MATRIX_FAILURES = "not_finite, out_of_range, empty, complex_dtype, no_convergence, over_memory_budget"
 
@@ -129,8 +129,8 @@ ALIGN = (
         "status",
         "string",
         "",
-        "ok, or why numbers are null: shape_mismatch (the dimensions do not meet), no_head_count, all_zero, "
-        f"{MATRIX_FAILURES}; {WHOLE_CHECKPOINT}, no_connections",
+        "ok, or why numbers are null: shape_mismatch (the dimensions do not meet), no_head_count, "
+        f"head_count_mismatch, too_many_units, all_zero, {MATRIX_FAILURES}; {WHOLE_CHECKPOINT}, no_connections",
     ),
     Column(
         "alignment", "list<list<float>>", "", "only with --full: A_jk, j and k <= 100, one list per upstream vector j"
@@ -162,8 +162,8 @@ SVA = (
         "string",
         "",
         "ok, or why numbers are null: missing (only one of the two has the matrix, or there is no checkpoint to "
-        f"compare with), shape_mismatch, all_zero, {MATRIX_FAILURES}; {WHOLE_CHECKPOINT}, of this checkpoint or "
-        "the reference",
+        f"compare with), shape_mismatch, all_zero, {MATRIX_FAILURES}; {WHOLE_CHECKPOINT}; with "
+        "reference_ in front where it is the reference's",
     ),
 )
 

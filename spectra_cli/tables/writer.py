@@ -16,7 +16,11 @@ import pyarrow.parquet as pq
 from spectra_cli.errors import InputError, UsageError
 from spectra_cli.tables.schemas import SCHEMA_VERSION, arrow_schema
 
-FOREIGN_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".feather", ".arrow", ".npz", ".h5"})
+FOREIGN_SUFFIXES = frozenset(
+    {".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".feather", ".arrow", ".npz", ".h5", ".toml", ".md", ".py"}
+    | {".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".gguf", ".onnx", ".npy", ".pkl"}
+)
+PARQUET_MAGIC = b"PAR1"
 
 ROW_GROUP_VALUES = 1 << 20
 """Singular values and other numbers gathered before a row group is written: some megabytes."""
@@ -140,6 +144,11 @@ def _utf8(value: Any) -> Any:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
+def _is_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
+
+
 def _partial_file(path: Path) -> Path:
     """An empty file of its own beside what `path` leads to, with the permissions that a new file gets here."""
     if path.exists() and not path.is_file():
@@ -150,6 +159,10 @@ def _partial_file(path: Path) -> Path:
         raise UsageError(f"--out {path.name}: the table is a Parquet file", remedy="Give --out a name in .parquet")
     try:
         target = path.resolve()
+        if target.exists() and target.stat().st_size and not _is_parquet(target):
+            raise InputError(
+                "this file is no Parquet table and is not replaced", where=str(path), remedy="Give --out another name"
+            )
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
         umask = os.umask(0)
         os.umask(umask)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import spectra_cli
-from spectra_cli.errors import SpectraError, UsageError
+from spectra_cli.errors import CheckpointError, SpectraError, UsageError
 from spectra_cli.spectrum import memory
 from spectra_cli.tables.schemas import TABLES, arrow_schema
 from tests.analyses.formulas import CLEAR, Array, Triplets, chain, products, save, save_run, separated, svd
@@ -156,7 +156,6 @@ def llama(dtype: torch.dtype) -> Model:
             rows["value-output", value, output, "head", h] = Meeting(
                 left(head_rows(weights[value], h // 2)), right(weights[output][:, h * HEAD : (h + 1) * HEAD])
             )
-        rows["value-output", value, output, "whole", None] = "shape_mismatch"
         for reader in (gate, up):
             whole("output-up", output, reader)
             whole("up-down", reader, down)
@@ -477,7 +476,7 @@ def test_heads_that_contradict_each_other_are_refused(tmp_path: Path, given: dic
 def test_heads_that_do_not_divide_the_matrices_are_a_mismatch(tmp_path: Path) -> None:
     found = statuses(spectra_cli.align(gpt_neox(torch.float32).write(tmp_path), heads=5))
     of_heads = {status for key, status in found.items() if key[0] in {"query-key", "value-output"}}
-    assert of_heads == {"shape_mismatch"}
+    assert of_heads == {"head_count_mismatch"}
     assert {status for key, status in found.items() if key[3] == "whole" and key[0] != "value-output"} == {"ok"}
 
 
@@ -559,3 +558,24 @@ def test_order_in_the_file_and_the_budget_change_nothing(
                 np.testing.assert_allclose(frame[key]["diagonal"], row["diagonal"], rtol=0, atol=1e-6)
                 assert frame[key]["score"] == pytest.approx(row["score"], abs=1e-6)
                 assert frame[key]["min_gap"] == pytest.approx(row["min_gap"], rel=1e-6)
+
+
+# A family that the user names
+
+
+@pytest.mark.parametrize("analysis", [spectra_cli.rank, spectra_cli.align, spectra_cli.sva])
+def test_a_family_that_does_not_fit_is_an_error_and_no_fall_back(analysis: Any, tmp_path: Path) -> None:
+    """The error says which name matches nothing, and what there is."""
+    (tmp_path / "my.toml").write_text(
+        '[parameters.up]\nname = "blcks.{i}.up.weight"\nrequired = true\n'
+        '[[connections]]\nname = "residual"\nfrom = "up"\nto = "up"\nnext = true\n'
+    )
+    weights = {f"blocks.{block}.up.weight": separated(8, 8, block) for block in range(2)}
+    checkpoint = save(tmp_path / "model.safetensors", weights)
+    with pytest.raises(CheckpointError) as caught:
+        analysis(checkpoint, architecture=str(tmp_path / "my.toml"))
+    assert caught.value.status == "architecture_mismatch"
+    assert str(caught.value) == (
+        f"{checkpoint}: my.toml does not fit: required 'blcks.{{i}}.up.weight' matches no weight; "
+        "weights are blocks.0.up.weight. Mend the name, or leave --architecture out."
+    )

@@ -325,7 +325,14 @@ def test_a_matrix_that_either_checkpoint_spoils_has_its_status(tmp_path: Path) -
     last["layers.1.weight"][0, 0] = -math.inf
     last["layers.2.weight"] = torch.zeros(5, 6)
     frame = spectra_cli.sva(save_run(tmp_path / "run", {0: first, 1: last}))
-    assert frame["status"].tolist() == ["not_finite", "not_finite", "all_zero", "ok", "not_finite", "all_zero"]
+    assert frame["status"].tolist() == [
+        "not_finite",
+        "reference_not_finite",
+        "reference_all_zero",
+        "ok",
+        "not_finite",
+        "all_zero",
+    ]
     assert frame["diagonal"].isna().tolist() == [status != "ok" for status in frame["status"]]
 
 
@@ -348,7 +355,7 @@ def test_a_reference_that_cannot_be_read_gives_its_status_to_all(tmp_path: Path)
     damaged(moving(tmp_path / "runs" / "b") / "step_300.safetensors")
     frame = spectra_cli.sva(tmp_path / "runs")
     bad = frame[frame["run"] == "b"]
-    assert bad["status"].tolist() == ["corrupt"] * 4
+    assert bad["status"].tolist() == ["reference_corrupt"] * 3 + ["corrupt"]
     assert bad["reference_checkpoint"].tolist()[:3] == ["step_300.safetensors"] * 3
     assert set(frame[frame["run"] == "a"]["status"]) == {"ok"}
     with pytest.raises(InputError, match="nothing to compare with"):
@@ -362,7 +369,7 @@ def test_a_previous_checkpoint_that_cannot_be_read_spoils_the_next_only(tmp_path
     damaged(run / "step_100.safetensors")
     frame = spectra_cli.sva(run, reference="previous")
     assert frame["step"].tolist() == [100, 200] + [300] * 6
-    assert frame["status"].tolist() == ["corrupt", "corrupt"] + ["ok"] * 6
+    assert frame["status"].tolist() == ["corrupt", "reference_corrupt"] + ["ok"] * 6
 
 
 def test_a_reference_without_the_matrices_selected_is_told_once(tmp_path: Path) -> None:
@@ -406,7 +413,7 @@ def test_an_incomplete_reference_stops_before_any_work_or_is_gone_without(tmp_pa
     with pytest.raises(InputError, match="nothing to compare with"):
         spectra_cli.sva(f"{tmp_path}/run@0", skip_incomplete=True)
     frame = spectra_cli.analyze(tmp_path / "run", skip_incomplete=True).sva
-    assert frame["status"].tolist() == ["incomplete"] * 4
+    assert frame["status"].tolist() == ["reference_incomplete"] * 3 + ["incomplete"]
 
 
 # What must not matter

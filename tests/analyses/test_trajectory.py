@@ -265,7 +265,7 @@ def test_a_reference_of_which_a_matrix_cannot_be_read_spoils_that_matrix_only(
 
     monkeypatch.setattr(local, "open_checkpoint", lambda path: Failing(open_checkpoint(path), path, Counter()))
     found = spectra_cli.analyze(trajectory(tmp_path / "run", 3))
-    assert found.sva["status"].tolist() == ["ok", "unreadable", "ok"] * 3
+    assert found.sva["status"].tolist() == ["ok", "reference_unreadable", "ok"] * 2 + ["ok", "unreadable", "ok"]
     assert found.rank["status"].tolist() == ["ok"] * 6 + ["ok", "unreadable", "ok"]
     assert found.align["status"].tolist() == ["ok"] * 4 + ["unreadable"] * 2
 

@@ -141,7 +141,8 @@ def test_closing_lines_name_files_and_counts_and_stdout_stays_empty(spectra: Fix
     closing = outcome.err.splitlines()[-len(outputs(command)) :]
     for line, path in zip(closing, outputs(command), strict=True):
         rows = 6 if path.stem == "align" else 9
-        assert re.fullmatch(rf"{re.escape(str(path))}: {rows} rows from 3 checkpoints in \d+\.\d s", line)
+        assert re.fullmatch(rf"{re.escape(str(path))}: {rows} rows from 3 checkpoints( in \d+\.\d s)?", line)
+    assert re.search(r" in \d+\.\d s$", closing[-1])
     titles = {"rank": "Effective rank", "align": "Alignment score", "sva": "Agreement with step_200.safetensors"}
     for path in outputs(command):
         assert titles[path.stem] in outcome.err
@@ -168,7 +169,8 @@ def test_json_is_one_document_about_the_table(spectra: Fixture, command: str) ->
         assert (connection["connection"], connection["pairs"]) == ("sequential", 2)
     else:
         assert run["reference_checkpoint"] == "step_200.safetensors"
-        assert [matrix["score_last"] for matrix in run["matrices"]] == pytest.approx([1.0] * 3, abs=1e-6)
+        assert run["last_checkpoint"] == "step_100.safetensors", "the reference says nothing about itself"
+        assert all(0.0 <= matrix["score_last"] < 1.0 for matrix in run["matrices"])
 
 
 def test_json_of_analyze_lists_its_tables_and_tells_problems_once(spectra: Fixture) -> None:
@@ -332,14 +334,18 @@ def test_an_unreadable_reference_is_3_where_something_else_was_done(spectra: Fix
     assert {row["status"] for row in table("analyze/rank.parquet")} == {"ok"}
     compared = table("analyze/sva.parquet")
     assert [(row["step"], row["reference_step"], row["status"]) for row in compared] == [
-        (0, 200, "corrupt"),
-        (100, 200, "corrupt"),
+        (0, 200, "reference_corrupt"),
+        (100, 200, "reference_corrupt"),
     ]
     outcome = spectra("sva", "runs")
     assert outcome.status == 3
     assert outcome.err.count("the file is empty") == 1
     found = table("sva.parquet")
-    assert {(row["run"], row["status"]) for row in found} == {("good", "ok"), ("bad", "corrupt")}
+    assert {(row["run"], row["status"]) for row in found} == {
+        ("good", "ok"),
+        ("bad", "reference_corrupt"),
+        ("bad", "corrupt"),
+    }
 
 
 def test_runs_that_share_little_are_3(spectra: Fixture, table: Fixture) -> None:
@@ -369,7 +375,7 @@ def test_an_incomplete_reference_is_1_unless_it_is_skipped(spectra: Fixture, tab
         assert outcome.status == 1
         assert "--skip-incomplete" in outcome.err
     assert spectra("analyze", "run@0", "--skip-incomplete").status == 3
-    assert [row["status"] for row in table("analyze/sva.parquet")] == ["incomplete"]
+    assert [row["status"] for row in table("analyze/sva.parquet")] == ["reference_incomplete"]
     assert {row["status"] for row in table("analyze/rank.parquet")} == {"ok"}
 
 

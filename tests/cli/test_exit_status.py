@@ -462,7 +462,7 @@ def test_a_matter_of_many_checkpoints_is_told_once_and_counted(spectra: Fixture)
     outcome = spectra("rank", ".", "--quiet")
     assert outcome.status == 3
     assert outcome.err.count("Warning: ") == 2
-    assert "the same in 4 more of its checkpoints: 1 of 2 matrices not_finite (x.weight)" in outcome.err
+    assert "the same in 4 more of its checkpoints: 1 of 2 matrices not_finite: they hold NaN" in outcome.err
 
 
 def test_a_transposed_glob_that_matches_nothing_is_named(spectra: Fixture, make_run: Fixture) -> None:

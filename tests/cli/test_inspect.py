@@ -43,6 +43,8 @@ def llama(blocks: int = 2, experts: int = 0) -> Shapes:
         if not experts:
             shapes |= {f"{mlp}gate_proj.weight": (48, 32), f"{mlp}up_proj.weight": (48, 32)}
             shapes |= {f"{mlp}down_proj.weight": (32, 48)}
+        if experts:
+            shapes[f"model.layers.{block}.block_sparse_moe.gate.weight"] = (experts, 32)
         for expert in range(experts):
             name = f"model.layers.{block}.block_sparse_moe.experts.{expert}."
             shapes |= {f"{name}w1.weight": (48, 32), f"{name}w2.weight": (32, 48), f"{name}w3.weight": (48, 32)}
@@ -165,10 +167,10 @@ def test_text_and_json_list_the_same(name: str, spectra: Fixture, wide: None) ->
     ("model", "connection", "units"),
     [
         ("llama", "query-key", "4 heads"),
-        ("llama", "value-output", "4 heads, not whole: 16 and 32"),
+        ("llama", "value-output", "4 heads"),
         ("llama", "up-down", "whole"),
         ("llama without heads", "query-key", "heads unknown"),
-        ("llama without heads", "value-output", "do not meet: 16 and 32, heads unknown"),
+        ("llama without heads", "value-output", "heads unknown"),
         ("encoder", "query-key", "4 heads"),
         ("encoder", "value-output", "4 heads and whole"),
         ("encoder without heads", "value-output", "whole, heads unknown"),
@@ -326,14 +328,13 @@ def test_several_families_are_all_named(spectra: Fixture) -> None:
     text = shown(spectra, directory)
     told = {(item["family"], item["prefix"]) for item in as_json(spectra, directory)["families"]}
     assert told == {("llama", "text.model."), ("vgg", "image.")}
-    assert all(re.search(rf"^family {name}: .*; under '{prefix}'", text, re.MULTILINE) for name, prefix in told)
+    assert all(re.search(rf"family {name}: [^;]*; under '{prefix}'", words(text)) for name, prefix in told)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ((), "no family fits: matrices are taken one after the other (sequential)"),
-        (("--architecture", "llama"), "family llama (--architecture) does not fit: matrices are taken one after"),
         (("--architecture", "sequential"), "one after the other (--architecture sequential)"),
     ],
 )
@@ -343,6 +344,40 @@ def test_that_no_family_fits_is_said(options: tuple[str, ...], said: str, spectr
     told = as_json(spectra, directory, *options)
     assert (told["families"], told["unfitted"]) == ([], [])
     assert {item["connection"] for item in told["connections"]} == {"sequential"}
+
+
+def test_a_family_that_is_named_and_does_not_fit_is_an_error(spectra: Fixture) -> None:
+    """It says what of the family is not there, and what there is."""
+    directory = saved(*MODELS["no family"])
+    outcome = spectra("inspect", directory, "--architecture", "llama")
+    assert outcome.status == 1
+    text = words(outcome.out)
+    assert "architecture_mismatch" in text
+    assert "family llama does not fit: required 'layers.{i}.self_attn.q_proj.weight'" in text
+    assert "weights are" in text
+    told = json.loads(spectra("inspect", directory, "--architecture", "llama", "--json").out)["runs"][0]
+    assert [item["status"] for item in told["checkpoints"]] == ["architecture_mismatch"]
+    assert (told["matrices"], told["connections"], told["remarks"]) == ([], [], [])
+
+
+def test_what_has_no_effect_is_told_in_both_forms(spectra: Fixture) -> None:
+    directory = saved(*MODELS["lstm"])
+    text, told = (form(spectra, directory, "--heads", "4") for form in (shown, as_json))
+    assert told["remarks"] == ["--heads has no effect: lstm has no attention"]
+    assert f"Warning: {told['remarks'][0]}" in text
+    assert as_json(spectra, directory)["remarks"] == []
+    assert "Warning" not in shown(spectra, directory)
+
+
+def test_heads_shared_by_queries_are_all_that_meets(spectra: Fixture, wide: None) -> None:
+    """And nothing of it is a warning; without the number of key heads it is."""
+    text = shown(spectra, saved(llama(), {"num_attention_heads": 4, "num_key_value_heads": 2}))
+    units = {units for name, _, _, units in listed(text) if name in {"query-key", "value-output"}}
+    assert units == {"4 heads"}
+    assert "Warning" not in text
+    text = shown(spectra, saved(llama(), {"num_attention_heads": 4}, "other"))
+    assert "Warning: llama: 4 query and 4 key-value heads do not fit 32 and 16 rows" in text
+    assert {units for name, _, _, units in listed(text) if name == "query-key"} == {"heads do not fit 32 and 16"}
 
 
 def test_matrices_without_a_role_are_said(spectra: Fixture) -> None:

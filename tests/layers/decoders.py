@@ -80,7 +80,7 @@ def expected_connections(
             found["embedding-input", inputs[-1], reader] = "1 whole"
     for place, block in enumerate(blocks):
         found["query-key", block.query, block.key] = by_head
-        found["value-output", block.value, block.output] = f"{by_head} + {whole}"
+        found["value-output", block.value, block.output] = f"{by_head} + {whole}" if whole else by_head
         for up, down, parts in block.up_down:
             found["up-down", up, down] = "1 whole" if parts == 1 else f"{parts} gate"
         givers = dict.fromkeys(down for _, down, _ in block.up_down)
@@ -158,8 +158,8 @@ class Decoder:
 
     @property
     def whole(self) -> str:
-        """The unit of value and output that is no head: widths differ where query heads share a value head."""
-        return "1 whole" if self.group == 1 else "1 whole shape_mismatch"
+        """The unit of value and output that is no head, of which there is none where query heads share a value head."""
+        return "1 whole" if self.group == 1 else ""
 
     def weights(self) -> dict[str, Array]:
         """Random ones."""

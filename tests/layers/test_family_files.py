@@ -113,9 +113,11 @@ class TestOwnFamily:
 
     def test_it_counts_however_little_of_the_model_it_explains(self, tmp_path: Path) -> None:
         text = '[parameters.one]\nname = "other.weight"\nrequired = true\n'
+        text += '[[connections]]\nname = "sequential"\nfrom = "one"\nto = "one"\nnext = true\n'
         inventory = inventory_of(own_weights(), {}, StructureOptions(architecture=written(tmp_path, text)))
         assert [spec.parameter for spec in inventory.matrices if spec not in inventory.unfitted] == ["net.other.weight"]
-        assert inventory.connections() == []
+        (only,) = [depth for depth, spec in enumerate(inventory.matrices) if spec not in inventory.unfitted]
+        assert {(each.upstream, each.downstream) for each in inventory.connections()} == {(only, only)}
 
     def test_it_is_not_asked_unless_it_is_named(self, tmp_path: Path) -> None:
         written(tmp_path, OWN)
@@ -158,8 +160,29 @@ MISTAKES = {
     "unknown role in tied": (changed(QKV, QKV + 'tied = "in"\n'), ["parameters.qkv.tied", "'in'", "attention_output"]),
     "no required parameter": (changed("required = true\n", ""), ["no parameter is required"]),
     "no parameters": ('title = "Empty"', ["no parameter is required"]),
-    "bad connection name": (changed('name = "residual"', 'name = "skipping"'), ["'skipping'", "residual", "recurrent"]),
-    "no connection name": (changed('name = "residual"\n', ""), ["None", "residual"]),
+    "bad connection name": (
+        changed('name = "residual"', 'name = "skipping"'),
+        ["connection 4 is named 'skipping'", "residual"],
+    ),
+    "no connection name": (changed('name = "residual"\n', ""), ["connection 4 has no name", "residual"]),
+    "no connections": (OWN[: OWN.index("[[connections]]")], ["has no [[connections]]", "nothing could be aligned"]),
+    "an empty list of connections": (
+        "connections = []\n" + OWN[: OWN.index("[[connections]]")],
+        ["no [[connections]]"],
+    ),
+    "two letters for one list": (
+        changed("stack.{i}.back", "stack.{j}.back"),
+        ["'stack.{i}.mix.weight' and 'stack.{j}.back.weight' number the same list by {i} and {j}"],
+    ),
+    "a role of its own and of a split": (
+        changed('split = ["value", ', 'split = ["up", "value", '),
+        ["role 'up' is told twice", "parameters.up and parameters.qkv.split"],
+    ),
+    "a role twice in a split": (changed('["value", ', '["key", "value", '), ["role 'key'", "parameters.qkv.split"]),
+    "a role in two splits": (
+        changed('layout = "out,in"\n', 'layout = "out,in"\nsplit = ["key", "rest"]\n'),
+        ["role 'key'", "parameters.qkv.split and parameters.attention_output.split"],
+    ),
     "both path and from": (changed(UP_DOWN, UP_DOWN + '\nfrom = "up"\nto = "down"'), ["connection 'up-down'", "path"]),
     "to is missing": (changed('to = "qkv"\n', ""), ["connection 'residual'", "from and to"]),
     "connections are no list": (OWN[: OWN.index("[[connections]]")] + "[connections]\n", ["[[connections]]"]),
@@ -195,6 +218,24 @@ class TestMistakes:
         assert f"--architecture {path}" in message
         assert [word for word in said if word not in message] == []
         assert caught.value.remedy
+        example = Path(caught.value.remedy.rpartition(" ")[2])
+        assert example.is_absolute()
+        assert find_architecture(example).family == "llama"
+
+    @pytest.mark.parametrize("between", ["", "0", "10"])
+    def test_two_numbers_have_more_than_digits_between_them(self, between: str, tmp_path: Path) -> None:
+        """Where one ends and the other begins could not be told, and to try takes time; endings are no numbers."""
+        text = changed("stack.{i}.mixed", f"stack.{{a}}{between}{{i}}.mixed")
+        with pytest.raises(UsageError, match="with more than digits between any two"):
+            find_architecture(written(tmp_path, text))
+        assert find_architecture(written(tmp_path, text.replace(f"}}{between}{{i}}", f"}}_{between}{{i}}")))
+        assert any("{i}{d}" in name.text for name in find_architecture("lstm").parameters["input"].names)
+
+    def test_other_lists_may_have_other_letters(self, tmp_path: Path) -> None:
+        """Also one within the elements of another, and the elements of one whose name merely begins alike."""
+        text = changed("stack.{i}.back", "stack2.{j}.back")
+        text = text.replace("stack.{i}.mixed", "stack.{i}.list.{k}.mixed")
+        assert find_architecture(written(tmp_path, text)).parameters["down"].names[0].chain == "j"
 
     def test_the_file_without_mistake_is_good(self, tmp_path: Path) -> None:
         tomllib.loads(OWN)
@@ -213,6 +254,35 @@ class TestMistakes:
             StructureOptions(architecture=path).families()
         assert path in str(caught.value)
         assert caught.value.remedy
+
+    @pytest.mark.parametrize("name", ["mine.tml", "mine", "toml"])
+    def test_a_file_of_another_suffix_is_told_to_be_one(
+        self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        written(tmp_path, OWN, name)
+        with pytest.raises(UsageError, match=f"--architecture {name} is a file, but not a .toml"):
+            find_architecture(name)
+
+    def test_a_file_may_have_the_name_of_a_family_that_comes_with_spectra(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        written(tmp_path, OWN, "llama")
+        assert find_architecture("llama") in known_architectures()
+
+    @pytest.mark.parametrize("name", ["mine.toml", "MINE.TOML"])
+    def test_paths_are_as_good_as_text(self, name: str, tmp_path: Path) -> None:
+        """And are recorded as text."""
+        path = Path(written(tmp_path, OWN, name))
+        assert find_architecture(path) == find_architecture(str(path))
+        assert StructureOptions(architecture=path) == StructureOptions(architecture=str(path))
+        assert find_architecture(path).title == "Mine"
+
+    @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", ""])
+    def test_a_name_that_no_file_can_have_is_no_family(self, name: str) -> None:
+        with pytest.raises(UsageError, match="no family of that name"):
+            find_architecture(name)
 
     def test_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
         (tmp_path / "folder.toml").mkdir()
@@ -248,8 +318,9 @@ class TestEveryFamily:
     ) -> None:
         parameters = architecture.parameters.values()
         assert [parameter.role for parameter in parameters if parameter.kind is None] == []
-        unstated = [parameter.role for parameter in parameters if parameter.layout is None]
-        assert [role for role in unstated if architecture.parameters[role].kind != "embedding"] == []
+        unstated = [parameter for parameter in parameters if parameter.layout is None and parameter.kind != "embedding"]
+        # Of stacks of experts the shapes tell.
+        assert [one.role for one in unstated if not all(name.text.endswith("[{e}]") for name in one.names)] == []
 
     def test_names_have_no_wrappers_before_them(self, architecture: Architecture) -> None:
         names = [template.text for parameter in architecture.parameters.values() for template in parameter.names]

@@ -415,3 +415,43 @@ def test_names_of_the_papers() -> None:
     plant(gate_rows("lstm", weights, "lstm.weight_hh_l1", "g"), weights["linear.weight"])
     assert inventory_of(weights).unfitted == []
     assert aligned(scores(weights)) == {("output", "lstm.weight_hh_l1", "linear.weight", "gate", 2)}
+
+
+def numbered(*modules: nn.RNNBase, output: int = 0) -> dict[str, Array]:
+    """Modules of one layer each, one after the other, and a layer that reads the last one."""
+    name = type(modules[0]).__name__.lower()
+    parts: dict[str, nn.Module] = {f"{name}{place}": module for place, module in enumerate(modules, 1)}
+    return weights_of(nn.ModuleDict(parts | ({"fc": nn.Linear(output, CLASSES)} if output else {})))
+
+
+@pytest.mark.parametrize("family", GATED)
+@pytest.mark.parametrize("ending", ["", "_reverse"])
+@pytest.mark.parametrize("kind", ["ih", "hh"])
+def test_both_directions_feed_a_layer_of_one(family: str, ending: str, kind: str) -> None:
+    """Each its own half of the columns, as torch puts them side by side."""
+    module = MODULES[family]
+    weights = numbered(module(INPUTS, HIDDEN, bidirectional=True), module(2 * HIDDEN, HIDDEN), output=HIDDEN)
+    giver, reader = f"{family}1.weight_{kind}_l0{ending}", f"{family}2.weight_ih_l0"
+    half = slice(HIDDEN) if ending == "" else slice(HIDDEN, None)
+    plant(gate_rows(family, weights, giver, PRIMARY[family]), weights[reader][:, half])
+    assert family_of(inventory_of(weights)) == [family]
+    assert aligned(scores(weights)) == {("recurrent", giver, reader, *units_at(family, PRIMARY[family]))}
+    assert all(isinstance(score, float) for score in scores(weights).values())
+
+
+@pytest.mark.parametrize("family", GATED)
+@pytest.mark.parametrize("ending", ["", "_reverse"])
+def test_a_layer_of_one_direction_feeds_both_of_the_next(family: str, ending: str) -> None:
+    module = MODULES[family]
+    weights = numbered(module(INPUTS, HIDDEN), module(HIDDEN, HIDDEN, bidirectional=True), output=2 * HIDDEN)
+    giver, reader = f"{family}1.weight_hh_l0", f"{family}2.weight_ih_l0{ending}"
+    plant(gate_rows(family, weights, giver, PRIMARY[family]), weights[reader])
+    assert aligned(scores(weights)) == {("recurrent", giver, reader, *units_at(family, PRIMARY[family]))}
+    assert all(isinstance(score, float) for score in scores(weights).values())
+
+
+def test_directions_do_not_meet_within_a_layer() -> None:
+    """A checkpoint that lacks the hidden weights of a direction has no connections between the two."""
+    weights = weights_of(nn.LSTM(INPUTS, HIDDEN, bidirectional=True))
+    del weights["weight_hh_l0_reverse"]
+    assert {key[1:3] for key in scores(weights)} == {("weight_ih_l0", "weight_hh_l0")}

@@ -48,7 +48,7 @@ class Model:
         inputs: the embedding and what follows it, below the prefix.
         options: of its configuration.
         outputs: what follows the last block, below the prefix, before the output layer.
-        grouped: whether query heads share a value head.
+        grouped: whether query heads share a value head, so that the two matrices only meet head by head.
         interleaved: whether values stand apart in a fused matrix, so that they are not known without head counts.
     """
 
@@ -66,13 +66,15 @@ class Model:
 
     def expected(self, prefix: str, output: str, *, known_heads: bool = True) -> dict[tuple[str, str, str], str]:
         """Its connections where its base model's names have a prefix."""
-        whole = "1 whole shape_mismatch" if self.grouped else "1 whole"
+        whole = "" if self.grouped else "1 whole"
+        if not known_heads and (self.interleaved or self.grouped):
+            whole = "1 whole no_head_count"
         return expected_connections(
             tuple(f"{prefix}{name}" for name in self.inputs),
             [self.block(f"{prefix}{self.stack}.{number}") for number in (0, 1)],
             (*(f"{prefix}{name}" for name in self.outputs), *([output] if output else [])),
             heads=4 if known_heads else None,
-            whole="1 whole no_head_count" if self.interleaved and not known_heads else whole,
+            whole=whole,
             parallel=self.parallel,
         )
 

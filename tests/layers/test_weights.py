@@ -69,6 +69,7 @@ WRAPPED: dict[str, Mapping[str, Any]] = {
     "activation checkpointing": {
         name.replace("layers.0.", "layers.0._checkpoint_wrapped_module."): shape for name, shape in MODEL.items()
     },
+    "PEFT": {name.replace("fc.", "fc.base_layer."): shape for name, shape in MODEL.items()},
     "with Adam": {"model": MODEL, "optimizer": ADAM, "step": ()},
     "with Shampoo": {"model": MODEL, "opt": SHAMPOO},
     "optimizer first": {"optimizer_state_dict": ADAM, "model_state_dict": MODEL},

@@ -19,7 +19,7 @@ from spectra_cli.errors import InputError, UsageError
 from spectra_cli.tables.schemas import arrow_schema
 from spectra_cli.tables.writer import TableWriter, table_of
 
-OLD = b"what was there before"
+OLD = b"PAR1what was there before"
 
 
 def row(depth: int, **columns: Any) -> dict[str, Any]:

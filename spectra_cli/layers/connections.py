@@ -197,9 +197,9 @@ class _Building:
             reading[place.block, place.expert].append((place, index))
             in_block[place.block].append((place, index))
         endings = self._has_endings(upstream) and self._has_endings(downstream)
-        ends_given: dict[tuple[int, ...], set[int]] = defaultdict(set)
+        given: dict[tuple[int, ...], set[int]] = defaultdict(set)
         for place in self.places(upstream):
-            ends_given[place.block].add(place.ending)
+            given[place.block].add(place.ending)
         for place, index in self.places(upstream).items():
             block = self._block_read(rule, upstream, downstream, place.block)
             if block is None:
@@ -207,17 +207,11 @@ class _Building:
             readers = in_block[block]
             if place.expert is not None and any(other.expert is not None for other, _ in readers):
                 readers = reading[block, place.expert]
-            given = ends_given[place.block]
-            taken = {other.ending for other, _ in readers} if endings else set()
+            if endings:
+                readers = _readers_of_ending(rule, place.ending, given[place.block], readers)
             for other, read in readers:
-                alike = place.ending == other.ending
-                if (
-                    not endings
-                    or alike
-                    or (rule.concatenated and not (place.ending in taken and other.ending in given))
-                ):
-                    units = tuple(self._units(rule, (upstream, place, index), (downstream, other, read)))
-                    yield Connection(rule.name, index, read, units)
+                units = tuple(self._units(rule, (upstream, place, index), (downstream, other, read)))
+                yield Connection(rule.name, index, read, units)
 
     def _has_endings(self, role: str) -> bool:
         holder = self._holder(role)
@@ -364,6 +358,25 @@ class _Building:
             for _, downstream in rule.pairs
         }
         return {place.block: self._specs[index].cols for role in readers for place, index in self.places(role).items()}
+
+
+def _readers_of_ending(
+    rule: Rule, ending: int, given: set[int], readers: Sequence[tuple[Place, int]]
+) -> list[tuple[Place, int]]:
+    """What reads an ending in a block: its like; side by side with the others also what has no like.
+
+    Args:
+        rule: says whether all endings are read side by side.
+        ending: which one.
+        given: all endings upstream.
+        readers: all of the block.
+    """
+    read = {place.ending for place, _ in readers}
+    return [
+        (place, index)
+        for place, index in readers
+        if place.ending == ending or (rule.concatenated and (ending not in read or place.ending not in given))
+    ]
 
 
 def _give(specs: Sequence[MatrixSpec], index: int) -> End:

@@ -225,7 +225,7 @@ class TestMistakes:
     @pytest.mark.parametrize("between", ["", "0", "10"])
     def test_two_numbers_have_more_than_digits_between_them(self, between: str, tmp_path: Path) -> None:
         """Where one ends and the other begins could not be told, and to try takes time; endings are no numbers."""
-        text = changed("stack.{i}.mixed", f"stack.{{a}}{between}{{i}}.mixed")
+        text = changed("stack.{i}.mixed", f"list.{{a}}{between}{{i}}.mixed")
         with pytest.raises(UsageError, match="with more than digits between any two"):
             find_architecture(written(tmp_path, text))
         assert find_architecture(written(tmp_path, text.replace(f"}}{between}{{i}}", f"}}_{between}{{i}}")))

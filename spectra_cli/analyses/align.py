@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spectra_cli.analyses.vectorstore import KEPT_VALUES, compact
 from spectra_cli.analyses.visits import Demand, Factors, Row, Visited
-from spectra_cli.layers.connections import SHAPE_MISMATCH, Connection, End, Unit
+from spectra_cli.layers.ends import SHAPE_MISMATCH, Connection, End, Unit
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.layers.parts import Part, Side
 from spectra_cli.spectrum.subspaces import alignment_block, alignment_diagonal, chance, min_gap, score

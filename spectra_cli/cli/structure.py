@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from spectra_cli.layers.connections import Connection
+    from spectra_cli.layers.ends import Connection
     from spectra_cli.layers.fitting import FittedFamily, StructureOptions
     from spectra_cli.layers.inventory import Inventory
     from spectra_cli.layers.matricize import MatrixSpec
@@ -171,7 +171,7 @@ def units_in_words(connection: Connection, specs: Sequence[MatrixSpec]) -> str:
 
 def _reasons(connection: Connection, specs: Sequence[MatrixSpec]) -> Iterator[str]:
     """Why there are units that cannot be told."""
-    from spectra_cli.layers.connections import HEAD_COUNT_MISMATCH, NO_HEAD_COUNT, SHAPE_MISMATCH
+    from spectra_cli.layers.ends import HEAD_COUNT_MISMATCH, NO_HEAD_COUNT, SHAPE_MISMATCH
 
     statuses = {unit.status for unit in connection.units}
     lengths = list(dict.fromkeys(map(str, _lengths(connection, specs))))

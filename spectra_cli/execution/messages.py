@@ -10,7 +10,7 @@ from spectra_cli.analyses.visits import Row
 from spectra_cli.checkpoints.runs import Run
 from spectra_cli.errors import InputError, SpectraError
 from spectra_cli.execution.options import Options
-from spectra_cli.layers.connections import SHAPE_MISMATCH
+from spectra_cli.layers.ends import SHAPE_MISMATCH
 
 NAMED_PARAMETERS = 6
 NAMED_STRAYS = 3

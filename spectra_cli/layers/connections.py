@@ -5,95 +5,42 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from spectra_cli.layers.architecture import Parameter, Rule
+from spectra_cli.layers.ends import (
+    HEAD_COUNT_MISMATCH,
+    MOST_UNITS,
+    NO_HEAD_COUNT,
+    SHAPE_MISMATCH,
+    TOO_MANY_UNITS,
+    Connection,
+    End,
+    Unit,
+    given_by,
+    length_of,
+    meet,
+    mismatch,
+    read_by,
+)
 from spectra_cli.layers.matching import Fit, Place
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.layers.parts import (
     Heads,
     Part,
     Ranges,
-    Side,
-    centre_of,
     fused_head_rows,
     fused_rows,
     head_range,
-    kernel_of,
-    positions_of,
     takes_heads,
 )
-
-UnitName = Literal["whole", "head", "gate", "position"]
-
-SHAPE_MISMATCH = "shape_mismatch"
-NO_HEAD_COUNT = "no_head_count"
-HEAD_COUNT_MISMATCH = "head_count_mismatch"
-TOO_MANY_UNITS = "too_many_units"
-
-MOST_UNITS = 4096
-"""Of one connection: heads or kernel positions, each of which takes a row, and each head a factorization."""
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """One side of a connection: singular vectors, or some of their coordinates.
-
-    Attributes:
-        part: what is factorized.
-        side: which of its singular vectors.
-        window: coordinates of them that meet the other end, (start, stop, step) as of a slice; None for all. A vector
-            that is cut is not normalized again.
-    """
-
-    part: Part
-    side: Side
-    window: tuple[int, int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """A part of a connection that gives one row.
-
-    Attributes:
-        unit: what the parts are.
-        index: which one; None for the whole and where the unit cannot be told.
-        primary: whether the papers' figures show it.
-        upstream: None unless `status` is ``ok``.
-        downstream: None unless `status` is ``ok``.
-        status: ``ok``, ``shape_mismatch``, ``no_head_count``, ``head_count_mismatch`` or ``too_many_units``.
-    """
-
-    unit: UnitName
-    index: int | None
-    primary: bool
-    upstream: End | None = None
-    downstream: End | None = None
-    status: str = "ok"
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """What one matrix gives is what another reads.
-
-    Attributes:
-        name: as in the column `connection`.
-        upstream: index of the matrix that gives.
-        downstream: index of the matrix that reads; for query-key that of the keys.
-        units: at least one.
-    """
-
-    name: str
-    upstream: int
-    downstream: int
-    units: tuple[Unit, ...]
 
 
 def sequential_connections(specs: Sequence[MatrixSpec]) -> list[Connection]:
     """Every matrix to the next one in the order of the model, where nothing better is known."""
     return [
-        Connection("sequential", index, index + 1, tuple(_meet(_give(specs, index), _read(index + 1), specs)))
+        Connection("sequential", index, index + 1, tuple(meet(given_by(specs, index), read_by(index + 1), specs)))
         for index in range(len(specs) - 1)
     ]
 
@@ -240,30 +187,30 @@ class _Building:
 
     def _plain(self, rule: Rule, giver: tuple[str, Place, int], reader: tuple[str, Place, int]) -> Iterator[Unit]:
         (role, place, index), (_, _, read) = giver, reader
-        holder, reads = self._holder(role), _read(read)
+        holder, reads = self._holder(role), read_by(read)
         if holder is None:
             return
         if rule.concatenated:
             cols = self._side_by_side(role, place, read)
             if cols is None:
-                yield _mismatch()
+                yield mismatch()
                 return
             reads = replace(reads, part=replace(reads.part, cols=cols))
         if role in holder.split:
             rows = fused_rows(holder, role, self._specs[index].rows, self._heads, None)
             gives = End(Part(index, rows or ()), "left")
-            for unit in _meet(gives, reads, self._specs) if rows else [self._untold(holder)]:
+            for unit in meet(gives, reads, self._specs) if rows else [self._untold(holder)]:
                 yield replace(unit, unit="gate", index=holder.split.index(role)) if unit.status == "ok" else unit
             return
         own = self._fit.architecture.holder_of(role)  # an embedding whose matrix is the tied unembedding is one still
         embeds = "embedding" in {holder.kind, own.kind if own else None}
-        gives = End(Part(index), "right") if embeds else _give(self._specs, index)
+        gives = End(Part(index), "right") if embeds else given_by(self._specs, index)
         if not holder.gates:
-            yield from _meet(gives, reads, self._specs)
+            yield from meet(gives, reads, self._specs)
             return
         height, rest = divmod(self._specs[index].rows, len(holder.gates))
-        if rest or height != _length(reads, self._specs):
-            yield _mismatch()
+        if rest or height != length_of(reads, self._specs):
+            yield mismatch()
             return
         for number, gate in enumerate(holder.gates):
             window = (number * height, (number + 1) * height, 1)
@@ -329,14 +276,14 @@ class _Building:
                 yield self._untold(holder)
                 return
             rows = told
-        for unit in _meet(End(Part(index, rows), "left"), _read(read), self._specs):
+        for unit in meet(End(Part(index, rows), "left"), read_by(read), self._specs):
             grouped = unit.status == SHAPE_MISMATCH and self._heads is None  # or may be, for all that is known
             yield replace(unit, status=NO_HEAD_COUNT) if grouped else unit
 
     def _untold(self, holder: Parameter) -> Unit:
         """The unit of a fused matrix of which it cannot be told which rows hold a role."""
         if not takes_heads(holder):
-            return _mismatch()
+            return mismatch()
         return Unit("whole", None, True, status=NO_HEAD_COUNT if self._heads is None else HEAD_COUNT_MISMATCH)
 
     def _head_rows(self, giver: tuple[str, Place, int], head: int) -> tuple[int, int] | None:
@@ -377,45 +324,3 @@ def _readers_of_ending(
         for place, index in readers
         if place.ending == ending or (rule.concatenated and (ending not in read or place.ending not in given))
     ]
-
-
-def _give(specs: Sequence[MatrixSpec], index: int) -> End:
-    """What a matrix gives: its left singular vectors, the right ones of an embedding."""
-    return End(Part(index), "right" if specs[index].kind == "embedding" else "left")
-
-
-def _read(index: int) -> End:
-    """What a matrix reads: its right singular vectors."""
-    return End(Part(index), "right")
-
-
-def _length(end: End, specs: Sequence[MatrixSpec]) -> int:
-    """Coordinates of the vectors of an end."""
-    if end.window is not None:
-        return len(range(*end.window))
-    spec = specs[end.part.depth]
-    ranges, whole = (end.part.rows, spec.rows) if end.side == "left" else (end.part.cols, spec.cols)
-    return sum(stop - start for start, stop in ranges) if ranges else whole
-
-
-def _meet(gives: End, reads: End, specs: Sequence[MatrixSpec]) -> Iterator[Unit]:
-    """The units of two ends: the whole, or every kernel position of a convolution that reads."""
-    spec, length = specs[reads.part.depth], _length(reads, specs)
-    kernel, count = kernel_of(spec), positions_of(spec)
-    if not kernel or reads.part.cols:
-        fits = _length(gives, specs) == length
-        yield Unit("whole", None, True, gives, reads) if fits else _mismatch()
-        return
-    if count == 0 or _length(gives, specs) * count != length:
-        yield _mismatch()
-        return
-    if count > MOST_UNITS:
-        yield Unit("whole", None, True, status=TOO_MANY_UNITS)
-        return
-    for position in range(count):
-        window = (position, length, count)
-        yield Unit("position", position, position == centre_of(kernel), gives, replace(reads, window=window))
-
-
-def _mismatch() -> Unit:
-    return Unit("whole", None, True, status=SHAPE_MISMATCH)

@@ -12,13 +12,8 @@ from typing import Any
 from spectra_cli.errors import UsageError
 from spectra_cli.layers.architecture import Architecture, Parameter
 from spectra_cli.layers.configuration import model_types
-from spectra_cli.layers.connections import (
-    HEAD_COUNT_MISMATCH,
-    SHAPE_MISMATCH,
-    Connection,
-    connections_of,
-    sequential_connections,
-)
+from spectra_cli.layers.connections import connections_of, sequential_connections
+from spectra_cli.layers.ends import HEAD_COUNT_MISMATCH, SHAPE_MISMATCH, Connection
 from spectra_cli.layers.family_files import describes_family, find_architecture, known_architectures
 from spectra_cli.layers.matching import Fit, Names, candidates
 from spectra_cli.layers.matricize import MatrixSpec, declared

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from spectra_cli.layers.connections import Connection
 from spectra_cli.layers.depth import depth_key
+from spectra_cli.layers.ends import Connection
 from spectra_cli.layers.fitting import FittedFamily, StructureOptions, all_connections, choose_families, structured
 from spectra_cli.layers.matricize import MatrixSpec, matrices_of
 from spectra_cli.layers.remarks import remarks_of

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from spectra_cli.layers.architecture import Architecture, Parameter
-from spectra_cli.layers.connections import HEAD_COUNT_MISMATCH, Connection, connections_of, rules_without_connection
+from spectra_cli.layers.connections import connections_of, rules_without_connection
+from spectra_cli.layers.ends import HEAD_COUNT_MISMATCH, Connection
 from spectra_cli.layers.fitting import SEQUENTIAL, FittedFamily, StructureOptions
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.layers.parts import Heads, takes_heads

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from spectra_cli.cli.main import run
-from spectra_cli.layers.connections import End
+from spectra_cli.layers.ends import End
 from spectra_cli.layers.inventory import Inventory, take_inventory
 from spectra_cli.layers.parts import Part
 from spectra_cli.tensors import TensorInfo

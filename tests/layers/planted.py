@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spectra_cli.layers.connections import End, Unit
+from spectra_cli.layers.ends import End, Unit
 from spectra_cli.layers.fitting import StructureOptions
 from spectra_cli.layers.inventory import Inventory, take_inventory
 from spectra_cli.layers.matricize import LazyMatrix

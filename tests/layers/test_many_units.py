@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from spectra_cli.layers.connections import MOST_UNITS, TOO_MANY_UNITS, Unit
+from spectra_cli.layers.ends import MOST_UNITS, TOO_MANY_UNITS, Unit
 from spectra_cli.layers.inventory import take_inventory
 from spectra_cli.tensors import TensorInfo
 

@@ -88,7 +88,9 @@ def _heads_in_words(family: FittedFamily, inventory: Inventory, structure: Struc
 
     heads = family.heads
     if heads is None:
-        known = heads_from_config(family.fit.architecture, inventory.config, structure.heads, 1)
+        known = heads_from_config(
+            family.fit.architecture, inventory.config, structure.heads, 1, prefix=family.fit.prefix
+        )
         if known is not None:
             return f"{counted(known.query, 'head')}, no multiple of the key-value heads: per-head rows need --kv-heads"
         return "number of heads unknown: per-head rows need --heads"

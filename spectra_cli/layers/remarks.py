@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from spectra_cli.layers.architecture import Architecture, Parameter
+from spectra_cli.layers.configuration import model_types
 from spectra_cli.layers.connections import connections_of, rules_without_connection
 from spectra_cli.layers.ends import HEAD_COUNT_MISMATCH, Connection
 from spectra_cli.layers.fitting import SEQUENTIAL, FittedFamily, StructureOptions
@@ -39,8 +40,28 @@ def remarks_of(
     if given and not any(_uses_heads(family) for family in families):
         verb = "has" if len(given) == 1 else "have"
         yield f"{' and '.join(given)} {verb} no effect: {_without_attention(families, structure)}"
+    if structure.architecture is None:
+        yield from _told_from_names(specs, families, config)
     told = (_misfit_of_heads(family, specs, config) for family in families)
     yield from dict.fromkeys(sentence for sentence in told if sentence)
+
+
+def _told_from_names(
+    specs: Sequence[MatrixSpec], families: Sequence[FittedFamily], config: Mapping[str, Any]
+) -> Iterator[str]:
+    """That connections are a guess: where config.json names a model of no family, or attention fits none."""
+    types = model_types(config)
+    for architecture in {family.fit.architecture.family: family.fit.architecture for family in families}.values():
+        if types and architecture.model_types and not set(types) & set(architecture.model_types):
+            yield (
+                f"config.json says '{types[0]}', which is none of the models of the family {architecture.family}: "
+                "connections are told from names alone"
+            )
+    if not families and any(spec.kind == "attention" for spec in specs):
+        yield (
+            "no family fits a model with attention: matrices are compared one after the other, which is not how they "
+            "feed one another; describe it with --architecture"
+        )
 
 
 def _unused(

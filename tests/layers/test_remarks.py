@@ -11,6 +11,7 @@ import pytest
 from spectra_cli.layers.fitting import SEQUENTIAL, StructureOptions
 from spectra_cli.layers.inventory import Inventory, take_inventory
 from spectra_cli.tensors import TensorInfo
+from tests.layers.planted import inventory_of, random_weights
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -205,3 +206,30 @@ class TestGroupedQueries:
         assert self.units(inventory(llama())) == {"query-key": unknown, "value-output": unknown | {whole}}
         whole = ("whole", "ok")
         assert self.units(inventory(llama(64))) == {"query-key": unknown, "value-output": unknown | {whole}}
+
+
+LLAMA = {
+    "layers.0.self_attn.q_proj.weight": (8, 8),
+    "layers.0.self_attn.k_proj.weight": (8, 8),
+    "layers.0.self_attn.v_proj.weight": (8, 8),
+    "layers.0.self_attn.o_proj.weight": (8, 8),
+    "layers.0.mlp.gate_proj.weight": (16, 8),
+    "layers.0.mlp.up_proj.weight": (16, 8),
+    "layers.0.mlp.down_proj.weight": (8, 16),
+}
+
+
+@pytest.mark.parametrize(("model_type", "told"), [("llama", False), ("brandnew", True), (None, False)])
+def test_a_model_type_that_the_family_does_not_list_is_remarked_on(model_type: str | None, *, told: bool) -> None:
+    """Many models have Llama's names; only some are built as it is."""
+    config = {"num_attention_heads": 2} | ({"model_type": model_type} if model_type else {})
+    remarks = inventory_of(random_weights(LLAMA), config).remarks
+    assert any("'brandnew'" in remark for remark in remarks) == told
+
+
+def test_attention_that_fits_no_family_is_remarked_on_unless_the_user_says_sequential() -> None:
+    weights = random_weights({f"blocks.{block}.attn.{part}.weight": (8, 8) for block in range(2) for part in "qkv"})
+    assert any("no family fits" in remark for remark in inventory_of(weights).remarks)
+    assert not inventory_of(weights, structure=StructureOptions("sequential")).remarks
+    layers = random_weights({f"layers.{layer}.weight": (8, 8) for layer in range(3)})
+    assert not inventory_of(layers).remarks, "a plain stack of layers is sequential"

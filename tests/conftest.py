@@ -4,3 +4,17 @@ import os
 
 # One thread each: the matrices are small, and threads that wait for one another are slow on a machine that is shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _number_of_threads_is_given_back() -> Iterator[None]:
+    """A test that leaves another number of threads behind would slow down all that follow."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    assert torch.get_num_threads() == before

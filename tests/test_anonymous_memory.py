@@ -19,8 +19,9 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 LIMIT_MEBIBYTES = 600
 
 
-def peak(run: Path, *options: str) -> int:
-    return peak_anonymous_mebibytes(["rank", str(run), "--quiet", "--out", str(run.parent / "rank.parquet"), *options])
+def peak(run: Path, *options: str, command: str = "rank") -> int:
+    out = run.parent / ("tables" if command == "analyze" else "table.parquet")
+    return peak_anonymous_mebibytes([command, str(run), "--quiet", "--out", str(out), *options])
 
 
 def test_the_checkpoint_of_the_figures_stays_under_600_mebibytes(tmp_path: Path) -> None:
@@ -49,3 +50,16 @@ def test_memory_does_not_grow_with_checkpoints_or_layers(tmp_path: Path, monkeyp
     matrix = 4 * 3072 * 768 / 2**20
     assert more_checkpoints < small + matrix
     assert more_layers < small + matrix
+
+
+@pytest.mark.parametrize("reference", ["final", "previous"])
+def test_memory_of_analyze_does_not_grow_with_the_trajectory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str
+) -> None:
+    """Vectors of one reference are kept at a time, or of two while they change places."""
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1048576")
+    options = ("--reference", reference)
+    short = peak(save_run(tmp_path / "short" / "run", 2, layers=1, vocabulary=2000), *options, command="analyze")
+    long = peak(save_run(tmp_path / "long" / "run", 7, layers=1, vocabulary=2000), *options, command="analyze")
+    vectors = 4 * 100 * sum((2304 + 768, 768 + 768, 3072 + 768, 768 + 3072, 2000 + 768, 2000 + 768)) / 2**20
+    assert long < short + vectors, "as if the vectors of one more checkpoint had been kept"

@@ -101,9 +101,8 @@ def test_rows_and_messages_do_not_depend_on_the_number_of_lanes(
     counted: list[int] = []
 
     def analyzed(cores: int) -> tuple[spectra_cli.execution.notebook.Analysis, list[str]]:
-        monkeypatch.setattr(visits.torch, "get_num_threads", lambda: cores)
         monkeypatch.setattr(visits, "blas_threads", lambda count: counted.append(count) or blas_threads(1))
-        with pytest.warns(SkippedWorkWarning) as warned:
+        with blas_threads(cores), pytest.warns(SkippedWorkWarning) as warned:
             tables = spectra_cli.analyze(run)
         return tables, [str(warning.message) for warning in warned]
 

@@ -17,10 +17,7 @@ from spectra_cli.layers.fitting import StructureOptions
 from spectra_cli.layers.inventory import Inventory, take_inventory
 from spectra_cli.layers.matching import misfit
 from spectra_cli.layers.matricize import MatrixSpec
-from spectra_cli.spectrum.memory import working_bytes
-
-VECTORS = 100
-"""Leading singular vectors of each side that are kept: ``subspaces.MOST``, said where torch is not imported."""
+from spectra_cli.spectrum.memory import LEADING_VECTORS, working_bytes
 
 
 class NoMatricesError(CheckpointError):
@@ -133,7 +130,7 @@ class RunContents:
             "notes": list(typical.notes) if typical else [],
             "passed_over": [{"name": item.name, "reason": item.reason} for item in self.run.passed_over],
             "working_memory_bytes": working_memory_bytes(matrices.values()),
-            "analyze_memory_bytes": working_memory_bytes(matrices.values(), VECTORS),
+            "analyze_memory_bytes": working_memory_bytes(matrices.values(), LEADING_VECTORS),
             "reference_vector_bytes": reference_vector_bytes(matrices.values()),
         }
 
@@ -248,4 +245,4 @@ def working_memory_bytes(specs: Iterable[MatrixSpec], vectors: int = 0) -> int:
 
 def reference_vector_bytes(specs: Iterable[MatrixSpec]) -> int:
     """Size of what is kept of a reference checkpoint: leading singular vectors of both sides, in float32."""
-    return sum(4 * min(VECTORS, spec.rows, spec.cols) * (spec.rows + spec.cols) for spec in specs)
+    return sum(4 * min(LEADING_VECTORS, spec.rows, spec.cols) * (spec.rows + spec.cols) for spec in specs)

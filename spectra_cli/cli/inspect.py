@@ -108,10 +108,12 @@ def _print_inventory(console: Console, contents: CheckpointContents, matrices: d
 
 
 def _print_memory(console: Console, matrices: Collection[MatrixSpec]) -> None:
-    from spectra_cli.analyses.contents import VECTORS, reference_vector_bytes, working_memory_bytes
-    from spectra_cli.spectrum.memory import readable_bytes
+    from spectra_cli.analyses.contents import reference_vector_bytes, working_memory_bytes
+    from spectra_cli.spectrum.memory import LEADING_VECTORS, readable_bytes
 
-    for_values, for_vectors = (readable_bytes(working_memory_bytes(matrices, vectors)) for vectors in (0, VECTORS))
+    for_values, for_vectors = (
+        readable_bytes(working_memory_bytes(matrices, vectors)) for vectors in (0, LEADING_VECTORS)
+    )
     kept = readable_bytes(reference_vector_bytes(matrices))
     console.print(f"working memory for `spectra rank`: about {for_values} beyond the interpreter")
     console.print(

@@ -149,6 +149,7 @@ class Job:
             error.at(str(checkpoint.path))
             self._tally.first_error = self._tally.first_error or error
             if keep:
+                self._forget(checkpoint.path)  # what was kept before it failed
                 self._stores[checkpoint.path] = error
             if self._plan.checkpoint_count == 1:
                 raise

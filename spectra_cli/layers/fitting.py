@@ -108,7 +108,7 @@ def choose_families(
 
     Of all families that fit, the one that explains most matrices comes first; of those that explain the same, the one
     with most connections whose dimensions meet; then the one that config.json names. Others follow where their blocks
-    are among what is left; an embedding or an output layer that two towers share belongs to the first one.
+    are among what is left. What several parts share is given out by :mod:`spectra_cli.layers.sharing`.
 
     Args:
         specs: the matrices of the model.

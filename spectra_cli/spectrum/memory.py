@@ -24,6 +24,9 @@ slab of 2 R positions, below the factor so far, and twice again in LAPACK."""
 SQUARES_FOR_VECTORS = 4
 """R x R float64 arrays more for singular vectors."""
 
+LEADING_VECTORS = 100
+"""Of each side that alignment and agreement look at; said here, where torch is not needed to know it."""
+
 VECTOR_COPIES = 3
 """Of the long vectors of one matrix at a time: LAPACK orthonormalizes those of nearly vanishing values."""
 

@@ -1,4 +1,4 @@
-"""How singular vectors of two matrices meet: alignment and agreement. Every formula of DESIGN's table stands here once.
+"""How singular vectors of two matrices meet: alignment and agreement, each formula once.
 
 Equations are those of Yunis et al. 2024, "Approaching Deep Learning through the Spectral Dynamics of Weights". Vectors
 come as columns, in descending order of their singular values; their signs do not matter.
@@ -16,7 +16,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-MOST = 100
+from spectra_cli.spectrum.memory import LEADING_VECTORS
+
+MOST = LEADING_VECTORS
 """Vectors whose entries are kept: i <= 100."""
 
 SCORED = 10

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from safetensors.torch import save_file
 
-from spectra_cli.analyses import contents
 from spectra_cli.cli.listings import fitted_names
 from spectra_cli.cli.repeated import patterns_of
 from spectra_cli.cli.structure import MOST_LISTED
 from spectra_cli.layers.inventory import Inventory, take_inventory
+from spectra_cli.spectrum import memory
 from spectra_cli.spectrum.subspaces import MOST
 from spectra_cli.tensors import TensorInfo
 
@@ -397,7 +397,7 @@ def test_matrices_without_a_role_are_said(spectra: Fixture) -> None:
 
 def test_the_memory_of_analyze_is_said(spectra: Fixture) -> None:
     """More than that of rank, and the vectors of the reference are what LAPACK gives, cut to 100, in float32."""
-    assert contents.VECTORS == MOST
+    assert memory.LEADING_VECTORS == MOST
     shapes: Shapes = {"wide.weight": (150, 400), "tall.weight": (300, 120), "thin.weight": (500, 3)}
     directory = saved(shapes, {})
     told = as_json(spectra, directory)

@@ -27,6 +27,7 @@ FLOORS = {
     "layers": 1,
     "checkpoints": 1,
     "tables": 1,
+    "tasks": 1,
     "analyses": 2,
     "execution": 3,
     "cli": 4,

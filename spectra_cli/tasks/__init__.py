@@ -1,0 +1,1 @@
+"""A model, data and metrics for a checkpoint; training the papers' systems."""

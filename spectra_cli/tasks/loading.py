@@ -1,0 +1,112 @@
+"""The weights of a checkpoint go into a model, all of them or none."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from spectra_cli.errors import CheckpointError
+from spectra_cli.tasks.base import Task
+
+SHOWN = 4
+"""Names of each sort that an error lists."""
+
+
+class StateMismatchError(CheckpointError):
+    """A checkpoint whose names or shapes are not those of the task's model."""
+
+    status = "state_mismatch"
+
+
+def load_strictly(task: Task, model: nn.Module, states: Sequence[Mapping[str, Tensor]]) -> None:
+    """Copy weights and buffers into a model of the task; tensors are cast to the model's types.
+
+    A task with a method ``adapt(state) -> state`` has the state dict renamed by it first. A name that the checkpoint
+    lacks is no error where the model ties it to one that is there.
+
+    Args:
+        task: that the model is of.
+        model: changed in place, only if everything fits.
+        states: the same tensors under the names that they may go by, likeliest first; the one that fits best counts.
+
+    Raises:
+        StateMismatchError: if names are missing or unexpected, or shapes differ; lists them with the nearest matches.
+    """
+    adapt = getattr(task, "adapt", None)
+    candidates = [dict(adapt(state)) if callable(adapt) else dict(state) for state in states]
+    # What modules add beside tensors (get_extra_state) is in no file of tensors.
+    expected = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    tied = _tied(expected)
+    state = min(candidates, key=lambda state: len(_missing(state, expected, tied)) + len(state.keys() - expected))
+    missing = _missing(state, expected, tied)
+    unexpected = [name for name in state if name not in expected]
+    if missing or unexpected:
+        raise StateMismatchError(_difference(missing, unexpected), remedy=_REMEDY)
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            raise StateMismatchError(
+                f"'{name}' is {_by(tensor)} in the checkpoint and {_by(expected[name])} in the task's model",
+                remedy=_REMEDY,
+            )
+    _check_ties(state, tied)
+    with torch.no_grad():
+        for name, tensor in state.items():
+            expected[name].copy_(tensor)
+
+
+_REMEDY = "Give the --task and the options (--set KEY=VALUE) that the model was trained with"
+
+
+def _tied(expected: Mapping[str, Tensor]) -> dict[str, frozenset[str]]:
+    """For every name, all names of the same memory."""
+    groups: defaultdict[tuple[int, tuple[int, ...]], set[str]] = defaultdict(set)
+    for name, tensor in expected.items():
+        if tensor.numel() and tensor.device.type != "meta":
+            groups[tensor.data_ptr(), tuple(tensor.shape)].add(name)
+    return {name: frozenset(names) for names in groups.values() for name in names}
+
+
+def _check_ties(state: Mapping[str, Tensor], tied: Mapping[str, frozenset[str]]) -> None:
+    """Check that tensors which are one in the model are equal in the checkpoint: else the last one would win.
+
+    Raises:
+        StateMismatchError: if they are not.
+    """
+    for name, tensor in state.items():
+        for other in sorted(tied.get(name, frozenset()) & state.keys()):
+            if other > name and not torch.allclose(tensor, state[other], rtol=0.0, atol=0.0, equal_nan=True):
+                raise StateMismatchError(
+                    f"'{name}' and '{other}' differ in the checkpoint and are one tensor in the task's model",
+                    remedy=_REMEDY,
+                )
+
+
+def _missing(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], tied: Mapping[str, frozenset[str]]
+) -> list[str]:
+    return [name for name in expected if name not in state and not (tied.get(name, frozenset()) & state.keys())]
+
+
+def _difference(missing: Sequence[str], unexpected: Sequence[str]) -> str:
+    parts = []
+    if missing:
+        shown = []
+        for name in missing[:SHOWN]:
+            near = difflib.get_close_matches(name, unexpected, n=1)
+            shown.append(f"{name} (nearest: {near[0]})" if near else name)
+        parts.append(f"lacks {len(missing)} of the model's tensors: {_listed(shown, len(missing))}")
+    if unexpected:
+        parts.append(f"has {len(unexpected)} that the model has not: {_listed(unexpected[:SHOWN], len(unexpected))}")
+    return f"the checkpoint {' and '.join(parts)}"
+
+
+def _listed(names: Sequence[str], count: int) -> str:
+    return ", ".join(names) + (f" and {count - len(names)} more" if count > len(names) else "")
+
+
+def _by(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a scalar"

@@ -1,0 +1,196 @@
+"""Options of a task: the parameters of the callable that makes it, read from KEY=VALUE or from a run.json."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin
+
+from spectra_cli.errors import UsageError
+
+TRUE = frozenset({"true", "yes", "on", "1"})
+FALSE = frozenset({"false", "no", "off", "0"})
+
+
+def split_settings(items: Sequence[str], flag: str = "--set") -> dict[str, str]:
+    """Names and values from ``KEY=VALUE``.
+
+    Raises:
+        UsageError: if one has no key, or a key comes twice.
+    """
+    settings: dict[str, str] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{flag} {item} is not KEY=VALUE", remedy=f"Write it as {flag} width=64")
+        if key in settings:
+            raise UsageError(f"{flag} {key} is given twice", remedy="Give one value for each option")
+        settings[key] = value
+    return settings
+
+
+def bound_options(make: Callable[..., Any], settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The arguments for a callable: every setting as its parameter's annotation or default says.
+
+    Args:
+        make: the callable; its parameters are the options.
+        settings: text from a command line, or values from JSON, by name.
+        where: the task, for errors.
+
+    Raises:
+        UsageError: if there is no such option, a value is not of its type, or an option without a default is missing.
+    """
+    parameters = option_parameters(make)
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    known = [name for name, parameter in parameters.items() if parameter.kind not in _VARIADIC]
+    hints = _hints(make)
+    bound: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name not in known:
+            if not takes_any:
+                raise UsageError(f"no option '{name}'", where=where, remedy=_nearest(name, known))
+            bound[name] = value
+            continue
+        try:
+            bound[name] = _converted(value, _type_of(parameters[name], hints))
+        except (ValueError, TypeError) as error:  # TypeError: of the user's own type, such as an Enum
+            raise UsageError(f"option {name}: {error}", where=where, remedy="Mend the value") from error
+    lacking = [name for name in known if name not in bound and parameters[name].default is inspect.Parameter.empty]
+    if lacking:
+        raise UsageError(
+            f"needs the option{'s' * (len(lacking) > 1)} {', '.join(lacking)}",
+            where=where,
+            remedy=f"Give --set {lacking[0]}=VALUE",
+        )
+    return bound
+
+
+def option_parameters(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Parameters of a callable that can be given by keyword, by name."""
+    parameters = inspect.signature(make).parameters
+    return {
+        name: parameter
+        for name, parameter in parameters.items()
+        if parameter.kind not in {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL}
+    }
+
+
+_VARIADIC = frozenset({inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL})
+
+
+def _hints(make: Callable[..., Any]) -> dict[str, Any]:
+    function = make.__init__ if inspect.isclass(make) else make
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):  # annotations that only a type checker understands
+        return {}
+
+
+def _type_of(parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Any:
+    if parameter.name in hints:
+        return hints[parameter.name]
+    default = parameter.default
+    return str if default is inspect.Parameter.empty or default is None else type(default)
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    if not known:
+        return "It takes no options"
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"Did you mean {' or '.join(near)}" if near else f"It takes {', '.join(sorted(known))}"
+
+
+def _converted(value: Any, wanted: Any) -> Any:  # noqa: PLR0911 - one line per type
+    """A value of the type wanted.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    origin = get_origin(wanted)
+    if origin in {Union, types.UnionType}:
+        return _first_that_fits(value, get_args(wanted))
+    if origin is Literal:
+        for choice in get_args(wanted):
+            if value == choice or (isinstance(value, str) and value == str(choice)):
+                return choice
+        raise ValueError(f"'{value}' is none of {', '.join(map(str, get_args(wanted)))}")
+    if wanted is type(None):
+        if value is None or (isinstance(value, str) and value.lower() in {"none", "null"}):
+            return None
+        raise ValueError(f"'{value}' is not none")
+    if origin in _SEQUENCES or wanted in _SEQUENCES:
+        return _sequence(value, wanted, _SEQUENCES[origin or wanted])
+    if wanted is bool:
+        return _truth(value)
+    if wanted in {int, float}:
+        return _number(value, wanted)
+    if wanted is str:
+        if isinstance(value, str):
+            return value
+        raise ValueError(f"{value} is no text")
+    if value is None or isinstance(wanted, types.GenericAlias) or not callable(wanted) or wanted is Any:
+        return value
+    return wanted(value)  # pathlib.Path, an Enum
+
+
+_SEQUENCES: Mapping[Any, type[Any]] = {tuple: tuple, list: list, Sequence: tuple, Iterable: tuple}
+
+
+def _first_that_fits(value: Any, choices: tuple[Any, ...]) -> Any:
+    reasons = []
+    # None first, as a path may be called none as well; text last, as it fits everything
+    for choice in sorted(choices, key=lambda choice: (choice is str) - (choice is type(None))):
+        try:
+            return _converted(value, choice)
+        except (ValueError, TypeError) as error:
+            if choice is not type(None):
+                reasons.append(str(error))
+    raise ValueError("; ".join(reasons))
+
+
+def _sequence(value: Any, wanted: Any, origin: type[Any]) -> Any:
+    items = [item for item in value.strip("()[] ").split(",") if item.strip()] if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)):
+        raise ValueError(f"'{value}' is no list such as 8,16,32")  # noqa: TRY004 - all that is wrong with a value
+    inner = get_args(wanted)
+    if not inner:
+        return origin(items)
+    if get_origin(wanted) is tuple and inner[-1] is not Ellipsis:
+        if len(items) != len(inner):
+            raise ValueError(f"'{value}' has {len(items)} items, not {len(inner)}")
+        return tuple(_converted(_bare(item), one) for item, one in zip(items, inner, strict=True))
+    return origin(_converted(_bare(item), inner[0]) for item in items)
+
+
+def _bare(item: Any) -> Any:
+    return item.strip() if isinstance(item, str) else item
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).lower()
+    if text in TRUE:
+        return True
+    if text in FALSE:
+        return False
+    raise ValueError(f"'{value}' is neither true nor false")
+
+
+def _number(value: Any, wanted: type[int] | type[float]) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError(f"{value} is no number")  # noqa: TRY004 - as above
+    try:
+        return wanted(value) if isinstance(value, str) else _exact(value, wanted)
+    except (ValueError, OverflowError):
+        kind = "a whole number" if wanted is int else "a number"
+        raise ValueError(f"'{value}' is not {kind}") from None
+
+
+def _exact(value: float, wanted: type[int] | type[float]) -> int | float:
+    if wanted is int and isinstance(value, float) and not value.is_integer():
+        raise ValueError
+    return wanted(value)

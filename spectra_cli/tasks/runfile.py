@@ -1,0 +1,86 @@
+"""``run.json``: what a run was trained on, beside its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spectra_cli.errors import InputError
+
+NAME = "run.json"
+LARGEST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What `spectra train` notes of a run.
+
+    Attributes:
+        task: name of the task, or ``file.py:callable``.
+        options: of the task, as JSON has them.
+        seed: of initialization and data order; None where it is not known.
+        trunk: the run that this one branched from, relative to this run's directory; None without one.
+        split_step: step of the trunk at which they parted; None without a trunk.
+        training: everything else that says how it was trained: the recipe, perturbation, mask, versions.
+    """
+
+    task: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    trunk: str | None = None
+    split_step: int | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, run: Path) -> None:
+        """Write ``run.json`` into the directory of a run, at once or not at all."""
+        partial = run / f".{NAME}.partial"
+        partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        os.replace(partial, run / NAME)
+
+
+def read_record(run: Path) -> RunRecord | None:
+    """What the ``run.json`` in a directory says; None where there is none.
+
+    Raises:
+        InputError: if it is not the JSON of a run.
+    """
+    path = run / NAME
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            content = file.read(LARGEST_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    try:
+        return _record(content)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"this does not describe a run: {error}", where=str(path), remedy="Restore it, or pass --task"
+        ) from error
+
+
+def _record(content: bytes) -> RunRecord:
+    if len(content) > LARGEST_BYTES:
+        raise ValueError("it is larger than 1 MiB")
+    values = json.loads(content)
+    if not isinstance(values, dict):
+        raise ValueError("it is no JSON object")  # noqa: TRY004 - as all that is wrong with the file's content
+    if not isinstance(values.get("task"), str) or not values["task"]:
+        raise ValueError("it names no task")
+    for key, kinds in {"options": dict, "training": dict, "seed": int, "trunk": str, "split_step": int}.items():
+        value = values.get(key)
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            raise ValueError(f"'{key}' is {json.dumps(value)[:40]}")
+    return RunRecord(
+        values["task"],
+        values.get("options") or {},
+        values.get("seed"),
+        values.get("trunk"),
+        values.get("split_step"),
+        values.get("training") or {},
+    )

@@ -48,22 +48,42 @@ def inventory_of(
         transposed=transposed,
         structure=structure,
     )
+    check_inventory(inventory, where=str(checkpoint.path))
+    return inventory
+
+
+def check_inventory(inventory: Inventory, *, where: str) -> None:
+    """Check that a checkpoint has a matrix, and is of the family that the user says it is, if the user says one.
+
+    Raises:
+        NoMatricesError: if there is no matrix.
+        ArchitectureError: if the family that the user names does not fit.
+    """
     if not inventory.matrices:
         why = sorted({skipped.reason for skipped in inventory.skipped})
         raise NoMatricesError(
-            f"none of its {len(reader.tensors)} tensors is a matrix of weights"
+            f"none of its {len(inventory.skipped)} tensors is a matrix of weights"
             + (f" ({'; '.join(why)})" if why else ""),
-            where=str(checkpoint.path),
+            where=where,
             remedy="Leave it out",
         )
+    check_named_family(inventory, where=where)
+
+
+def check_named_family(inventory: Inventory, *, where: str | None = None) -> None:
+    """Check that a model is of the family that the user says it is, if the user says one.
+
+    Raises:
+        ArchitectureError: if it is not.
+    """
+    structure = inventory.structure
     if structure.named_family is not None and not inventory.families:
         (architecture,) = structure.families()
         raise ArchitectureError(
             f"{structure.named_family} does not fit: {misfit(architecture, inventory.matrices)}",
-            where=str(checkpoint.path),
+            where=where,
             remedy="Mend the name, or leave --architecture out",
         )
-    return inventory
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,11 @@ class Inventory:
         """Who feeds whom, by the depth of the upstream matrix, then of the downstream one."""
         return all_connections(self.matrices, self.families, self.config)
 
+    def output_layers(self) -> frozenset[int]:
+        """Depths of the matrices that give the model's output: where connections lead to an output, else the last."""
+        outputs = {connection.downstream for connection in self.connections() if connection.name == "output"}
+        return frozenset(outputs or ({len(self.matrices) - 1} if self.matrices else set()))
+
     @property
     def remarks(self) -> tuple[str, ...]:
         """What the user has said of the structure and has no effect, and numbers of heads that do not fit."""

@@ -148,6 +148,27 @@ class LazyMatrix:
         return strips[0] if len(strips) == 1 else torch.cat(strips)
 
 
+def in_stored_layout(spec: MatrixSpec, matrix: torch.Tensor) -> torch.Tensor:
+    """A matrix in the layout of the tensor that it comes from: what undoes taking the matrix out of it.
+
+    Args:
+        spec: which matrix.
+        matrix: (rows, cols).
+
+    Returns:
+        Of the shape of the stored tensor; for one of a stack, of its shape without axis 0.
+    """
+    shape = spec.tensor.shape if spec.expert is None else spec.tensor.shape[1:]
+    match spec.layout:
+        case "stored" | "expert":
+            return matrix.reshape(shape)
+        case "transposed" | "expert_transposed":
+            return matrix.T.reshape(shape)
+        case "swapped":
+            inputs, outputs, *kernel = shape
+            return matrix.reshape(outputs, inputs, *kernel).transpose(0, 1)
+
+
 def _bounds(part: slice, size: int) -> tuple[int, int]:
     start, stop, _ = part.indices(size)
     return start, max(start, stop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,7 +30,16 @@ PROBE_SEED = 20240821
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Multiply float32 matrices in float32: no TF32 and no bfloat16 passes, whatever the host program has set."""
+    """Compute with float32 numbers in float32: no TF32 and no bfloat16 passes, whatever the host program has set.
+
+    In matrix products, convolutions and recurrent layers; torch's own setting lets cuDNN use TF32 in the latter two.
+    """
+    with _full_float32_products(), _full_float32_cudnn():
+        yield
+
+
+@contextmanager
+def _full_float32_products() -> Iterator[None]:
     backends: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
     if not all(hasattr(backend, "fp32_precision") for backend in backends):  # before torch 2.9
         before = torch.get_float32_matmul_precision()
@@ -40,6 +49,33 @@ def full_float32() -> Iterator[None]:
         finally:
             torch.set_float32_matmul_precision(before)
         return
+    backends += [torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn]  # type: ignore[attr-defined]  # since 2.9
+    with _ieee(backends):
+        yield
+
+
+@contextmanager
+def _full_float32_cudnn() -> Iterator[None]:
+    cudnn: Any = torch.backends.cudnn
+    try:
+        allowed = cudnn.allow_tf32
+    except RuntimeError:  # the host program has used the interface of torch 2.9, which forbids this older one
+        allowed = None
+    operations = [cudnn.rnn, cudnn.conv] if hasattr(cudnn.rnn, "fp32_precision") else []
+    with _ieee(operations):
+        if allowed is None:
+            yield
+            return
+        cudnn.allow_tf32 = False  # as well: else the code of a task that asks for it, cudnn.flags(), would fail
+        try:
+            with _ieee(operations):  # again, where the program has set a precision of all backends
+                yield
+        finally:
+            cudnn.allow_tf32 = allowed
+
+
+@contextmanager
+def _ieee(backends: Sequence[Any]) -> Iterator[None]:
     set_by_host = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:

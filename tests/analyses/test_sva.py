@@ -103,7 +103,7 @@ def test_a_checkpoint_agrees_with_itself(tmp_path: Path) -> None:
             assert score == pytest.approx(1.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("fixture", ["grokking/seed_1", "cnn", "lstm"])
+@pytest.mark.parametrize("fixture", ["grokking/seed_5", "cnn", "lstm"])
 def test_real_checkpoints_agree_with_themselves(fixture: str) -> None:
     """Trained weights have no ties as planted ones may."""
     frame = spectra_cli.sva(FIXTURES / fixture, steps="final")

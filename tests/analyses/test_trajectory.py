@@ -106,8 +106,8 @@ def test_analyze_is_rank_align_and_sva(fixture: str, options: dict[str, Any]) ->
 
 def test_a_small_budget_gives_the_same_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Matrices are then read slab by slab, batches are small, and the vectors of the reference go to a file."""
-    run = FIXTURES / "grokking" / "seed_1"
-    expected = spectra_cli.analyze(run, steps="400,final")
+    run = FIXTURES / "grokking" / "seed_5"
+    expected = spectra_cli.analyze(run, steps="1000,final")
     spilt: list[IO[bytes]] = []
     original = tempfile.TemporaryFile
 
@@ -117,7 +117,7 @@ def test_a_small_budget_gives_the_same_tables(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(tempfile, "TemporaryFile", temporary)
     monkeypatch.setattr(memory, "RESIDENT_BYTES", 1000)
-    frugal = spectra_cli.analyze(run, steps="400,final", memory_budget=800_000)
+    frugal = spectra_cli.analyze(run, steps="1000,final", memory_budget=800_000)
     assert len(spilt) == 1
     assert_same_ranks(frugal.rank, expected.rank)
     for table in ("align", "sva"):
@@ -387,11 +387,11 @@ class Trained:
     accuracy: Any
 
 
-@pytest.fixture(scope="module", params=["seed_0", "seed_1"])
+@pytest.fixture(scope="module", params=["seed_0", "seed_5"])
 def grokking(request: pytest.FixtureRequest) -> Trained:
     run = FIXTURES / "grokking" / request.param
-    metrics = pd.read_csv(run / "metrics.csv").set_index("step")
-    return Trained(run, spectra_cli.analyze(run), metrics["val_accuracy"])
+    metrics = pd.read_parquet(run / "metrics.parquet").query("split == 'val' and metric == 'error'")
+    return Trained(run, spectra_cli.analyze(run), 1.0 - metrics.set_index("step")["value"])
 
 
 def test_effective_rank_falls_as_validation_accuracy_rises(grokking: Trained) -> None:
@@ -399,21 +399,18 @@ def test_effective_rank_falls_as_validation_accuracy_rises(grokking: Trained) ->
     assert grokking.accuracy.iloc[0] < 0.05
     assert grokking.accuracy.iloc[-1] > 0.99
     by_matrix = list(grokking.tables.rank.groupby("parameter"))
-    assert len(by_matrix) == 7
+    assert len(by_matrix) == 6
     for name, rows in by_matrix:
         ranks = rows.set_index("step")["effective_rank"].rank()
         correlation = ranks.corr(grokking.accuracy.rank())  # Spearman's
         assert correlation < -0.8, name
-        if name != "positions":  # of three vectors
-            assert rows["effective_rank"].iloc[-1] < 0.75 * rows["effective_rank"].iloc[0], name
+        assert rows["effective_rank"].iloc[-1] < 0.75 * rows["effective_rank"].iloc[0], name
 
 
 def test_agreement_with_the_final_checkpoint_settles_first_in_the_top_vectors(grokking: Trained) -> None:
     """The mean S_ii of i = 1 reaches 0.9 no later than that of 2-10, and that no later than that of 11-48."""
     earlier = 0
     for name, rows in grokking.tables.sva.groupby("parameter"):
-        if name == "positions":  # has three vectors
-            continue
         diagonals = np.stack(rows["diagonal"].tolist())
         assert diagonals.shape[1] == 48
         bands = [diagonals[:, start:stop].mean(1) for start, stop in ((0, 1), (1, 10), (10, 48))]
@@ -426,8 +423,8 @@ def test_agreement_with_the_final_checkpoint_settles_first_in_the_top_vectors(gr
 
 def test_the_tables_of_a_trained_model_are_the_formulas(grokking: Trained) -> None:
     """Of its MLP, at every checkpoint: the ten entries that the score is made of."""
-    up, down = (f"layers.0.linear{number}.weight" for number in (1, 2))
-    final = svd(load_file(grokking.run / "step_8000.safetensors")[up])
+    up, down = (f"transformer_encoder.layers.0.linear{number}.weight" for number in (1, 2))
+    final = svd(load_file(grokking.run / f"step_{grokking.accuracy.index[-1]}.safetensors")[up])
     align, sva = grokking.tables.align, grokking.tables.sva
     align, sva = (
         rows.set_index("step") for rows in (align[align["connection"] == "up-down"], sva[sva["parameter"] == up])

@@ -378,5 +378,6 @@ class TestTorchEncoder:
         inventory = inventory_of(weights, config)
         assert families_of(inventory) == ["torch_encoder"]
         assert inventory.unfitted == []
-        expected = expected_connections(("encoder.weight",), [encoder_block("layers.0")], ("decoder.weight",))
+        block = encoder_block("transformer_encoder.layers.0")
+        expected = expected_connections(("encoder.weight",), [block], ("decoder.weight",))
         assert units_of(inventory) == expected

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spectra_cli.layers import matricize
 from spectra_cli.layers.inventory import take_inventory
-from spectra_cli.layers.matricize import LazyMatrix, MatrixSpec
+from spectra_cli.layers.matricize import LazyMatrix, MatrixSpec, in_stored_layout
 from spectra_cli.tensors import TensorInfo
 
 SIZES = st.integers(1, 5)
@@ -125,3 +125,38 @@ def test_the_device_is_where_blocks_arrive() -> None:
     moved = lazy.on(torch.device("meta"))
     assert (moved.block(slice(0, 2)).device.type, lazy.block().device.type) == ("meta", "cpu")
     assert moved.block(slice(0, 2)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(3, 4), (4, 3)])
+def test_a_matrix_goes_back_to_where_it_was_taken_from(layout: str, shape: tuple[int, int]) -> None:
+    """Every number of every matrix of the tensor is back in its place."""
+    name, dims, transposed, _ = LAYOUTS[layout]
+    tensor = counted(torch.empty(*shape, *range(2, dims)))
+    restored = torch.full_like(tensor, torch.nan)
+    for spec in specs_of(name, tensor, [name] if transposed else ()):
+        matrix = LazyMatrix(spec, StoredTensor(tensor).read, torch.device("cpu")).block()
+        (restored if spec.expert is None else restored[spec.expert]).copy_(in_stored_layout(spec, matrix))
+    assert torch.equal(restored, tensor)
+
+
+OUTPUT_LAYERS = {
+    "the last matrix where no family says": (["a.weight", "b.weight"], {"b.weight"}),
+    "where an output connection leads": (
+        ["decoder.weight", "layers.0.weight", "lstm.weight_ih_l0", "lstm.weight_hh_l0"],
+        {"decoder.weight"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OUTPUT_LAYERS)
+def test_the_output_layer_is_found(case: str) -> None:
+    names, expected = OUTPUT_LAYERS[case]
+    shapes = {"decoder.weight": (10, 4), "lstm.weight_ih_l0": (16, 4), "lstm.weight_hh_l0": (16, 4)}
+    tensors = {name: TensorInfo(name, shapes.get(name, (6, 6)), "float32") for name in names}
+    inventory = take_inventory(tensors, ordered=True)
+    assert {inventory.matrices[depth].parameter for depth in inventory.output_layers()} == expected
+
+
+def test_a_model_without_matrices_has_no_output_layer() -> None:
+    assert take_inventory({}, ordered=True).output_layers() == frozenset()

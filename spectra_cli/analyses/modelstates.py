@@ -1,0 +1,109 @@
+"""The metrics of one model under one set of weights after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from spectra_cli.errors import InputError, MemoryBudgetError
+from spectra_cli.spectrum.gram import full_float32
+from spectra_cli.tasks.base import Task
+from spectra_cli.tasks.evaluation import Value, device_of, evaluate, has_batch_norm, reestimate_batch_norm
+
+
+class StateEvaluator:
+    """Evaluates sets of weights, one after the other, with one model of a task.
+
+    Every evaluation starts from the whole of a state dict, running statistics included, and from the same state of
+    torch's random numbers, so that its values do not depend on what was evaluated before it. Float32 is never rounded
+    to TF32.
+
+    Args:
+        task: whose data and metrics.
+        model: of the task, on the device where it is to be evaluated; its weights are replaced.
+        splits: to evaluate, of the task's.
+        reestimates: whether the running statistics of batch normalization are estimated anew, on the training split,
+            before every evaluation; if not, they stay as they stand in the state dict.
+        name: of the task, for errors.
+        on_pass: called after each pass over the batches of a split.
+
+    Attributes:
+        splits: to evaluate.
+        passes: over the batches of a split that each set of weights takes.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        model: nn.Module,
+        splits: Sequence[str],
+        *,
+        reestimates: bool = True,
+        name: str = "",
+        on_pass: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._task, self._model, self.splits = task, model, tuple(splits)
+        self._reestimates = reestimates and has_batch_norm(model)
+        self._name = name
+        self._on_pass = on_pass
+        self.passes = len(self.splits) + self._reestimates
+
+    def values(self, state: Iterable[tuple[str, Tensor]]) -> dict[str, dict[str, Value]]:
+        """Put weights into the model and take its metrics.
+
+        Args:
+            state: every name of the model's state dict with a tensor of its shape, on any device, one by one, so that
+                they need not all be in memory. What comes later replaces what came before, also under another name of a
+                tied tensor.
+
+        Returns:
+            By split, then by metric.
+
+        Raises:
+            ValueError: if a name is missing.
+            MemoryBudgetError: if the device has no room for a batch.
+            SpectraError: if a split has no batch, or the task's code raises.
+        """
+        place(self._model, state)
+        device = device_of(self._model)
+        try:
+            with full_float32(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+                torch.manual_seed(0)  # for metrics that draw numbers without a generator of their own
+                return self._evaluated()
+        except torch.OutOfMemoryError as error:
+            raise MemoryBudgetError(
+                f"memory of {device} ran out on a batch",
+                where=f"task {self._name}",
+                remedy="Give smaller batches (--set eval_batch_size=N, where the task has it), or --device cpu",
+            ) from error
+        except InputError as error:
+            error.at(f"task {self._name}")
+            raise
+
+    def _evaluated(self) -> dict[str, dict[str, Value]]:
+        if self._reestimates:
+            reestimate_batch_norm(self._task, self._model)
+            self._on_pass()
+        found = {}
+        for split in self.splits:
+            found[split] = evaluate(self._task, self._model, split)
+            self._on_pass()
+        return found
+
+
+def place(model: nn.Module, state: Iterable[tuple[str, Tensor]]) -> None:
+    """Copy a whole state dict into a model, cast to the model's types.
+
+    Raises:
+        ValueError: if a name is missing.
+    """
+    targets = model.state_dict()
+    lacking = dict.fromkeys(targets)
+    with torch.no_grad():
+        for name, tensor in state:
+            targets[name].copy_(tensor)
+            lacking.pop(name, None)
+    if lacking:
+        raise ValueError(f"no weights for {', '.join(lacking)}: those of another set would be taken")

@@ -1,7 +1,8 @@
 """See what training did to the weights of neural networks.
 
-``spectra_cli.rank(path)`` does what ``spectra rank`` does and returns a pandas DataFrame; so do ``align`` and ``sva``,
-and ``analyze`` returns the three tables. Importing this package loads neither torch nor pandas; the first call does.
+``spectra_cli.rank(path)`` does what ``spectra rank`` does and returns a pandas DataFrame; so do ``align``, ``sva``,
+``prune_eval`` and ``barrier``, and ``analyze`` returns three tables. Importing this package loads neither torch nor
+pandas; the first call does.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from spectra_cli.execution.notebook import align as align
     from spectra_cli.execution.notebook import analyze as analyze
+    from spectra_cli.execution.notebook import barrier as barrier
+    from spectra_cli.execution.notebook import prune_eval as prune_eval
     from spectra_cli.execution.notebook import rank as rank
     from spectra_cli.execution.notebook import sva as sva
 
 __version__ = "0.1.0"
 
-_PUBLIC = dict.fromkeys(("align", "analyze", "rank", "sva"), "spectra_cli.execution.notebook")
+_PUBLIC = dict.fromkeys(("align", "analyze", "barrier", "prune_eval", "rank", "sva"), "spectra_cli.execution.notebook")
 
-__all__ = ["__version__", "align", "analyze", "rank", "sva"]
+__all__ = ["__version__", "align", "analyze", "barrier", "prune_eval", "rank", "sva"]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,8 @@ from spectra_cli.checkpoints.selection import Selection
 from spectra_cli.checkpoints.steps import moment_of, natural_key
 from spectra_cli.errors import CheckpointError, InputError, UsageError
 
-__all__ = ["Checkpoint", "PassedOver", "Peek", "Run", "Spec", "discover", "discover_all", "stored_moment"]
+__all__ = ["Checkpoint", "PassedOver", "Peek", "Run", "Spec"]
+__all__ += ["discover", "discover_all", "discover_as_given", "stored_moment"]
 
 Spec = str | os.PathLike[str]
 """A PATH as the user gives it."""
@@ -81,6 +82,20 @@ def discover_all(specs: Iterable[Spec], *, peek: Peek | None = None) -> list[Run
     if len(specs) == 1:
         return discover(specs[0], peek=peek)
     return _merged([pair for spec in specs for pair in _resolve(os.fspath(spec), peek or stored_moment)[0]])
+
+
+def discover_as_given(spec: Spec, *, peek: Peek | None = None) -> list[Run]:
+    """Find the runs behind one PATH, named as among several: by the PATH as it was given, joined with the path in it.
+
+    Args:
+        spec: the PATH; a run that a ``@STEP`` or a checkpoint file picks from is named by its directory.
+        peek: as for :func:`discover`.
+
+    Raises:
+        InputError: as for :func:`discover`.
+        UsageError: as for :func:`discover`.
+    """
+    return _merged(_resolve(os.fspath(spec), peek or stored_moment)[0])
 
 
 def stored_moment(path: Path) -> Mapping[str, Any]:

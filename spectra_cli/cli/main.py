@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from spectra_cli import __version__
-from spectra_cli.cli import align, analyze, columns, inspect, output, rank, sva
+from spectra_cli.cli import align, analyze, barrier, columns, inspect, output, prune_eval, rank, sva, train
 from spectra_cli.errors import SpectraError
 
 TERMINATED = 128 + signal.SIGTERM
@@ -35,6 +35,9 @@ app.command("rank")(rank.rank)
 app.command("align")(align.align)
 app.command("sva")(sva.sva)
 app.command("analyze")(analyze.analyze)
+app.command("prune-eval")(prune_eval.prune_eval)
+app.command("barrier")(barrier.barrier)
+app.command("train")(train.train)
 app.command("columns")(columns.columns)
 
 

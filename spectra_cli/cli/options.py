@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 SELECTION = "Which checkpoints and matrices"
+TASK = "The task"
 COMPARISON = "What to compare with"
 MODEL = "What the model is"
 WORK = "Where and how the work is done"
@@ -154,6 +155,63 @@ Against = Annotated[
         metavar="PATH",
         help="Compare with the checkpoints of the same steps of this run, or the last with its last.",
         rich_help_panel=COMPARISON,
+        show_default=False,
+    ),
+]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="What the model does: a task's name, or path/to/file.py:callable, whose code is then run. Default: what "
+        "the run.json beside the checkpoints says.",
+        rich_help_panel=TASK,
+        show_default=False,
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="An option of the task, such as prime=59. Repeatable.",
+        rich_help_panel=TASK,
+        show_default=False,
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="A local copy of the data. Default: that of the run.json, else what the task brings with it.",
+        rich_help_panel=TASK,
+        show_default=False,
+    ),
+]
+Split = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Evaluate this part of the data only, such as val. Repeatable.",
+        rich_help_panel=TASK,
+        show_default=False,
+    ),
+]
+BatchNorm = Annotated[
+    str,
+    typer.Option(
+        metavar="POLICY",
+        help="Running statistics of batch normalization: reestimate, from the training split for every set of weights "
+        "alike; or stored, as they stand.",
+        rich_help_panel=TASK,
+    ),
+]
+OutputLayer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GLOB",
+        help="Parameters of the output layer, which is left as it is. Default: told from the model; else the last "
+        "matrix.",
+        rich_help_panel=MODEL,
         show_default=False,
     ),
 ]

@@ -1,4 +1,4 @@
-"""Progress over checkpoints and matrices, with the time that is left."""
+"""Progress over checkpoints and matrices, or over evaluations of a model, with the time that is left."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from spectra_cli.layers.matricize import MatrixSpec
 
 
-class ProgressListener:
-    """Shows how the work goes on, and prints problems above the bar as they come.
-
-    The bar counts estimated floating-point operations, so that the time left is right for matrices of unequal size.
-    Checkpoints that are still closed are taken to cost what the opened ones did.
+class _Bar:
+    """A bar on a terminal, and problems printed above it as they come.
 
     Args:
-        checkpoints: how many there are.
+        first: what is done first, in a few words.
         quiet: show problems only.
+
+    Attributes:
+        problems: what was printed, for the summary.
     """
 
-    def __init__(self, checkpoints: int, *, quiet: bool) -> None:
+    def __init__(self, first: str, *, quiet: bool) -> None:
         self._console = output.stderr_console()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -39,14 +39,7 @@ class ProgressListener:
             transient=True,
             disable=quiet or not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("opening", total=None)
-        self._checkpoints = checkpoints
-        self._finished = 0
-        self._opened = 0
-        self._known_cost = 0.0
-        self._done_cost = 0.0
-        self._matrices = 0
-        self._matrices_done = 0
+        self._task = self._bar.add_task(first, total=None)
         self.problems: list[str] = []
 
     def __enter__(self) -> Self:
@@ -57,6 +50,54 @@ class ProgressListener:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+    def problem(self, message: str) -> None:
+        """Print the problem above the bar and keep it for the summary."""
+        self.problems.append(message)
+        output.warn(message, self._console)
+
+
+class EvaluationProgress(_Bar):
+    """Shows how many of the evaluations of a model are done.
+
+    Args:
+        quiet: show problems only.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__("reading", quiet=quiet)
+        self._quiet = quiet
+
+    def notice(self, message: str) -> None:
+        """Print what the task says of itself."""
+        if not self._quiet:
+            self._console.print(output.plain(message), soft_wrap=True)
+
+    def progressed(self, what: str, done: float, total: float) -> None:
+        """Move the bar."""
+        self._bar.update(self._task, description=what, completed=done, total=total)
+
+
+class ProgressListener(_Bar):
+    """Shows how many matrices of how many checkpoints are done.
+
+    The bar counts estimated floating-point operations, so that the time left is right for matrices of unequal size.
+    Checkpoints that are still closed are taken to cost what the opened ones did.
+
+    Args:
+        checkpoints: how many there are.
+        quiet: show problems only.
+    """
+
+    def __init__(self, checkpoints: int, *, quiet: bool) -> None:
+        super().__init__("opening", quiet=quiet)
+        self._checkpoints = checkpoints
+        self._finished = 0
+        self._opened = 0
+        self._known_cost = 0.0
+        self._done_cost = 0.0
+        self._matrices = 0
+        self._matrices_done = 0
 
     def checkpoint_opened(self, specs: Sequence[MatrixSpec]) -> None:
         """Learn what the checkpoint will cost."""
@@ -75,11 +116,6 @@ class ProgressListener:
         """Count one checkpoint."""
         self._finished += 1
         self._show()
-
-    def problem(self, message: str) -> None:
-        """Print the problem above the bar and keep it for the summary."""
-        self.problems.append(message)
-        output.warn(message, self._console)
 
     def _show(self) -> None:
         unopened = self._checkpoints - max(self._opened, self._finished)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from spectra_cli.cli import options, output, running
+from spectra_cli.cli.listings import fitted_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,11 +79,12 @@ def print_ranks(console: Console, name: str, run: RunRanks) -> None:
         table.add_column("change", justify="right")
     gap = len(ranked) > 2 * SHOWN_MATRICES + 1  # a line for one more matrix is better spent on the matrix
     shown = [*ranked[:SHOWN_MATRICES], None, *ranked[-SHOWN_MATRICES:]] if gap else list(ranked)
+    names = iter(fitted_names([change.parameter for change in shown if change is not None], name_width))
     for change in shown:
         if change is None:
             table.add_row(f"... {len(ranked) - 2 * SHOWN_MATRICES} between")
             continue
-        cells = [output.plain(output.shortened(change.parameter, name_width)), str(min(change.rows, change.cols))]
+        cells = [output.plain(next(names)), str(min(change.rows, change.cols))]
         in_first, in_last = change.first_in == run.first_checkpoint, change.last_in == run.last_checkpoint
         cells += [f"{change.first:.1f}" if in_first else "-"] if moved else []
         cells += [f"{change.last:.1f}", f"{change.share:.3f}"] if in_last else ["-", "-"]

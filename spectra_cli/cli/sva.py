@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from spectra_cli.cli import options, output, running
+from spectra_cli.cli.listings import fitted_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,8 +81,10 @@ def print_agreements(console: Console, name: str, run: RunAgreement) -> None:
         table.add_column("last", justify="right")
         for start, stop in BANDS:
             table.add_column(f"i={start}" if start == stop else f"{start}-{stop}", justify="right")
-    for matrix in matrices[:SHOWN_MATRICES]:
-        cells = [output.plain(output.shortened(matrix.parameter, name_width)), f"{matrix.first:.3f}"]
+    shown = matrices[:SHOWN_MATRICES]
+    names = fitted_names([matrix.parameter for matrix in shown], name_width)
+    for fitted, matrix in zip(names, shown, strict=True):
+        cells = [output.plain(fitted), f"{matrix.first:.3f}"]
         if moved:
             cells.append(f"{matrix.last:.3f}")
             cells += [output.plain("-" if since is None else since) for since in matrix.since]

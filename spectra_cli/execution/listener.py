@@ -12,7 +12,14 @@ from spectra_cli.layers.matricize import MatrixSpec
 PACKAGE = f"{__name__.partition('.')[0]}."
 
 
-class Listener(Protocol):
+class Problems(Protocol):
+    """Told what could not be used."""
+
+    def problem(self, message: str) -> None:
+        """Something could not be used; the rest goes on."""
+
+
+class Listener(Problems, Protocol):
     """Told how the work goes on."""
 
     def checkpoint_opened(self, specs: Sequence[MatrixSpec]) -> None:
@@ -24,8 +31,21 @@ class Listener(Protocol):
     def checkpoint_done(self) -> None:
         """One checkpoint is finished, well or not."""
 
-    def problem(self, message: str) -> None:
-        """Something could not be used; the rest goes on."""
+
+class EvaluationListener(Problems, Protocol):
+    """Told how a work goes on that consists in evaluations of a model."""
+
+    def progressed(self, what: str, done: float, total: float) -> None:
+        """The work goes on.
+
+        Args:
+            what: is evaluated now, in a few words for people.
+            done: sets of weights that have been evaluated; of one that is being evaluated, a part.
+            total: sets of weights to evaluate.
+        """
+
+    def notice(self, message: str) -> None:
+        """There is something to know of the task, such as where its data come from."""
 
 
 class Silent:
@@ -38,6 +58,12 @@ class Silent:
         """Say nothing."""
 
     def checkpoint_done(self) -> None:
+        """Say nothing."""
+
+    def progressed(self, what: str, done: float, total: float) -> None:
+        """Say nothing."""
+
+    def notice(self, message: str) -> None:
         """Say nothing."""
 
     def problem(self, message: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,8 +11,7 @@ from typing import Any
 
 import torch
 
-from spectra_cli import __version__
-from spectra_cli.analyses import align, rank, sva
+from spectra_cli.analyses import align, prune_eval, rank, sva
 from spectra_cli.analyses.contents import inventory_of
 from spectra_cli.analyses.references import PREVIOUS, Reference, shares_steps
 from spectra_cli.analyses.vectorstore import VectorStore
@@ -28,6 +25,7 @@ from spectra_cli.execution.device import resolve_device
 from spectra_cli.execution.listener import Listener
 from spectra_cli.execution.options import Options
 from spectra_cli.execution.plan import Plan
+from spectra_cli.execution.provenance import provenance
 from spectra_cli.execution.telling import Tally, Telling
 from spectra_cli.layers.connections import connections_among
 from spectra_cli.layers.inventory import Inventory
@@ -37,7 +35,12 @@ from spectra_cli.spectrum.memory import DEFAULT_SHARE, default_budget_bytes
 NOTHING_SELECTED = "nothing_selected"
 """Status of a checkpoint that lacks the matrices asked for, which others have."""
 
-HARMLESS = {"rank": rank.HARMLESS, "align": align.HARMLESS, "sva": sva.HARMLESS}
+HARMLESS = {
+    "rank": rank.HARMLESS,
+    "align": align.HARMLESS,
+    "sva": sva.HARMLESS,
+    "prune_eval": prune_eval.HARMLESS,
+}
 
 KEPT_SHARE = 0.25
 """Of the budget, for the vectors of reference checkpoints; what does not fit goes to a temporary file."""
@@ -87,13 +90,11 @@ class Job:
 
     def metadata(self, command: Sequence[str]) -> dict[str, str]:
         """What the files record about their making, besides their schema."""
-        return {
-            "spectra.version": __version__,
-            "spectra.command": shlex.join(command),
-            "spectra.settings": json.dumps(self._options.recorded(), sort_keys=True),
-            "spectra.device": _device_name(self.place.device),
-            "spectra.torch": torch.__version__,
-        }
+        return provenance(command, self._options.recorded(), self.place.device)
+
+    def found(self) -> dict[str, Any]:
+        """Nothing beside the rows."""
+        return {}
 
     def results(self) -> Iterator[CheckpointRows]:
         """Analyse checkpoint after checkpoint, in the order of the plan.
@@ -156,7 +157,7 @@ class Job:
             self._listener.problem(str(error))
             tables = {table: [{"status": error.status}] for table in self.tables}
         self._listener.checkpoint_done()
-        identity = _identity(run, checkpoint)
+        identity = identity_of(run, checkpoint)
         named = {table: [{**identity, **row} for row in rows] for table, rows in tables.items()}
         return CheckpointRows(run, checkpoint, named)
 
@@ -287,12 +288,9 @@ def place_of(options: Options, *, keeps_vectors: bool = False) -> WorkPlace:
     return WorkPlace(device, budget_bytes, int(KEPT_SHARE * budget_bytes) if keeps_vectors else 0)
 
 
-def _identity(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
+def identity_of(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
+    """The columns that name a checkpoint."""
     return {"run": run.name, "checkpoint": checkpoint.name, "step": checkpoint.step, "epoch": checkpoint.epoch}
-
-
-def _device_name(device: torch.device) -> str:
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
 def _no_connections(inventory: Inventory, specs: Mapping[int, MatrixSpec]) -> NoConnectionsError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from spectra_cli.analyses.prune_eval import NOTHING_SELECTED, PrunedWeights
 from spectra_cli.analyses.sva import OF_REFERENCE
 from spectra_cli.analyses.visits import Row
 from spectra_cli.checkpoints.runs import Run
@@ -29,6 +30,12 @@ WHY = {
     "missing": "only one of the two checkpoints has them.",
 }
 """Of rows for which the analysis raises no error."""
+
+WHY_NO_VALUE = {
+    "not_finite": "the metrics of the task are NaN or infinite.",
+    "empty": "the task has counted nothing to take a mean over.",
+}
+"""Of evaluations."""
 
 OTHER_SHAPE = "the two checkpoints have them in different shapes."
 """Why matrices that are compared with those of a reference do not meet, as against two that feed one another."""
@@ -64,6 +71,37 @@ def problems(tables: Mapping[str, Sequence[Row]], first_errors: Mapping[str, Spe
                 why = OTHER_SHAPE
             yield f"{len(names)} of {len(rows)} {noun} {status} ({shown(list(dict.fromkeys(names)))}): {why}"
         told |= named.keys() - {SHAPE_MISMATCH}  # which is another matter in another table
+
+
+def prune_problems(
+    evaluated: Sequence[PrunedWeights], rows: Sequence[Row], first_errors: Mapping[str, SpectraError]
+) -> Iterator[str]:
+    """What could not be evaluated of one checkpoint, and what came out as no number.
+
+    Args:
+        evaluated: the variants.
+        rows: of all of them.
+        first_errors: by status, the first error that led to it.
+    """
+    faults = {(depth, status): pruned for pruned in evaluated for depth, status in pruned.faults.items()}
+    for status in dict.fromkeys(status for _, status in faults):
+        names = [pruned.specs[depth].parameter for (depth, of), pruned in sorted(faults.items()) if of == status]
+        halted = [pruned for pruned in evaluated if status in pruned.faults.values()]
+        count = max(len(pruned.specs) for pruned in halted)
+        without = shown([pruned.variant for pruned in halted])
+        why = str(first_errors.get(status) or _why(status))
+        yield f"{len(names)} of {count} matrices {status} ({shown(names)}): {why} There is no {without}."
+    if idle := [pruned.variant for pruned in evaluated if pruned.status == NOTHING_SELECTED]:
+        yield f"there is no {shown(idle)}: --include and --exclude leave no linear or convolution weight."
+    failed = {pruned.variant for pruned in evaluated if pruned.status != "ok"}
+    for status, why in WHY_NO_VALUE.items():
+        named = [
+            f"{row['split']} {row['metric']} of {row['variant']}"
+            for row in rows
+            if row["status"] == status and row["variant"] not in failed
+        ]
+        if named:
+            yield f"{len(named)} of {len(rows)} values {status} ({shown(named)}): {why}"
 
 
 def _why(status: str) -> str:

@@ -4,55 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import pandas as pd
-import pyarrow as pa
 
-from spectra_cli.checkpoints.selection import Selection
+from spectra_cli.analyses.pruning import VARIANTS, Pruning, listed_variants
+from spectra_cli.errors import UsageError
+from spectra_cli.execution.barrier import BarrierJob
+from spectra_cli.execution.frames import Common, PathLike, Shared, frames_of, listed, options_of, paths_of
 from spectra_cli.execution.listener import Silent
 from spectra_cli.execution.local import Job
-from spectra_cli.execution.options import Options, parse_bytes
+from spectra_cli.execution.options import Options, TaskOptions
+from spectra_cli.execution.pairs import make_barrier_plan, read_pairs
 from spectra_cli.execution.plan import make_plan
-from spectra_cli.layers.fitting import StructureOptions
-from spectra_cli.tables.schemas import arrow_schema
-from spectra_cli.tables.writer import TableWriter, make_directory, table_of
+from spectra_cli.execution.prune_eval import PruneEvaluation
+from spectra_cli.tables.writer import make_directory
 
-PathLike = str | os.PathLike[str]
-Globs = str | Sequence[str]
 TABLES = ("rank", "align", "sva")
-
-
-class Shared(TypedDict, total=False):
-    """What all functions take, by keyword.
-
-    Attributes:
-        steps: such as ``"0,400,first,final,1000:5000"``, a step, or several of these.
-        every: take every N-th checkpoint, and the last.
-        log_spaced: take at most N checkpoints, evenly on a logarithmic scale of steps.
-        include: globs of parameters to analyse.
-        exclude: globs of parameters to leave out.
-        architecture: the model's family, the path of a TOML file, or ``"sequential"``; told from the names if None.
-        transposed: globs of parameters that are transposed convolutions or stored as (in, out).
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        memory_budget: working memory, such as ``"2GB"`` or a number of bytes; half of what is free if None.
-        skip_incomplete: go on without checkpoints of which a shard is absent.
-        tags: constant extra columns.
-    """
-
-    steps: str | int | Sequence[str | int] | None
-    every: int | None
-    log_spaced: int | None
-    include: Globs
-    exclude: Globs
-    architecture: PathLike | None
-    transposed: Globs
-    device: str
-    memory_budget: str | int | None
-    skip_incomplete: bool
-    tags: Mapping[str, str] | None
 
 
 class Analysis(NamedTuple):
@@ -79,7 +48,7 @@ def rank(path: PathLike | Sequence[PathLike], *, out: PathLike | None = None, **
     Raises:
         SpectraError: if nothing could be analysed or an argument is wrong.
     """
-    return _frames(path, {"rank": out}, _options(**shared))["rank"]
+    return _frames(path, {"rank": out}, options_of(**shared))["rank"]
 
 
 def align(
@@ -107,7 +76,7 @@ def align(
     Raises:
         SpectraError: if nothing could be analysed or an argument is wrong.
     """
-    options = _options(heads=heads, kv_heads=kv_heads, full=full, **shared)
+    options = options_of(heads=heads, kv_heads=kv_heads, full=full, **shared)
     return _frames(path, {"align": out}, options)["align"]
 
 
@@ -134,7 +103,7 @@ def sva(
     Raises:
         SpectraError: if nothing could be analysed or an argument is wrong.
     """
-    return _frames(path, {"sva": out}, _options(reference=reference, against=against, **shared))["sva"]
+    return _frames(path, {"sva": out}, options_of(reference=reference, against=against, **shared))["sva"]
 
 
 def analyze(
@@ -166,44 +135,117 @@ def analyze(
     Raises:
         SpectraError: if nothing could be analysed or an argument is wrong.
     """
-    options = _options(reference=reference, against=against, heads=heads, kv_heads=kv_heads, full=full, **shared)
+    options = options_of(reference=reference, against=against, heads=heads, kv_heads=kv_heads, full=full, **shared)
     outs = {table: None if out is None else Path(out) / f"{table}.parquet" for table in TABLES}
     return Analysis(**_frames(path, outs, options, directory=None if out is None else Path(out)))
 
 
-def _options(
+def prune_eval(
+    path: PathLike | Sequence[PathLike],
     *,
-    steps: str | int | Sequence[str | int] | None = None,
-    every: int | None = None,
-    log_spaced: int | None = None,
-    include: Globs = (),
-    exclude: Globs = (),
-    architecture: PathLike | None = None,
-    transposed: Globs = (),
-    device: str = "auto",
-    memory_budget: str | int | None = None,
-    skip_incomplete: bool = False,
-    tags: Mapping[str, str] | None = None,
-    heads: int | None = None,
-    kv_heads: int | None = None,
-    full: bool = False,
-    reference: str | int | None = None,
-    against: PathLike | None = None,
-) -> Options:
-    return Options(
-        selection=Selection(_steps(steps), every, log_spaced),
-        include=_listed(include),
-        exclude=_listed(exclude),
-        transposed=_listed(transposed),
-        device=device,
-        budget_bytes=parse_bytes(memory_budget) if isinstance(memory_budget, str) else memory_budget,
-        skip_incomplete=skip_incomplete,
-        tags=dict(tags or {}),
-        structure=StructureOptions(None if architecture is None else os.fspath(architecture), heads, kv_heads),
-        full=full,
-        reference=None if reference is None else str(reference),
-        against=None if against is None else os.fspath(against),
+    task: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    split: str | Sequence[str] = (),
+    keep: float = 0.5,
+    mask_keep: float = 0.05,
+    mask_seed: int = 0,
+    variants: Sequence[str] = VARIANTS,
+    batch_norm: str = "reestimate",
+    output_layer: str | None = None,
+    out: PathLike | None = None,
+    sva_out: PathLike | None = None,
+    **shared: Unpack[Shared],
+) -> pd.DataFrame:
+    """Evaluate every checkpoint with parts of its weights, as `spectra prune-eval` does.
+
+    Args:
+        path: as for :func:`rank`.
+        task: name of the task, or ``path/to/file.py:callable``, whose code is then run; that of the run.json if None.
+        settings: options of the task, such as ``{"prime": 59, "data": "cifar10"}``.
+        split: parts of the data; all of the task's if none is named.
+        keep: fraction of the singular components of every matrix that ``top`` keeps; ``bottom`` has the others.
+        mask_keep: fraction of the entries that the masks keep.
+        mask_seed: of the random masks.
+        variants: which of ``full``, ``top``, ``bottom``, ``magnitude`` and ``random``.
+        batch_norm: ``"reestimate"`` takes running statistics anew from the training split for every set of weights;
+            ``"stored"`` leaves them as they stand.
+        output_layer: glob of the parameters that are left as they are; told from the model if None.
+        out: also write the table to this Parquet file.
+        sva_out: also write the agreement of every pruned matrix with the whole one to this Parquet file.
+        **shared: as for :func:`rank`.
+
+    Returns:
+        One row per checkpoint, variant, split and metric; columns as `spectra columns prune_eval` lists them.
+
+    Raises:
+        SpectraError: if nothing could be evaluated, an argument is wrong or the code of the task raises.
+    """
+    options, paths = options_of(**shared), paths_of(path)
+    task_options = TaskOptions(task, dict(settings or {}), listed(split), batch_norm, output_layer)
+    pruning = Pruning(listed_variants(listed(variants)), keep, mask_keep, mask_seed)
+    outs = {"prune_eval": out} | ({} if sva_out is None else {"sva": sva_out})
+    job = PruneEvaluation(make_plan(paths, options, tuple(outs)), task_options, pruning, Silent())
+    return frames_of(job, ["prune_eval", *map(str, paths)], outs, options.tags)["prune_eval"]
+
+
+def barrier(
+    a: PathLike | None = None,
+    b: PathLike | None = None,
+    *,
+    pairs: PathLike | Sequence[tuple[PathLike, PathLike]] | None = None,
+    task: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    split: str | Sequence[str] = (),
+    alphas: int = 11,
+    batch_norm: str = "reestimate",
+    out: PathLike | None = None,
+    spectra_out: PathLike | None = None,
+    **common: Unpack[Common],
+) -> pd.DataFrame:
+    """Evaluate a model along the line between two checkpoints, as `spectra barrier` does.
+
+    Args:
+        a: a checkpoint file, ``RUN@STEP``, or a run, whose last checkpoint is taken.
+        b: another one.
+        pairs: many pairs in one table, instead of `a` and `b`; or a CSV file of two PATHs a line.
+        task: as for :func:`prune_eval`.
+        settings: as for :func:`prune_eval`.
+        split: as for :func:`prune_eval`.
+        alphas: points on the line, both ends among them.
+        batch_norm: as for :func:`prune_eval`.
+        out: also write the table to this Parquet file.
+        spectra_out: also write the rank statistics of every matrix at every alpha to this Parquet file.
+        **common: include, exclude, architecture and transposed, which concern `spectra_out`, and device, memory_budget
+            and tags: as for :func:`rank`.
+
+    Returns:
+        One row per pair, split, metric and alpha; columns as `spectra columns barrier` lists them. Pairs that could not
+        be used are rows whose ``status`` says why, and a warning each.
+
+    Raises:
+        SpectraError: if nothing could be evaluated, or an argument is wrong.
+    """
+    given = _pairs(a, b, pairs)
+    plan = make_barrier_plan(
+        given, options_of(**common), TaskOptions(task, dict(settings or {}), listed(split), batch_norm), alphas
     )
+    outs = {"barrier": out} | ({} if spectra_out is None else {"barrier_spectra": spectra_out})
+    job = BarrierJob(plan, Silent(), spectra=spectra_out is not None)
+    named = [path for pair in given for path in pair]
+    return frames_of(job, ["barrier", *named], outs, plan.options.tags)["barrier"]
+
+
+def _pairs(
+    a: PathLike | None, b: PathLike | None, pairs: PathLike | Sequence[tuple[PathLike, PathLike]] | None
+) -> list[tuple[str, str]]:
+    ends = [os.fspath(path) for path in (a, b) if path is not None]
+    if (len(ends) != 2) if pairs is None else ends:
+        raise UsageError("two PATHs are needed, a and b, or else pairs", remedy="Give 'runs/a', 'runs/b'")
+    if pairs is None:
+        return [(ends[0], ends[1])]
+    if isinstance(pairs, (str, os.PathLike)):
+        return read_pairs(Path(pairs))
+    return [(os.fspath(one), os.fspath(other)) for one, other in pairs]
 
 
 def _frames(
@@ -213,46 +255,9 @@ def _frames(
     *,
     directory: Path | None = None,
 ) -> dict[str, pd.DataFrame]:
-    paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+    paths = paths_of(path)
     job = Job(make_plan(paths, options, tuple(outs)), Silent())
     if directory is not None:
         make_directory(directory)
     name = "analyze" if len(outs) > 1 else next(iter(outs))
-    metadata = job.metadata([f"spectra_cli.{name}", *map(str, paths)])
-    gathered: dict[str, list[dict[str, object]]] = {table: [] for table in outs}
-    left_out = options.columns_left_out
-    with ExitStack() as stack:
-        writers = {
-            table: stack.enter_context(
-                TableWriter(Path(out), table, tags=options.tags, metadata=metadata, leave_out=left_out)
-            )
-            for table, out in outs.items()
-            if out is not None
-        }
-        for result in job.results():
-            for table, rows in result.tables.items():
-                gathered[table] += [{**row, **options.tags} for row in rows]
-                if table in writers:
-                    writers[table].write(rows)
-    return {
-        table: _data_frame(table_of(rows, arrow_schema(table, options.tags, left_out)))
-        for table, rows in gathered.items()
-    }
-
-
-def _steps(steps: str | int | Sequence[str | int] | None) -> str | None:
-    if steps is None or isinstance(steps, str):
-        return steps
-    return str(steps) if isinstance(steps, int) else ",".join(map(str, steps))
-
-
-def _listed(globs: Globs) -> tuple[str, ...]:
-    return (globs,) if isinstance(globs, str) else tuple(globs)
-
-
-def _data_frame(table: pa.Table) -> pd.DataFrame:
-    """A DataFrame whose integer columns stay integers where some are null."""
-    nullable = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
-    frame = table.to_pandas(types_mapper=nullable.get)
-    assert isinstance(frame, pd.DataFrame)  # noqa: S101 - pyarrow publishes no types
-    return frame
+    return frames_of(job, [name, *map(str, paths)], outs, options.tags, options.columns_left_out)

@@ -49,12 +49,56 @@ class Options:
     @property
     def columns_left_out(self) -> tuple[str, ...]:
         """Columns that only come when they are asked for, and were not."""
-        return () if self.full else ("alignment",)
+        return ("variant",) if self.full else ("variant", "alignment")
 
     def recorded(self) -> dict[str, Any]:
         """The options as they are recorded in the metadata of a table."""
         values = {name: value for name, value in asdict(self).items() if name not in {"selection", "structure", "tags"}}
         return {**asdict(self.selection), **asdict(self.structure), **values, "tags": dict(self.tags)}
+
+
+REESTIMATE, STORED = "reestimate", "stored"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """What the user says of the task of a run, and of the model under it.
+
+    Attributes:
+        task: name, or ``file.py:callable``; None to take that of the run's ``run.json``, with its options.
+        settings: options of the task, which replace single ones of the run.json: text as on a command line, or values.
+        splits: that are asked for; all of the task's if empty.
+        batch_norm: ``reestimate`` takes the running statistics of batch normalization anew from the training split
+            before every evaluation; ``stored`` leaves them as they stand.
+        output_layer: glob of the parameters that nothing changes; None to tell it from the model.
+    """
+
+    task: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    splits: Sequence[str] = ()
+    batch_norm: str = REESTIMATE
+    output_layer: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_norm not in {REESTIMATE, STORED}:
+            raise UsageError(
+                f"--batch-norm {self.batch_norm} is no policy", remedy=f"Give {REESTIMATE} (the default) or {STORED}"
+            )
+
+    @property
+    def reestimates(self) -> bool:
+        """Whether statistics of batch normalization are taken anew."""
+        return self.batch_norm == REESTIMATE
+
+    def recorded(self) -> dict[str, Any]:
+        """As it is recorded in the metadata of a table."""
+        return {
+            "task": self.task,
+            "task_settings": dict(self.settings),
+            "splits": list(self.splits),
+            "batch_norm": self.batch_norm,
+            "output_layer": self.output_layer,
+        }
 
 
 def parse_bytes(text: str) -> int:

@@ -72,7 +72,7 @@ def make_plan(paths: Iterable[Spec], options: Options, tables: Sequence[str]) ->
     """
     options.structure.families()  # a family that does not exist is told before any work
     runs = find_runs(paths, options.selection)
-    choice = _reference_choice(options) if "sva" in tables else None
+    choice = _reference_choice(options) if "sva" in tables and "prune_eval" not in tables else None  # that has its own
     if choice is not None:
         choice.check(runs)
     references = tuple(choice.of(run) for run in runs) if choice is not None else ()

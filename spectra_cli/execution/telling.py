@@ -11,7 +11,7 @@ from spectra_cli.analyses.references import PREVIOUS, Reference, shares_steps
 from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import InputError, SpectraError
 from spectra_cli.execution import messages
-from spectra_cli.execution.listener import Listener
+from spectra_cli.execution.listener import Problems
 from spectra_cli.execution.plan import Plan
 
 
@@ -46,7 +46,7 @@ class Telling:
         listener: told.
     """
 
-    def __init__(self, plan: Plan, listener: Listener) -> None:
+    def __init__(self, plan: Plan, listener: Problems) -> None:
         self._plan = plan
         self._listener = listener
         self._times: Counter[tuple[str, str]] = Counter()

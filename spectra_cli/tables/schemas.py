@@ -165,9 +165,159 @@ SVA = (
         f"compare with), shape_mismatch, all_zero, {MATRIX_FAILURES}; {WHOLE_CHECKPOINT}; with "
         "reference_ in front where it is the reference's",
     ),
+    Column(
+        "variant",
+        "string",
+        "",
+        "only of prune-eval --sva-out: top, bottom, magnitude or random, what is left of the matrix; the reference is "
+        "the whole of it",
+    ),
 )
 
-TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType({"rank": RANK, "align": ALIGN, "sva": SVA})
+PRUNE_EVAL = (
+    *PER_CHECKPOINT,
+    Column(
+        "variant",
+        "string",
+        "",
+        "full, nothing is changed; top, the first singular components of every matrix but the output layer; bottom, "
+        "the others; magnitude, the largest entries of all linear and convolution weights but the output layer's; "
+        "random, as many entries of each, at random",
+    ),
+    Column(
+        "keep",
+        "double",
+        "",
+        "1 of full; of top and bottom the fraction of components that top keeps and bottom lacks; of a mask the "
+        "fraction of entries",
+    ),
+    Column("seed", "int64", "", "of the random mask; null of other variants"),
+    Column("split", "string", "", "part of the data, such as train or val"),
+    Column("metric", "string", "", "loss, error or whatever else the task measures"),
+    Column(
+        "value",
+        "double",
+        "of the metric",
+        "mean over the split, the model in evaluation mode: loss in nats per example or token, errors and rates from "
+        "0; null unless status is ok",
+    ),
+    Column("count", "int64", "", "examples, tokens or characters that the mean is over"),
+    Column(
+        "status",
+        "string",
+        "",
+        "ok, or why the value is null: not_finite (the value, or a matrix that the variant prunes), empty (there was "
+        "nothing to take a mean over), nothing_selected (the variant would prune nothing), complex_dtype, "
+        f"out_of_range, no_convergence, over_memory_budget; {WHOLE_CHECKPOINT}, state_mismatch (it does not fit the "
+        "task's model)",
+    ),
+)
+
+METRICS = (
+    Column("step", "int64", "optimizer steps", "updates made before the evaluation"),
+    Column("epoch", "double", "epochs", "passes over the training data until then: step / steps of an epoch"),
+    Column("split", "string", "", "part of the data, such as train or val"),
+    Column("metric", "string", "", "loss, error or whatever else the task measures"),
+    Column(
+        "value",
+        "double",
+        "of the metric",
+        "mean over the split, the model in evaluation mode: loss in nats per example or token, errors and rates from "
+        "0; null unless status is ok",
+    ),
+    Column("count", "int64", "", "examples, tokens or characters that the mean is over"),
+    Column("status", "string", "", "ok, not_finite, or empty where there was nothing to take a mean over"),
+)
+
+PAIR = tuple(
+    Column(f"{name}_{side}", kind, unit, meaning.format(X=side.upper()))
+    for side in "ab"
+    for name, kind, unit, meaning in (
+        ("run", "string", "", "run of {X}: its PATH as given, without @STEP; of a checkpoint file the directory"),
+        ("checkpoint", "string", "", "path of {X} relative to its run; null if it was not found"),
+        ("step", "int64", "optimizer steps", "step of {X}; null if unknown"),
+    )
+)
+
+OF_PAIR = (
+    "no_input (a PATH leads to no checkpoint, to several runs, or to a run.json that cannot be used), usage (a PATH, "
+    "the task or one of its options means nothing), shape_mismatch (A and B have tensors of other names or shapes), "
+    "task_mismatch (their tasks, or options of them, differ), state_mismatch (they are not the task's model), "
+    "task_failed, missing_extra, over_memory_budget; unreadable, corrupt, incomplete, unsupported_format, refused, "
+    "architecture_mismatch, nothing_selected as for a checkpoint"
+)
+
+BARRIER = (
+    *PAIR,
+    Column("split", "string", "", "part of the task's data, such as train or val"),
+    Column("metric", "string", "", "loss, error or whatever else the task measures"),
+    Column("alpha", "double", "", "place on the line (1 - alpha) A + alpha B: 0 at A, 1 at B"),
+    Column(
+        "value",
+        "double",
+        "of the metric",
+        "mean over the split at this place, the model in evaluation mode; null if not finite",
+    ),
+    Column(
+        "chord",
+        "double",
+        "of the metric",
+        "(1 - alpha) value at A + alpha value at B; null if one of the two, or the value here, is not finite",
+    ),
+    Column("excess", "double", "of the metric", "value - chord; null where the chord is"),
+    Column(
+        "barrier",
+        "double",
+        "of the metric",
+        "maximum of excess over all alpha (Eq. 6): 0 or more, as it is 0 at both ends; like the next two the same in "
+        "all rows of a pair, split and metric, and null if any of their values is: the maximum over the unknown is "
+        "unknown",
+    ),
+    Column(
+        "barrier_interior",
+        "double",
+        "of the metric",
+        "maximum of excess over 0 < alpha < 1, which may be negative (the papers' code); null if no alpha is between",
+    ),
+    Column(
+        "barrier_midpoint",
+        "double",
+        "of the metric",
+        "maximum of value over all alpha - mean of the values at A and B (Ainsworth et al. 2023, Definition 2.1)",
+    ),
+    Column("count", "int64", "", "examples, tokens or characters that the mean is over"),
+    Column(
+        "status",
+        "string",
+        "",
+        "ok, or why numbers are null: not_finite, empty (nothing to take a mean over), end_not_ok (the value at A or B "
+        f"is one of these); for a whole pair {OF_PAIR}",
+    ),
+)
+
+BARRIER_SPECTRA = (
+    *PAIR,
+    Column("alpha", "double", "", "place on the line (1 - alpha) A + alpha B: 0 at A, 1 at B"),
+    *RANK[len(PER_CHECKPOINT) : -1],
+    Column(
+        "status",
+        "string",
+        "",
+        f"ok, or why numbers are null: all_zero, {MATRIX_FAILURES}; for a whole pair no_matrices, {OF_PAIR}",
+    ),
+)
+
+TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
+    {
+        "rank": RANK,
+        "align": ALIGN,
+        "sva": SVA,
+        "prune_eval": PRUNE_EVAL,
+        "barrier": BARRIER,
+        "barrier_spectra": BARRIER_SPECTRA,
+        "metrics": METRICS,
+    }
+)
 """Every table that spectra writes, by name."""
 
 

@@ -75,6 +75,15 @@ class TableWriter:
         if self._gathered >= ROW_GROUP_VALUES:
             self._flush()
 
+    def annotate(self, metadata: Mapping[str, str]) -> None:
+        """Add strings to the metadata of the file (not of its schema, which is written first): what is known only now.
+
+        Args:
+            metadata: keys with their prefix.
+        """
+        if metadata:
+            self._writer.add_key_value_metadata({key: _utf8(value) for key, value in metadata.items()})
+
     def close(self) -> None:
         """Finish the file and put it into its place."""
         self._flush()

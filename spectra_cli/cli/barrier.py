@@ -1,0 +1,233 @@
+"""`spectra barrier`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spectra_cli.cli import options, output, running
+from spectra_cli.cli.listings import fitted_names
+from spectra_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from spectra_cli.analyses.barrier_summary import BarrierSummary, Curve, PairSummary
+
+SHOWN_MATRICES = 5
+SHOWN_CURVES = 12
+SHOWN_PAIRS = 20
+SHOWN_SPLITS = 2
+METRIC_WIDTH = 24
+NAME_WIDTH = 48
+PAIR_WIDTH = 22
+SPLIT_WIDTH = 11
+
+LINE = "The line between two checkpoints"
+
+A = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="A",
+        help="A checkpoint file, RUN@STEP such as runs/a@400, or a run, whose last checkpoint is taken.",
+        show_default=False,
+    ),
+]
+B = Annotated[str | None, typer.Argument(metavar="B", help="Another one, as A.", show_default=False)]
+Alphas = Annotated[int, typer.Option(metavar="N", help="Points on the line, A and B among them.", rich_help_panel=LINE)]
+Pairs = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Many pairs in one table instead of A and B: a CSV file of two PATHs a line, relative to the working "
+        "directory.",
+        rich_help_panel=LINE,
+        show_default=False,
+    ),
+]
+SpectraOut = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Also write the rank statistics of every matrix at every alpha to this Parquet file.",
+        rich_help_panel=options.RESULT,
+        show_default=False,
+    ),
+]
+
+
+def barrier(
+    context: typer.Context,
+    a: A = None,
+    b: B = None,
+    alphas: Alphas = 11,
+    pairs: Pairs = None,
+    task: options.Task = None,
+    settings: options.Set = None,
+    data: options.Data = None,
+    split: options.Split = None,
+    batch_norm: options.BatchNorm = "reestimate",
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    architecture: options.Architecture = None,
+    transposed: options.Transposed = None,
+    device: options.Device = "auto",
+    memory_budget: options.MemoryBudget = None,
+    out: options.Out = Path("barrier.parquet"),
+    spectra_out: SpectraOut = None,
+    tag: options.Tag = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Evaluate a model along the line between two checkpoints: how high is the loss between them.
+
+    Example: spectra barrier runs/a runs/b --out barrier.parquet
+    """
+    started = time.monotonic()
+    ends = [path for path in (a, b) if path is not None]
+    if (len(ends) != 2) if pairs is None else ends:
+        raise UsageError(
+            "give two PATHs, A and B, or --pairs FILE", remedy="For example: spectra barrier runs/a runs/b"
+        )
+    chosen = running.chosen_options(
+        steps=None,
+        every=None,
+        log_spaced=None,
+        include=include,
+        exclude=exclude,
+        architecture=architecture,
+        transposed=transposed,
+        skip_incomplete=False,
+        device=device,
+        memory_budget=memory_budget,
+        tag=tag,
+    )
+    task_options = running.chosen_task(task=task, settings=settings, data=data, split=split, batch_norm=batch_norm)
+    from spectra_cli.execution.pairs import make_barrier_plan, read_pairs
+
+    outs = {"barrier": out} | ({} if spectra_out is None else {"barrier_spectra": spectra_out})
+    running.check_distinct(outs)
+    given = [(ends[0], ends[1])] if pairs is None else read_pairs(pairs)
+    plan = make_barrier_plan(given, chosen, task_options, alphas)
+
+    from spectra_cli.analyses.barrier_summary import BarrierSummary
+    from spectra_cli.cli.progress import EvaluationProgress
+    from spectra_cli.execution.barrier import BarrierJob, PairRows
+
+    summary, spectra = BarrierSummary(), Counter[str]()
+
+    def take(result: PairRows) -> None:
+        summary.add(result.tables["barrier"], result.agreement)
+        spectra.update(row["status"] for row in result.tables.get("barrier_spectra", ()))
+
+    listener = EvaluationProgress(quiet=quiet)
+    job = BarrierJob(plan, listener, spectra=spectra_out is not None, agreement=as_json or not quiet)
+    usable, _ = running.fill_tables(context, job, listener, running.Writing(outs, chosen.tags), take)
+    statuses = {"barrier": summary.statuses, "barrier_spectra": spectra}
+    if as_json:
+        each = [_described(table, path, statuses[table]) for table, path in outs.items()]
+        told = {**each[0], **summary.as_json()} if len(each) == 1 else {"tables": each, **summary.as_json()}
+        output.json_line({**told, "problems": listener.problems})
+    if not quiet:
+        console = output.stderr_console()
+        print_barriers(console, summary)
+        source = f"from {running.counted(len(plan.pairs), 'pair')} in {time.monotonic() - started:.1f} s"
+        for table, path in outs.items():
+            running.print_closing(console, path, statuses[table], source)
+    if not usable:
+        raise typer.Exit(3)
+
+
+def _described(table: str, out: Path, statuses: Mapping[str, int]) -> dict[str, Any]:
+    return {"table": table, "out": str(out), "rows": sum(statuses.values()), "statuses": dict(statuses)}
+
+
+def print_barriers(console: Console, summary: BarrierSummary) -> None:
+    """Print the barriers: of one pair every curve, of several a line for each."""
+    usable = [pair for pair in summary.pairs if pair.curves]
+    if len(summary.pairs) > 1:
+        _print_pairs(console, usable)
+    elif usable:
+        _print_pair(console, usable[0])
+
+
+def _print_pair(console: Console, pair: PairSummary) -> None:
+    from rich.table import Table
+
+    room = (output.NARROWEST - len("Barrier between  and ")) // 2
+    a, b = (output.plain(output.shortened(label, room)) for label in pair.labels)
+    console.print(f"Barrier between {a} and {b}", style="bold", soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("metric", no_wrap=True)
+    for heading in ("at A", f"at {pair.curves[0].middle:.2g}", "at B", "barrier", "over midpoint"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for curve in pair.curves[:SHOWN_CURVES]:
+        numbers = (curve.at_a, curve.at_middle, curve.at_b, curve.barrier, curve.barrier_midpoint)
+        table.add_row(_metric(curve, METRIC_WIDTH), *map(_number, numbers))
+    if len(pair.curves) > SHOWN_CURVES:
+        table.add_row(f"... and {len(pair.curves) - SHOWN_CURVES} more")
+    console.print(table)
+    console.print("barrier: max of value - chord; over midpoint: max of value - mean of the ends")
+    console.print()
+    if pair.agreement:
+        _print_agreement(console, pair)
+
+
+def _print_agreement(console: Console, pair: PairSummary) -> None:
+    from rich.table import Table
+
+    shown = pair.agreement[:SHOWN_MATRICES]
+    counted = "1 matrix" if len(pair.agreement) == 1 else f"{len(pair.agreement)} matrices"
+    console.print(f"Agreement of A and B: mean score {pair.mean_agreement:.3f} over {counted}", style="bold")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("matrix", no_wrap=True)
+    table.add_column("rows x cols", justify="right", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    names = fitted_names([row["parameter"] for row in shown], NAME_WIDTH)
+    for fitted, row in zip(names, shown, strict=True):
+        table.add_row(output.plain(fitted), f"{row['rows']} x {row['cols']}", f"{row['score']:.3f}")
+    if len(pair.agreement) > len(shown):
+        table.add_row(f"... and {running.counted(len(pair.agreement) - len(shown), 'smaller one')}")
+    console.print(table)
+    console.print()
+
+
+def _print_pairs(console: Console, pairs: Sequence[PairSummary]) -> None:
+    """One line for each pair: the barrier of the first metric of each split, and the mean agreement of the ends."""
+    from rich.table import Table
+
+    leading: dict[str, Curve] = {}
+    for curve in (curve for pair in pairs for curve in pair.curves):
+        leading.setdefault(curve.split, curve)
+    columns = list(leading.values())[:SHOWN_SPLITS]
+    if not columns:
+        return
+    console.print("Barriers, and mean agreement of A and B", style="bold")
+    table = Table(box=None, pad_edge=False)
+    for side in "AB":
+        table.add_column(side, no_wrap=True)
+    for curve in columns:
+        table.add_column(_metric(curve, SPLIT_WIDTH), justify="right", no_wrap=True)
+    table.add_column("agreement", justify="right", no_wrap=True)
+    for pair in pairs[:SHOWN_PAIRS]:
+        barriers = {(curve.split, curve.metric): curve.barrier for curve in pair.curves}
+        names = (output.plain(output.shortened(label, PAIR_WIDTH)) for label in pair.labels)
+        numbers = (_number(barriers.get((curve.split, curve.metric))) for curve in columns)
+        table.add_row(*names, *numbers, "-" if pair.mean_agreement is None else f"{pair.mean_agreement:.3f}")
+    if len(pairs) > SHOWN_PAIRS:
+        table.add_row(f"... and {len(pairs) - SHOWN_PAIRS} more")
+    console.print(table)
+    console.print()
+
+
+def _metric(curve: Curve, width: int) -> str:
+    return output.plain(output.shortened(f"{curve.split} {curve.metric}", width))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

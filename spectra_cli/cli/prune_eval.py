@@ -1,0 +1,197 @@
+"""`spectra prune-eval`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spectra_cli.cli import options, output, running
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from spectra_cli.analyses.prune_summary import RunPrunedAgreement, RunPruning
+
+PRUNING = "What is left of the weights"
+SHOWN_STEPS = 5
+SHOWN_OTHERS = 6
+METRIC_WIDTH, STEP_WIDTH = 16, 8
+
+Keep = Annotated[
+    float,
+    typer.Option(
+        metavar="FRACTION",
+        help="Singular components that top keeps of every matrix, rounded up; bottom has the others.",
+        rich_help_panel=PRUNING,
+    ),
+]
+MaskKeep = Annotated[
+    float,
+    typer.Option(metavar="FRACTION", help="Entries that the two masks keep, rounded up.", rich_help_panel=PRUNING),
+]
+MaskSeed = Annotated[int, typer.Option(metavar="N", help="Seed of the random masks.", rich_help_panel=PRUNING)]
+Variants = Annotated[
+    str, typer.Option(metavar="LIST", help="What to evaluate, separated by commas.", rich_help_panel=PRUNING)
+]
+SvaOut = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Also write how the singular vectors of every pruned matrix agree with those of the whole one, as a table "
+        "sva with the column variant.",
+        rich_help_panel=options.RESULT,
+        show_default=False,
+    ),
+]
+
+
+def prune_eval(
+    context: typer.Context,
+    paths: options.Paths,
+    task: options.Task = None,
+    settings: options.Set = None,
+    data: options.Data = None,
+    split: options.Split = None,
+    batch_norm: options.BatchNorm = "reestimate",
+    keep: Keep = 0.5,
+    mask_keep: MaskKeep = 0.05,
+    mask_seed: MaskSeed = 0,
+    variants: Variants = "full,top,bottom,magnitude,random",
+    steps: options.Steps = None,
+    every: options.Every = None,
+    log_spaced: options.LogSpaced = None,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    output_layer: options.OutputLayer = None,
+    architecture: options.Architecture = None,
+    transposed: options.Transposed = None,
+    skip_incomplete: options.SkipIncomplete = False,
+    device: options.Device = "auto",
+    memory_budget: options.MemoryBudget = None,
+    out: options.Out = Path("prune_eval.parquet"),
+    sva_out: SvaOut = None,
+    tag: options.Tag = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Evaluate every checkpoint with parts of its weights: singular components, the largest entries, random ones.
+
+    Example: spectra prune-eval runs/a --keep 0.5 --out prune_eval.parquet
+    """
+    started = time.monotonic()
+    chosen = running.chosen_options(
+        steps=steps,
+        every=every,
+        log_spaced=log_spaced,
+        include=include,
+        exclude=exclude,
+        architecture=architecture,
+        transposed=transposed,
+        skip_incomplete=skip_incomplete,
+        device=device,
+        memory_budget=memory_budget,
+        tag=tag,
+    )
+    task_options = running.chosen_task(
+        task=task, settings=settings, data=data, split=split, batch_norm=batch_norm, output_layer=output_layer
+    )
+    from spectra_cli.analyses.pruning import Pruning, listed_variants
+    from spectra_cli.execution.plan import make_plan
+
+    named = [name.strip() for name in variants.split(",") if name.strip()]
+    pruning = Pruning(listed_variants(named), keep, mask_keep, mask_seed)
+    outs = {"prune_eval": out} | ({} if sva_out is None else {"sva": sva_out})
+    running.check_distinct(outs)
+    plan = make_plan(paths, chosen, tuple(outs))
+
+    from spectra_cli.analyses.prune_summary import RunPrunedAgreement, RunPruning
+    from spectra_cli.cli.progress import EvaluationProgress
+    from spectra_cli.execution.prune_eval import PruneEvaluation
+
+    listener = EvaluationProgress(quiet=quiet)
+    running.write_tables(
+        context,
+        PruneEvaluation(plan, task_options, pruning, listener),
+        listener,
+        running.Writing(outs, chosen.tags),
+        {
+            "prune_eval": running.Way(RunPruning, print_pruning),
+            "sva": running.Way(RunPrunedAgreement, print_agreement),
+        },
+        quiet=quiet,
+        as_json=as_json,
+        started=started,
+        closing=_left_alone,
+    )
+
+
+def print_pruning(console: Console, name: str, run: RunPruning) -> None:
+    """Print the loss of every variant at some checkpoints of a run, and its other metrics at the last."""
+    from rich.table import Table
+
+    moments = run.shown(SHOWN_STEPS)
+    if not moments:
+        return
+    running.print_title(console, "Pruned weights", name, moments[0].checkpoint, moments[-1].checkpoint)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("metric", no_wrap=True)
+    table.add_column("step", no_wrap=True)
+    for variant in run.variants:
+        table.add_column(variant, justify="right", no_wrap=True)
+    leading, others = run.metrics()
+    for split, metric in [*leading, *others[:SHOWN_OTHERS]]:
+        label = output.plain(output.shortened(f"{split} {metric}", METRIC_WIDTH))
+        for moment in moments if (split, metric) in leading else moments[-1:]:
+            when = output.plain(output.shortened(moment.name, STEP_WIDTH))
+            values = moment.values.get((split, metric), {})
+            table.add_row(label, when, *(_number(values.get(variant)) for variant in run.variants))
+            label = ""
+    if len(others) > SHOWN_OTHERS:
+        table.add_row(f"... and {len(others) - SHOWN_OTHERS} more")
+    console.print(table)
+    if kept := _kept(run.variants):
+        console.print(kept, soft_wrap=True)
+    console.print()
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _kept(variants: Mapping[str, float]) -> str:
+    """What the variants keep, in a line."""
+    said = [f"top {variants['top']:g} of the components"] if "top" in variants else []
+    if "bottom" in variants:
+        said.append("bottom the rest" if said else f"bottom all but {variants['bottom']:g} of the components")
+    masks = [variants[mask] for mask in ("magnitude", "random") if mask in variants]
+    said += [f"masks {keep:g} of the entries" for keep in masks[:1]]
+    return f"kept: {', '.join(said)}" if said else ""
+
+
+def print_agreement(console: Console, name: str, run: RunPrunedAgreement) -> None:
+    """Print how far the pruned matrices of the last checkpoint agree with the whole ones."""
+    if not run.scores:
+        return
+    running.print_title(console, "Agreement with the whole matrices", name, run.last_checkpoint, run.last_checkpoint)
+    each = (f"{variant} {score:.3f}" for variant, score in run.scores.items())
+    console.print(f"mean score: {', '.join(each)}", soft_wrap=True)
+    console.print()
+
+
+def _left_alone(found: Mapping[str, Any]) -> Iterable[str]:
+    """One line on the output layers, for each of those that differ."""
+    runs: dict[tuple[str, ...], list[str]] = {}
+    for name, parameters in found["output_layers"].items():
+        runs.setdefault(tuple(parameters), []).append(name)
+    for parameters, names in runs.items():
+        which = f" in {_some(names)}" if len(runs) > 1 else ""
+        yield f"left as it is{which}: {_some(parameters)}"
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,296 @@
+"""`spectra train`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spectra_cli.cli import options, output
+from spectra_cli.errors import SpectraError, UsageError
+
+if TYPE_CHECKING:
+    from spectra_cli.cli.trainshow import TrainingProgress
+    from spectra_cli.execution.trainoptions import TrainOptions
+
+LENGTH = "How long and how fast"
+SAVING = "What is saved"
+VARIATION = "Branches, noise and masks"
+
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+"""Exit statuses, as shells have them."""
+
+
+class InterruptedTrainingError(SpectraError):
+    """A signal stopped the training."""
+
+    status = "interrupted"
+
+    def __init__(self, message: str, *, where: str, remedy: str, exit_status: int) -> None:
+        super().__init__(message, where=where, remedy=remedy)
+        self.exit_status = exit_status
+
+
+def train(
+    context: typer.Context,
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK",
+            help="What to train: modular-addition, image-classification, diffusion, speech, language-modeling, another "
+            "installed task, or path/to/file.py:callable, whose code is then run.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="RUN",
+            help="The directory for the checkpoints, made if need be. The same command again goes on where it stopped.",
+            rich_help_panel=SAVING,
+            show_default=False,
+        ),
+    ],
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="S",
+            help="Seed of initialization, data order and dropout. Default: the trunk's, else 0.",
+            rich_help_panel=LENGTH,
+            show_default=False,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Train for so many steps. Default: the task's recipe, as with all options here.",
+            rich_help_panel=LENGTH,
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Train for so many passes over the data.",
+            rich_help_panel=LENGTH,
+            show_default=False,
+        ),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option("--lr", metavar="X", help="Peak learning rate.", rich_help_panel=LENGTH, show_default=False),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Weight decay of all parameters.", rich_help_panel=LENGTH, show_default=False),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Examples of a step.", rich_help_panel=LENGTH, show_default=False),
+    ] = None,
+    settings: options.Set = None,
+    data: options.Data = None,
+    save_every: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Save every N steps, besides the first, the last and five in the first epoch. Default: a twentieth of "
+            "the length, rounded up to 1, 2 or 5 times a power of ten.",
+            rich_help_panel=SAVING,
+            show_default=False,
+        ),
+    ] = None,
+    log_saves: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Save N steps evenly spaced in log(step) instead, and step 0.",
+            rich_help_panel=SAVING,
+            show_default=False,
+        ),
+    ] = None,
+    save_optimizer: Annotated[
+        bool,
+        typer.Option(
+            "--save-optimizer",
+            help="Keep the optimizer's state of every checkpoint too, so that branches go on exactly as the run did.",
+            rich_help_panel=SAVING,
+        ),
+    ] = False,
+    branch_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN@STEP",
+            help="Go on from a checkpoint of another run, with its options and recipe; another --seed gives another "
+            "order of the data.",
+            rich_help_panel=VARIATION,
+            show_default=False,
+        ),
+    ] = None,
+    perturb: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ETA@STEP",
+            help="At this step add Gaussian noise of Frobenius norm ETA * ||W|| to every matrix W but the output "
+            "layer's.",
+            rich_help_panel=VARIATION,
+            show_default=False,
+        ),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND:KEEP",
+            help="Train a part of the weights, the others stay 0: magnitude:0.05 keeps the largest 5 % of all linear "
+            "and convolution weights but the output layer's, random:0.05 as many of each layer.",
+            rich_help_panel=VARIATION,
+            show_default=False,
+        ),
+    ] = None,
+    mask_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN@STEP",
+            help="The checkpoint whose weights give the mask; the last one of a run without a step.",
+            rich_help_panel=VARIATION,
+            show_default=False,
+        ),
+    ] = None,
+    mask_seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="S", help="Seed of a random mask. Default: 0.", rich_help_panel=VARIATION, show_default=False
+        ),
+    ] = None,
+    rewind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN@STEP",
+            help="Put the mask on the weights of this checkpoint and train from its step on. Default: on this run's "
+            "own initialization.",
+            rich_help_panel=VARIATION,
+            show_default=False,
+        ),
+    ] = None,
+    output_layer: options.OutputLayer = None,
+    device: options.Device = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Threads of the CPU. Default: torch's choice, or what the run began with.",
+            rich_help_panel=options.WORK,
+            show_default=False,
+        ),
+    ] = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Train a task and save its checkpoints; the same command again goes on after a kill, bit for bit.
+
+    Example: spectra train modular-addition --set prime=31 --steps 400 --out runs/addition
+    """
+    from spectra_cli.execution.trainoptions import TrainOptions, parse_mask, parse_noise
+
+    chosen = TrainOptions(
+        task=task,
+        out=out,
+        settings=_settings(settings or (), data),
+        seed=seed,
+        steps=steps,
+        epochs=epochs,
+        lr=lr,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        save_every=save_every,
+        log_saves=log_saves,
+        save_optimizer=save_optimizer,
+        branch_from=branch_from,
+        perturb=None if perturb is None else parse_noise(perturb),
+        mask=parse_mask(mask, mask_from, mask_seed),
+        rewind=rewind,
+        output_layer=output_layer,
+        device=device,
+        threads=threads,
+    )
+    _run(chosen, ["spectra", *(context.obj or ())], quiet=quiet, as_json=as_json)
+
+
+def _settings(items: Sequence[str], data: str | None) -> dict[str, str]:
+    """The options of the task as text.
+
+    Raises:
+        UsageError: if one is given twice.
+    """
+    from spectra_cli.tasks.options import split_settings
+
+    settings = split_settings(items)
+    if data is not None:
+        if "data" in settings:
+            raise UsageError("--data and --set data exclude each other", remedy="Give one of them")
+        settings["data"] = data
+    return settings
+
+
+def _run(chosen: TrainOptions, command: Sequence[str], *, quiet: bool, as_json: bool) -> None:
+    """Train, and say what came out.
+
+    Raises:
+        SpectraError: if it could not be done, or was interrupted.
+    """
+    started = time.monotonic()
+    from spectra_cli.cli import trainshow
+    from spectra_cli.execution.training import run_training
+    from spectra_cli.execution.trainplan import plan_training
+
+    plan = plan_training(chosen)
+    with trainshow.TrainingProgress(plan.total_steps, quiet=quiet) as progress, _termination_told():
+        try:
+            result = run_training(plan, progress, command)
+        except _Terminated:
+            raise _interrupted(progress, chosen.out, "terminated", TERMINATED) from None
+        except KeyboardInterrupt:
+            raise _interrupted(progress, chosen.out, "interrupted", INTERRUPTED) from None
+    if as_json:
+        output.json_line(trainshow.as_json(plan, result, progress.problems))
+    if not quiet:
+        trainshow.print_summary(output.stderr_console(), plan, result, elapsed_s=time.monotonic() - started)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as batch systems send it at the end of the time: nothing takes it for an error of a task."""
+
+
+@contextmanager
+def _termination_told() -> Iterator[None]:
+    """Have SIGTERM come as an exception of its own; only the main thread may choose what signals do."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _interrupted(progress: TrainingProgress, out: Path, how: str, status: int) -> InterruptedTrainingError:
+    if progress.saved_step is None:
+        what, remedy = f"{how} before a checkpoint was saved", "Run the same command again"
+    else:
+        at = "" if progress.step is None else f" at step {progress.step}"
+        what = f"{how}{at}; the checkpoints until step {progress.saved_step} stay"
+        remedy = "Run the same command again to go on from there"
+    return InterruptedTrainingError(what, where=str(out), remedy=remedy, exit_status=status)

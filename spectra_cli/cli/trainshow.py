@@ -1,0 +1,201 @@
+"""What people see of a training: progress with the time that is left, and a closing summary."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from spectra_cli.cli import output
+from spectra_cli.cli.running import counted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from spectra_cli.execution.training import TrainingResult
+    from spectra_cli.execution.trainplan import TrainingPlan
+    from spectra_cli.execution.trainsaver import Beginning, Row
+
+SHOWN_STEPS = 6
+VALUE_WIDTH = 9
+
+LOGGED_EVERY_S = 60.0
+"""Time between lines of progress where there is no terminal to draw a bar on."""
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+class TrainingProgress:
+    """Shows how a training goes on: a bar on a terminal, a line every minute elsewhere.
+
+    Args:
+        total_steps: the last step.
+        quiet: show problems only.
+    """
+
+    def __init__(self, total_steps: int, *, quiet: bool) -> None:
+        self._console = output.stderr_console()
+        self._quiet = quiet
+        self._logs = not quiet and not self._console.is_terminal
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=quiet or not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("preparing", total=total_steps)
+        self._total_steps = total_steps
+        self._started = self._logged = time.monotonic()
+        self._start = 0
+        self.step: int | None = None
+        self.saved_step: int | None = None
+        self.problems: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def notice(self, message: str) -> None:
+        """Print what the task says of itself."""
+        if not self._quiet:
+            self._console.print(output.plain(message), soft_wrap=True)
+
+    def began(self, beginning: Beginning) -> None:
+        """Say how much there is to do."""
+        self._start = self.step = beginning.start
+        self._started = self._logged = time.monotonic()
+        if beginning.resumed:
+            self.saved_step = beginning.start
+        self._bar.update(self._task, completed=beginning.start, description=f"step {beginning.start}")
+        if not self._quiet:
+            verb = "Going on from" if beginning.resumed else "Training from"
+            self._console.print(
+                f"{verb} step {beginning.start} to {beginning.total_steps}: "
+                f"{counted(beginning.parameters, 'parameter')}, {counted(beginning.checkpoints, 'checkpoint')} of "
+                f"{readable_bytes(beginning.checkpoint_bytes)}",
+                soft_wrap=True,
+            )
+
+    def progress(self, step: int, loss: float) -> None:
+        """Move the bar."""
+        self.step = step
+        self._bar.update(self._task, completed=step, description=f"step {step}/{self._total_steps}, loss {loss:.4g}")
+        now = time.monotonic()
+        if self._logs and now - self._logged >= LOGGED_EVERY_S:
+            self._logged = now
+            left_s = (now - self._started) * (self._total_steps - step) / max(step - self._start, 1)
+            self._console.print(
+                f"step {step}/{self._total_steps}, loss {loss:.4g}, {readable_time(left_s)} left", soft_wrap=True
+            )
+
+    def saved(self, step: int) -> None:
+        """Remember from where the training could go on."""
+        self.saved_step = step
+
+    def problem(self, message: str) -> None:
+        """Print the problem above the bar and keep it for the summary."""
+        self.problems.append(message)
+        output.warn(message, self._console)
+
+
+def readable_bytes(count: int) -> str:
+    """A size in decimal units: ``1.2 MB``."""
+    place = 0 if count < 1000 else min(int(math.log(count, 1000)), len(UNITS) - 1)
+    return f"{count} B" if place == 0 else f"{count / 1000**place:.1f} {UNITS[place]}"
+
+
+def readable_time(seconds: float) -> str:
+    """A duration as hours, minutes and seconds: ``1:02:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def as_json(plan: TrainingPlan, result: TrainingResult, problems: Sequence[str]) -> dict[str, Any]:
+    """A summary for programs; the metrics are those of the last step."""
+    metrics: dict[str, dict[str, float | None]] = {}
+    for row in result.rows:
+        if row["step"] == result.steps[-1]:
+            metrics.setdefault(row["split"], {})[row["metric"]] = row["value"]
+    return {
+        "out": str(plan.options.out),
+        "task": plan.record.task,
+        "seed": plan.seed,
+        "steps": plan.total_steps,
+        "started_at": result.start,
+        "checkpoints": list(result.steps),
+        "metrics": metrics,
+        "problems": list(problems),
+    }
+
+
+def print_summary(console: Console, plan: TrainingPlan, result: TrainingResult, *, elapsed_s: float) -> None:
+    """Print the metrics of a few steps, where the checkpoints are, and what to try next."""
+    out = str(plan.options.out)
+    _print_metrics(console, plan, result.rows)
+    done = f"{counted(len(result.steps), 'checkpoint')} to step {result.steps[-1]}"
+    if result.start is None:
+        console.print(f"{output.plain(out)}: finished before, nothing to do; {done}", soft_wrap=True)
+    else:
+        console.print(f"{output.plain(out)}: {done} in {elapsed_s:.1f} s", soft_wrap=True)
+    quoted = output.plain(shlex.quote(out))
+    console.print(f"Next: spectra rank {quoted}\n      spectra prune-eval {quoted}", soft_wrap=True)
+
+
+def _print_metrics(console: Console, plan: TrainingPlan, rows: Sequence[Row]) -> None:
+    """A table of at most 80 columns: what does not fit is in the file."""
+    from rich.table import Table
+
+    values = {(row["step"], row["metric"], row["split"]): row for row in rows}
+    steps = _spread(sorted({step for step, _, _ in values}), SHOWN_STEPS)
+    kinds = list(dict.fromkeys((row["metric"], row["split"]) for row in rows))
+    kinds.sort(key=lambda kind: list(dict.fromkeys(row["metric"] for row in rows)).index(kind[0]))
+    if not steps:
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("step", justify="right", vertical="bottom")
+    table.add_column("epoch", justify="right")
+    width = max(4, len(str(steps[-1]))) + 2 + 9
+    shown = []
+    for metric, split in kinds:
+        column = max(len(metric), len(split), VALUE_WIDTH)
+        if width + 2 + column > output.NARROWEST:
+            break
+        width += 2 + column
+        shown.append((metric, split))
+        table.add_column(output.plain(f"{split}") + "\n" + output.plain(metric), justify="right")
+    for step in steps:
+        first = next(row for (at, _, _), row in values.items() if at == step)
+        cells = [f"{step}", f"{first['epoch']:.4g}"]
+        for metric, split in shown:
+            row = values.get((step, metric, split))
+            cells.append("-" if row is None or row["value"] is None else f"{row['value']:.4g}")
+        table.add_row(*cells)
+    title = f"{plan.record.task}, seed {plan.seed}"
+    console.print(output.plain(output.shortened(title, output.NARROWEST)), style="bold", soft_wrap=True)
+    console.print(table)
+    if len(shown) < len(kinds):
+        console.print(f"and {counted(len(kinds) - len(shown), 'more metric')} in metrics.parquet")
+    console.print()
+
+
+def _spread(steps: Sequence[int], count: int) -> list[int]:
+    """At most `count` of them, evenly by place, the first and the last among them."""
+    if len(steps) <= count:
+        return list(steps)
+    return [steps[round(place * (len(steps) - 1) / (count - 1))] for place in range(count)]

@@ -1,0 +1,163 @@
+"""What the functions for notebooks share: their arguments, and DataFrames of what a job makes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TypedDict
+
+import pandas as pd
+import pyarrow as pa
+
+from spectra_cli.checkpoints.selection import Selection
+from spectra_cli.execution.jobs import TableJob
+from spectra_cli.execution.options import Options, parse_bytes
+from spectra_cli.layers.fitting import StructureOptions
+from spectra_cli.tables.schemas import arrow_schema
+from spectra_cli.tables.writer import TableWriter, table_of
+
+PathLike = str | os.PathLike[str]
+Globs = str | Sequence[str]
+
+
+class Common(TypedDict, total=False):
+    """What all functions take, by keyword.
+
+    Attributes:
+        include: globs of parameters to analyse.
+        exclude: globs of parameters to leave out.
+        architecture: the model's family, the path of a TOML file, or ``"sequential"``; told from the names if None.
+        transposed: globs of parameters that are transposed convolutions or stored as (in, out).
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        memory_budget: working memory, such as ``"2GB"`` or a number of bytes; half of what is free if None.
+        tags: constant extra columns.
+    """
+
+    include: Globs
+    exclude: Globs
+    architecture: PathLike | None
+    transposed: Globs
+    device: str
+    memory_budget: str | int | None
+    tags: Mapping[str, str] | None
+
+
+class Shared(Common, total=False):
+    """What all functions take that go through the checkpoints of runs, beside :class:`Common`.
+
+    Attributes:
+        steps: such as ``"0,400,first,final,1000:5000"``, a step, or several of these.
+        every: take every N-th checkpoint, and the last.
+        log_spaced: take at most N checkpoints, evenly on a logarithmic scale of steps.
+        skip_incomplete: go on without checkpoints of which a shard is absent.
+    """
+
+    steps: str | int | Sequence[str | int] | None
+    every: int | None
+    log_spaced: int | None
+    skip_incomplete: bool
+
+
+def options_of(
+    *,
+    steps: str | int | Sequence[str | int] | None = None,
+    every: int | None = None,
+    log_spaced: int | None = None,
+    include: Globs = (),
+    exclude: Globs = (),
+    architecture: PathLike | None = None,
+    transposed: Globs = (),
+    device: str = "auto",
+    memory_budget: str | int | None = None,
+    skip_incomplete: bool = False,
+    tags: Mapping[str, str] | None = None,
+    heads: int | None = None,
+    kv_heads: int | None = None,
+    full: bool = False,
+    reference: str | int | None = None,
+    against: PathLike | None = None,
+) -> Options:
+    """What :class:`Shared` and the arguments of some of the functions say.
+
+    Raises:
+        UsageError: if one means nothing.
+    """
+    return Options(
+        selection=Selection(_steps(steps), every, log_spaced),
+        include=listed(include),
+        exclude=listed(exclude),
+        transposed=listed(transposed),
+        device=device,
+        budget_bytes=parse_bytes(memory_budget) if isinstance(memory_budget, str) else memory_budget,
+        skip_incomplete=skip_incomplete,
+        tags=dict(tags or {}),
+        structure=StructureOptions(None if architecture is None else os.fspath(architecture), heads, kv_heads),
+        full=full,
+        reference=None if reference is None else str(reference),
+        against=None if against is None else os.fspath(against),
+    )
+
+
+def frames_of(
+    job: TableJob,
+    command: Sequence[str],
+    outs: Mapping[str, PathLike | None],
+    tags: Mapping[str, str],
+    left_out: Sequence[str] = (),
+) -> dict[str, pd.DataFrame]:
+    """The tables of a job, also written where a file is named.
+
+    Args:
+        job: the work.
+        command: the function called and its arguments, for the metadata of files.
+        outs: by table, the file; None for none.
+        tags: constant extra columns.
+        left_out: columns that only come when they are asked for, and were not.
+
+    Raises:
+        SpectraError: if nothing could be done.
+    """
+    metadata = job.metadata([f"spectra_cli.{command[0]}", *command[1:]])
+    gathered: dict[str, list[dict[str, object]]] = {table: [] for table in outs}
+    with ExitStack() as stack:
+        writers = {
+            table: stack.enter_context(TableWriter(Path(out), table, tags=tags, metadata=metadata, leave_out=left_out))
+            for table, out in outs.items()
+            if out is not None
+        }
+        for result in job.results():
+            for table, rows in result.tables.items():
+                gathered[table] += [{**row, **tags} for row in rows]
+                if table in writers:
+                    writers[table].write(rows)
+        found = {f"spectra.{key}": json.dumps(value) for key, value in job.found().items()}
+        for writer in writers.values():
+            writer.annotate(found)
+    return {table: _data_frame(table_of(rows, arrow_schema(table, tags, left_out))) for table, rows in gathered.items()}
+
+
+def paths_of(path: PathLike | Sequence[PathLike]) -> list[PathLike]:
+    """One PATH or several."""
+    return [path] if isinstance(path, (str, os.PathLike)) else list(path)
+
+
+def _steps(steps: str | int | Sequence[str | int] | None) -> str | None:
+    if steps is None or isinstance(steps, str):
+        return steps
+    return str(steps) if isinstance(steps, int) else ",".join(map(str, steps))
+
+
+def listed(globs: Globs) -> tuple[str, ...]:
+    """One name or several."""
+    return (globs,) if isinstance(globs, str) else tuple(globs)
+
+
+def _data_frame(table: pa.Table) -> pd.DataFrame:
+    """A DataFrame whose integer columns stay integers where some are null."""
+    nullable = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
+    frame = table.to_pandas(types_mapper=nullable.get)
+    assert isinstance(frame, pd.DataFrame)  # noqa: S101 - pyarrow publishes no types
+    return frame

@@ -1,0 +1,189 @@
+"""Where a training begins: its own initialization or a checkpoint of another run, with masks and noise on it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from spectra_cli.analyses.models import ModelMatrices
+from spectra_cli.checkpoints.discovery import discover
+from spectra_cli.checkpoints.runs import Checkpoint, Run
+from spectra_cli.errors import InputError, UsageError
+from spectra_cli.execution.options import Options
+from spectra_cli.execution.taskruns import load_model, only_run
+from spectra_cli.execution.trainoptions import MaskChoice
+from spectra_cli.execution.trainrecord import DATA, recorded_options
+from spectra_cli.spectrum.prune import magnitude_masks, random_masks
+from spectra_cli.tasks.base import Task
+from spectra_cli.tasks.runfile import NAME, RunRecord, read_record
+from spectra_cli.tasks.states import OptimizerState, StateFiles
+from spectra_cli.tasks.training import Part, new_model
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A checkpoint of another run.
+
+    Attributes:
+        run: that holds it.
+        checkpoint: the one.
+        step: of it.
+    """
+
+    run: Run
+    checkpoint: Checkpoint
+    step: int
+
+    def named_from(self, directory: Path) -> str:
+        """The run's path, relative to another run's directory."""
+        return Path(os.path.relpath(os.path.realpath(self.run.root), os.path.realpath(directory))).as_posix()
+
+
+@dataclass(frozen=True, slots=True)
+class Trunk:
+    """The run that a branch goes on from, or that a mask's weights are rewound to."""
+
+    origin: Origin
+    record: RunRecord
+
+    def optimizer_state(self) -> OptimizerState | None:
+        """What its optimizer remembered there; None where it was not kept."""
+        return StateFiles(self.origin.run.root).load_optimizer(self.origin.step)
+
+
+def find_origin(given: str, flag: str, *, final: bool = False) -> Origin:
+    """The checkpoint that ``RUN@STEP`` means.
+
+    Args:
+        given: as the user wrote it.
+        flag: the option.
+        final: whether a run without a step means its last checkpoint.
+
+    Raises:
+        UsageError: if no step is said and one must be.
+        InputError: if there is no such checkpoint.
+    """
+    run = only_run(discover(given), given)
+    if len(run.checkpoints) > 1 and not final:
+        raise UsageError(
+            f"{flag} {given} names a run of {len(run.checkpoints)} checkpoints",
+            remedy=f"Name one of them, such as {given}@{run.checkpoints[-1].step}",
+        )
+    checkpoint = run.checkpoints[-1]
+    if checkpoint.step is None:
+        raise InputError("its step is not known", where=str(checkpoint.path), remedy="Name it step_N")
+    return Origin(run, checkpoint, checkpoint.step)
+
+
+def find_trunk(given: str, flag: str) -> Trunk:
+    """The run and step that a training goes on from.
+
+    Raises:
+        InputError: if the run does not say what it was trained on.
+        UsageError: as :func:`find_origin`.
+    """
+    origin = find_origin(given, flag)
+    record = read_record(origin.run.root)
+    if record is None:
+        raise InputError(
+            f"there is no {NAME} that says what the run was trained on",
+            where=str(origin.run.root),
+            remedy=f"Give {flag} a run that `spectra train` made",
+        )
+    return Trunk(origin, record)
+
+
+def options_of_trunk(trunk: Trunk, task: str, settings: Mapping[str, str]) -> dict[str, Any]:
+    """The options of the trunk's task, which the command line may repeat but not contradict; data may lie elsewhere.
+
+    Raises:
+        UsageError: if another task or another value is asked for.
+    """
+    record, where = trunk.record, str(trunk.origin.run.root)
+    if task != record.task:
+        raise UsageError(
+            f"it was trained on the task {record.task}, not {task}",
+            where=where,
+            remedy=f"Write spectra train {record.task}",
+        )
+    before = recorded_options(task, record.options)
+    after = recorded_options(task, {**record.options, **settings})
+    for name in settings:
+        if name != DATA and before.get(name) != after.get(name):
+            raise UsageError(
+                f"it was trained with {name}={before.get(name)}, not {after.get(name)}",
+                where=where,
+                remedy=f"Leave --set {name} out",
+            )
+    return after
+
+
+def load_origin(origin: Origin, task: Task, model: nn.Module) -> None:
+    """Put the weights of a checkpoint into a model.
+
+    Raises:
+        CheckpointError: if it cannot be read, or does not fit.
+    """
+    load_model(task, origin.run, origin.checkpoint, Options(), model=model)
+
+
+def make_masks(
+    choice: MaskChoice, origin: Origin, task: Task, model: nn.Module, output_layer: str | None
+) -> dict[str, Tensor]:
+    """The masks that the weights of a checkpoint give, by name in the model's state dict, on the CPU.
+
+    Args:
+        choice: kind and fraction.
+        origin: whose weights decide.
+        task: the same for this checkpoint as for the model.
+        model: to be masked.
+        output_layer: glob of the parameters that are not masked.
+
+    Raises:
+        InputError: if there is nothing to mask, or a weight is not finite.
+        CheckpointError: if the checkpoint does not fit the task's model.
+    """
+    loaded = load_model(task, origin.run, origin.checkpoint, Options(), output_layer, model=new_model(task, 0))
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    state = loaded.state
+    weights = {name: state[name] for name in loaded.matrices.maskable() if name in parameters}
+    if not weights:
+        raise InputError(
+            "no weight is left to mask: the model has no linear or convolution weight besides its output layer",
+            where=str(origin.checkpoint.path),
+            remedy="Name another --output-layer",
+        )
+    try:
+        masks = magnitude_masks(weights, choice.keep)
+    except ValueError as error:
+        raise InputError(str(error), where=str(origin.checkpoint.path), remedy="Name another --mask-from") from error
+    return random_masks(masks, choice.seed) if choice.kind == "random" else masks
+
+
+def digest_of(masks: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, shapes and values of masks."""
+    digest = hashlib.sha256()
+    for name, mask in sorted(masks.items()):
+        digest.update(f"{name}{list(mask.shape)}".encode())
+        digest.update(mask.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def perturbed_parts(matrices: ModelMatrices, model: nn.Module) -> Sequence[Part]:
+    """Every matrix among a model's parameters but the output layer.
+
+    Raises:
+        InputError: if there is none.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    specs = matrices.prunable().values()
+    parts = [(spec.tensor.name, spec.expert) for spec in specs if spec.tensor.name in parameters]
+    if not parts:
+        raise InputError("the model has no matrix but its output layer", remedy="Leave --perturb out")
+    return parts

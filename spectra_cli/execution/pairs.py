@@ -1,0 +1,289 @@
+"""Pairs of checkpoints, told before torch is imported: which they are, and whether a line leads from A to B."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from spectra_cli.checkpoints.config import read_config
+from spectra_cli.checkpoints.discovery import discover_as_given
+from spectra_cli.checkpoints.open import open_checkpoint
+from spectra_cli.checkpoints.runs import Checkpoint, Run
+from spectra_cli.errors import CheckpointError, InputError, SpectraError, UsageError
+from spectra_cli.execution.options import Options, TaskOptions
+from spectra_cli.layers.weights import model_weights
+
+HEADER = ["a", "b"]
+"""A first line of a file of pairs that names the columns."""
+
+LEAST_ALPHAS = 2
+
+
+class ShapeMismatchError(CheckpointError):
+    """Two checkpoints whose tensors differ in names or shapes: there is no line from one to the other."""
+
+    status = "shape_mismatch"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A checkpoint that a pair names.
+
+    Attributes:
+        run: named by the PATH as given.
+        checkpoint: the last of those that the PATH selects.
+    """
+
+    run: Run
+    checkpoint: Checkpoint
+
+    def columns(self, side: str) -> dict[str, Any]:
+        """The columns of a table that name it, with the side ``a`` or ``b`` in their names."""
+        return {
+            f"run_{side}": self.run.name,
+            f"checkpoint_{side}": self.checkpoint.name,
+            f"step_{side}": self.checkpoint.step,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two checkpoints, or the reason why they cannot be used.
+
+    Attributes:
+        given: the two PATHs.
+        ends: A and B, as far as they were found.
+        error: None if both were found and their tensors have the same names and shapes.
+    """
+
+    given: tuple[str, str]
+    ends: tuple[End | None, End | None]
+    error: SpectraError | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The columns of a table that name the pair."""
+        named: dict[str, Any] = {}
+        for side, path, end in zip("ab", self.given, self.ends, strict=True):
+            named |= {f"run_{side}": path} if end is None else end.columns(side)
+        return named
+
+    @property
+    def found(self) -> tuple[End, End]:
+        """A and B.
+
+        Raises:
+            SpectraError: if the pair cannot be used.
+        """
+        a, b = self.ends
+        if a is None or b is None or self.error is not None:
+            raise self.error or InputError("an end of the pair was not found", where=" and ".join(self.given))
+        return a, b
+
+
+@dataclass(frozen=True, slots=True)
+class BarrierPlan:
+    """The pairs to look between.
+
+    Attributes:
+        pairs: at least one, in the order in which they were given.
+        options: what the user chose.
+        task: what the user says of the task.
+        alphas: number of points on each line, both ends among them.
+    """
+
+    pairs: tuple[Pair, ...]
+    options: Options
+    task: TaskOptions
+    alphas: int
+
+    def recorded(self) -> dict[str, Any]:
+        """The options as they are recorded in the metadata of a table."""
+        unused = ("steps", "every", "log_spaced", "skip_incomplete", "full", "reference", "against")
+        shared = {name: value for name, value in self.options.recorded().items() if name not in unused}
+        return {**shared, **self.task.recorded(), "alphas": self.alphas, "pairs": [pair.given for pair in self.pairs]}
+
+
+def make_barrier_plan(
+    pairs: Sequence[tuple[str, str]], options: Options, task: TaskOptions, alphas: int
+) -> BarrierPlan:
+    """Find the checkpoints of all pairs, and compare the names and shapes of their tensors, from headers alone.
+
+    Args:
+        pairs: PATHs of A and of B, each of one checkpoint: a file, ``RUN@STEP``, or a run, which stands for its last.
+        options: what the user chose.
+        task: what the user says of the task.
+        alphas: number of points on each line.
+
+    Raises:
+        UsageError: if there are too few points, or no pair.
+        SpectraError: if there is one pair only and it cannot be used.
+    """
+    if alphas < LEAST_ALPHAS:
+        raise UsageError(f"--alphas {alphas} leaves no room for both ends", remedy=f"Give at least {LEAST_ALPHAS}")
+    options.structure.families()  # a family that does not exist is told before any work
+    finder = _Finder()
+    planned = tuple(finder.pair(a, b) for a, b in pairs)
+    if not planned:
+        raise UsageError("no pair was given", remedy="Give two PATHs, or --pairs FILE")
+    if len(planned) == 1 and planned[0].error is not None:
+        raise planned[0].error
+    return BarrierPlan(planned, options, task, alphas)
+
+
+Given = TypeVar("Given")
+Found = TypeVar("Found")
+
+
+class _Finder:
+    """Finds pairs; a checkpoint that several of them name is looked up and opened once."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, Any] = {}
+
+    def pair(self, a: str, b: str) -> Pair:
+        """Two checkpoints, or why they cannot be used."""
+        ends: list[End | None] = []
+        error: SpectraError | None = None
+        for given in (a, b):
+            try:
+                ends.append(self._once(given, _end, given))
+            except SpectraError as caught:
+                ends.append(None)
+                error = error or caught
+        one, other = ends
+        if one is not None and other is not None:
+            try:
+                shapes = [self._once(end.checkpoint.path, _shapes, end) for end in (one, other)]
+                check_same_shapes(*shapes)
+            except SpectraError as caught:
+                error = caught
+        return Pair((a, b), (one, other), error)
+
+    def _once(self, key: object, find: Callable[[Given], Found], what: Given) -> Found:
+        if key not in self._known:
+            try:
+                self._known[key] = find(what)
+            except SpectraError as error:
+                self._known[key] = error
+        known = self._known[key]
+        if isinstance(known, SpectraError):
+            raise known
+        return cast("Found", known)
+
+
+def _end(given: str) -> End:
+    """The checkpoint that a PATH names.
+
+    Raises:
+        SpectraError: if there is none, or it holds several runs.
+    """
+    runs = [run for run in discover_as_given(given) if run.checkpoints]
+    if len(runs) != 1:
+        names = ", ".join(run.name for run in runs[:6])
+        raise InputError(f"this holds {len(runs)} runs", where=given, remedy=f"Name one of them: {names}")
+    return End(runs[0], runs[0].checkpoints[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """Names and shapes of the tensors of a model as a checkpoint has them.
+
+    Attributes:
+        of: by name without wrapper prefixes, in the order of the checkpoint.
+        tied: further names of tensors in `of`, which another checkpoint of the model may hold or lack.
+    """
+
+    of: Mapping[str, tuple[int, ...]]
+    tied: frozenset[str] = frozenset()
+
+
+def _shapes(end: End) -> Shapes:
+    """What the headers of a checkpoint say.
+
+    Raises:
+        CheckpointError: if it cannot be read.
+    """
+    path = end.checkpoint.path
+    try:
+        with open_checkpoint(path) as reader:
+            weights, left_out = model_weights(reader.tensors, read_config(path, end.run.root))
+    except CheckpointError as error:
+        raise error.at(str(path)) from None
+    prefixes = {weight.tensor.name.removesuffix(weight.parameter) for weight in weights}
+    prefix = prefixes.pop() if len(prefixes) == 1 else ""
+    tied = (skipped.name.removeprefix(prefix) for skipped in left_out if skipped.status == "tied")
+    return Shapes({weight.parameter: weight.tensor.shape for weight in weights}, frozenset(tied))
+
+
+def check_same_shapes(a: Shapes, b: Shapes) -> None:
+    """Check that two checkpoints have the same tensors.
+
+    Raises:
+        ShapeMismatchError: if not; names the first that differs, in the order of A.
+    """
+    different = None
+    for name, shape in a.of.items():
+        if name in b.of and b.of[name] != shape:
+            different = f"'{name}' is {_by(shape)} in A and {_by(b.of[name])} in B"
+        elif name not in b.of and name not in b.tied:
+            different = f"B has no '{name}'"
+        if different:
+            break
+    else:
+        lacking = next((name for name in b.of if name not in a.of and name not in a.tied), None)
+        different = lacking and f"A has no '{lacking}'"
+    if different:
+        raise ShapeMismatchError(different, remedy="Give two checkpoints of one architecture")
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "a scalar"
+
+
+def read_pairs(path: Path) -> list[tuple[str, str]]:
+    """The pairs of PATHs in a CSV file of two columns.
+
+    A header ``a,b`` may come first; blank lines and lines that begin with # are passed over.
+
+    Raises:
+        InputError: if the file cannot be read.
+        UsageError: if it holds no pair, or a line has another number of columns.
+    """
+    pairs: list[tuple[str, str]] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(_without_comments(file), skipinitialspace=True, strict=True)
+            try:
+                for cells in lines:
+                    named = [cell.strip() for cell in cells]
+                    if not any(named) or (not pairs and [name.lower() for name in named] == HEADER):
+                        continue
+                    pairs.append(_two(named, f"{path}, line {lines.line_num}"))
+            except csv.Error as error:
+                raise UsageError(
+                    f"this is no line of CSV ({error})", where=f"{path}, line {lines.line_num}", remedy="Write A,B"
+                ) from error
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path), remedy="Mend --pairs") from error
+    except UnicodeDecodeError as error:
+        raise UsageError("this is no text in UTF-8", where=str(path), remedy="Give --pairs a CSV file") from error
+    if not pairs:
+        raise UsageError("there is no pair in it", where=str(path), remedy="Write two PATHs a line: runs/a,runs/b")
+    return pairs
+
+
+def _without_comments(lines: Iterable[str]) -> Iterator[str]:
+    """Comments become blank lines, so that the others keep their numbers."""
+    return ("\n" if line.lstrip().startswith("#") else line for line in lines)
+
+
+def _two(cells: Sequence[str], where: str) -> tuple[str, str]:
+    if len(cells) != 2 or not all(cells):
+        count = f"{len(cells)} column{'s' * (len(cells) != 1)}"
+        what = f"{count}, not 2" if len(cells) != 2 else "a PATH is missing"
+        raise UsageError(what, where=where, remedy='Write two PATHs: A,B; with quotes where one holds a comma: "a,1",b')
+    return cells[0], cells[1]

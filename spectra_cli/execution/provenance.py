@@ -1,0 +1,33 @@
+"""What a file records about its making."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from spectra_cli import __version__
+
+
+def provenance(command: Sequence[str], settings: Mapping[str, Any], device: torch.device) -> dict[str, str]:
+    """What the files of a command record about their making, besides their schema.
+
+    Args:
+        command: the command line, or the function called and its arguments.
+        settings: what was chosen, with the defaults of what was not; as JSON may have it.
+        device: where the work was done.
+    """
+    return {
+        "spectra.version": __version__,
+        "spectra.command": shlex.join(command),
+        "spectra.settings": json.dumps(settings, sort_keys=True, default=str),
+        "spectra.device": _name(device),
+        "spectra.torch": torch.__version__,
+    }
+
+
+def _name(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

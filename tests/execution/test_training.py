@@ -1,0 +1,740 @@
+"""A run on disk: killed anywhere it goes on bit for bit; branches, noise, masks, and what is refused."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from spectra_cli.checkpoints.discovery import discover
+from spectra_cli.errors import InputError, SpectraError, UsageError
+from spectra_cli.execution.training import TrainingResult, run_training
+from spectra_cli.execution.trainoptions import MaskChoice, Noise, TrainOptions
+from spectra_cli.execution.trainplan import plan_training
+from spectra_cli.execution.trainrecord import recorded_options
+from spectra_cli.execution.trainsaver import Beginning
+from spectra_cli.tables.schemas import arrow_schema
+from spectra_cli.tasks.losses import DivergedError
+from spectra_cli.tasks.options import option_parameters
+from spectra_cli.tasks.registry import find_task, make_task, task_names
+from spectra_cli.tasks.runfile import read_record
+from spectra_cli.tasks.states import StateFiles, read_optimizer
+from spectra_cli.tasks.training import _Loop
+from tests.tasks import tiny_training
+from tests.tasks.tiny_training import SGD, TinyTask
+
+TINY = f"{tiny_training.__file__}:make"
+NOT_FINITE = f"{tiny_training.__file__}:make_not_finite"
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Listener:
+    """Remembers what it is told."""
+
+    problems: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    beginnings: list[Beginning] = field(default_factory=list)
+    saves: list[int] = field(default_factory=list)
+
+    def notice(self, message: str) -> None:
+        self.notices.append(message)
+
+    def began(self, beginning: Beginning) -> None:
+        self.beginnings.append(beginning)
+
+    def progress(self, step: int, loss: float) -> None: ...
+
+    def saved(self, step: int) -> None:
+        self.saves.append(step)
+
+    def problem(self, message: str) -> None:
+        self.problems.append(message)
+
+
+def options(out: Path, kind: str = "sgd", **values: Any) -> TrainOptions:
+    return TrainOptions(**{"task": TINY, "out": out, "settings": {"optimizer": kind}, "save_every": 5, **values})
+
+
+def train(chosen: TrainOptions, listener: Listener | None = None) -> TrainingResult:
+    return run_training(plan_training(chosen), listener or Listener(), ["spectra", "train"])
+
+
+def weights(run: Path) -> dict[int, dict[str, Tensor]]:
+    return {step: load_file(StateFiles(run).weights_path(step)) for step in StateFiles(run).steps()}
+
+
+def contents(run: Path) -> dict[str, Any]:
+    """All that a training leaves behind, but for the bytes of archives."""
+    found: dict[str, Any] = {}
+    for path in run.iterdir():
+        if path.suffix == ".parquet":
+            found[path.name] = pq.read_table(path).to_pylist()
+        elif path.suffix == ".pt":
+            state = read_optimizer(path)
+            found[path.name] = (state.step, state.parameters, _plain(state.state))
+        else:
+            found[path.name] = path.read_bytes()
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.tolist() if isinstance(value, Tensor) else value
+
+
+def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Killed(BaseException):
+    """Nothing catches it, and what comes after does not happen."""
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, point: str, count: int) -> None:
+    """Have the process end at the count-th time that something is about to happen, or just has."""
+    left = [count]
+    where: dict[str, tuple[Any, str]] = {
+        "update": (_Loop, "_update"),
+        "weights": (StateFiles, "save_weights"),
+        "optimizer": (StateFiles, "save_optimizer"),
+    }
+    owner, name = where[point.removeprefix("after ")]
+    real: Callable[..., None] = getattr(owner, name)
+
+    def dying(*arguments: Any, **named: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0 and not point.startswith("after"):
+            raise Killed
+        real(*arguments, **named)
+        if left[0] == 0:
+            raise Killed
+
+    monkeypatch.setattr(owner, name, dying)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """A killed process loses nothing that it has written; only a machine without power would."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Uninterrupted runs, by optimizer; their optimizers' states are kept."""
+    runs = {kind: tmp_path_factory.mktemp("whole") / kind for kind in ("sgd", "adamw")}
+    for kind, run in runs.items():
+        train(options(run, kind, save_optimizer=True))
+    return runs
+
+
+POINTS = [("update", 1), ("update", 7), ("after update", 18), ("weights", 2), ("after weights", 4), ("optimizer", 1)]
+POINTS += [("optimizer", 5), ("after optimizer", 5)]
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("point", POINTS, ids=[f"{point} {count}" for point, count in POINTS])
+def test_a_run_that_was_killed_goes_on_bit_for_bit(
+    kind: str, point: tuple[str, int], whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        kill_at(patched, *point)
+        with pytest.raises(Killed):
+            train(options(run, kind, save_optimizer=True))
+    for name in (".step_3.safetensors.partial", ".optimizer.pt.partial", ".metrics.parquet.xyz.partial"):
+        (run / name).write_bytes(b"half")
+    train(options(run, kind, save_optimizer=True))
+    assert contents(run) == contents(whole[kind])
+
+
+def test_a_run_that_is_killed_again_and_again_gets_there(
+    whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws, run, kills = random.Random(4), tmp_path / "run", 0  # noqa: S311 - moments, not secrets
+    for _ in range(12):
+        with monkeypatch.context() as patched:
+            kill_at(patched, draws.choice(["update", "after weights", "optimizer"]), draws.randint(2, 6))
+            try:
+                train(options(run, "adamw", save_optimizer=True))
+                break
+            except Killed:
+                kills += 1
+    train(options(run, "adamw", save_optimizer=True))
+    assert kills >= 3
+    assert contents(run) == contents(whole["adamw"])
+
+
+SIGKILLED = """
+import os, random, signal, sys, time
+from pathlib import Path
+import pandas, torch
+from spectra_cli.cli.trainshow import TrainingProgress
+from spectra_cli.execution.trainoptions import TrainOptions
+from spectra_cli.execution.trainplan import plan_training
+from spectra_cli.execution.training import run_training
+
+def train(kind):
+    os.fsync = lambda _: None
+    settings = {"optimizer": kind}
+    plan = plan_training(TrainOptions(sys.argv[1], Path(kind), settings, steps=200, save_every=5, save_optimizer=True))
+    run_training(plan, TrainingProgress(plan.total_steps, quiet=True), ["spectra", "train"])
+
+def runs(child):
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+def saved(kind):
+    return len(list(Path(kind).glob("step_*")))
+
+torch.optim.SGD([torch.zeros(1, requires_grad=True)])  # imports a thousand modules, once for all children
+draws, kills = random.Random(0), 0
+for kind in ("sgd", "adamw"):
+    for attempt in range(5):
+        wanted = saved(kind) + draws.randint(2, 9)
+        child = os.fork()
+        if child == 0:
+            train(kind)
+            os._exit(0)
+        while attempt < 4 and saved(kind) < wanted and runs(child):
+            time.sleep(0.001)
+        if attempt < 4 and runs(child):
+            time.sleep(draws.uniform(0, 0.01))
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        kills += os.WIFSIGNALED(status)
+        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+print(kills)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="needs fork and waitid")
+def test_a_process_that_gets_sigkill_at_random_moments_gets_there(tmp_path: Path) -> None:
+    """One process imports torch and forks the trainings, each of which is killed where it happens to be."""
+    done = subprocess.run(
+        [sys.executable, "-c", SIGKILLED, TINY],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 4
+    for kind in ("sgd", "adamw"):
+        train(options(tmp_path / "whole" / kind, kind, steps=200, save_optimizer=True))
+        found, expected = contents(tmp_path / kind), contents(tmp_path / "whole" / kind)
+        assert len(expected) == 94
+        assert found.keys() == expected.keys()
+        assert found == expected
+
+
+def test_discovery_finds_exactly_the_steps(whole: dict[str, Path]) -> None:
+    (run,) = discover(whole["sgd"])
+    assert [checkpoint.step for checkpoint in run.checkpoints] == [0, 1, 2, 3, 4, 5, 10, 15, 20, 25]
+    assert not any(passed.notable for passed in run.passed_over)
+
+
+def test_the_record_says_how_it_was_trained(whole: dict[str, Path]) -> None:
+    record = read_record(whole["adamw"])
+    assert record is not None
+    assert (record.task, record.options, record.seed) == (TINY, {"optimizer": "adamw"}, 0)
+    assert (record.trunk, record.split_step) == (None, None)
+    assert record.training["recipe"]["schedule"] == "cosine"
+    assert (record.training["total_steps"], record.training["training_count"]) == (24, 23)
+    assert json.loads((whole["adamw"] / "config.json").read_text()) == {"model_type": "tiny"}
+
+
+def test_the_metrics_are_those_of_a_plain_loop(whole: dict[str, Path]) -> None:
+    table = pq.read_table(whole["sgd"] / "metrics.parquet")
+    assert table.schema.equals(arrow_schema("metrics"))
+    assert table.schema.metadata[b"spectra.schema"].startswith(b"metrics/")
+    rows = table.to_pylist()
+    task = TinyTask(SGD)
+    model = task.model().eval()
+    for step, state in weights(whole["sgd"]).items():
+        model.load_state_dict(state)
+        found = {(row["split"], row["metric"]): row for row in rows if row["step"] == step}
+        assert len(found) == 4
+        for split in task.splits:
+            logits = model(task.points[split]).double()
+            loss = cross_entropy(logits, task.classes[split]).item()
+            wrong = (logits.argmax(1) != task.classes[split]).double().mean().item()
+            assert found[split, "loss"]["value"] == pytest.approx(loss, rel=1e-6)
+            assert found[split, "error"]["value"] == pytest.approx(wrong, rel=1e-12)
+        assert {(row["count"], row["status"], row["epoch"]) for row in found.values()} == {(23, "ok", step / 5)}
+    assert len(rows) == 4 * len(weights(whole["sgd"]))
+
+
+def test_only_the_last_state_of_the_optimizer_is_kept_unless_asked(whole: dict[str, Path], tmp_path: Path) -> None:
+    train(options(tmp_path / "run"))
+    steps = StateFiles(whole["sgd"]).steps()
+    assert sorted(path.name for path in (tmp_path / "run").glob("*.pt")) == ["optimizer.pt"]
+    kept = {path.name for path in whole["sgd"].glob("*.pt")}
+    assert kept == {"optimizer.pt", *(f"optimizer_step_{step}.pt" for step in steps)}
+
+
+def defaults_of(name: str) -> dict[str, Any]:
+    make, _ = find_task(name, files_allowed=False)
+    return {key: parameter.default for key, parameter in option_parameters(make).items()}
+
+
+WITHOUT_REQUIRED = [name for name in task_names() if inspect.Parameter.empty not in defaults_of(name).values()]
+
+
+@pytest.mark.parametrize("name", WITHOUT_REQUIRED)
+def test_recorded_options_make_the_same_task_again(name: str) -> None:
+    """Defaults are noted too, so that a later version with other defaults still finds the task of the run."""
+    recorded = recorded_options(name, {})
+    stored = json.loads(json.dumps(recorded))
+    assert recorded_options(name, stored) == recorded
+    make_task(name, stored, files_allowed=False)
+    assert recorded.keys() == {key for key, value in defaults_of(name).items() if value is not None}
+
+
+def test_what_is_given_replaces_the_default_and_a_path_to_data_becomes_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits.npz").write_bytes(b"")
+    recorded = recorded_options("image-classification", {"data": "digits.npz", "channels": "4,8", "model": "lenet"})
+    assert recorded["data"] == str(tmp_path / "digits.npz")
+    assert (recorded["channels"], recorded["model"], recorded["random_labels"]) == ([4, 8], "lenet", False)
+    assert recorded_options("image-classification", {"data": "absent"})["data"] == "absent"
+
+
+# A run that is there
+
+
+def test_a_finished_run_is_left_as_it_is(whole: dict[str, Path]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole["sgd"].iterdir()}
+    result = train(options(whole["sgd"], save_optimizer=True))
+    assert result.start is None
+    assert result.steps == StateFiles(whole["sgd"]).steps()
+    assert len(result.rows) == 4 * len(result.steps)
+    assert {path: path.stat().st_mtime_ns for path in whole["sgd"].iterdir()} == before
+
+
+def test_a_finished_run_whose_optimizer_state_was_removed_is_finished(tmp_path: Path) -> None:
+    chosen = options(tmp_path / "run")
+    train(chosen)
+    (tmp_path / "run" / "optimizer.pt").unlink()
+    assert train(chosen).start is None
+
+
+def test_an_unfinished_run_without_its_optimizer_state_cannot_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = options(tmp_path / "run")
+    with monkeypatch.context() as patched:
+        kill_at(patched, "update", 9)
+        with pytest.raises(Killed):
+            train(chosen)
+    (tmp_path / "run" / "optimizer.pt").unlink()
+    with pytest.raises(InputError, match=r"weights up to step 5 and no optimizer.pt"):
+        train(chosen)
+
+
+DIFFERENT: list[tuple[dict[str, Any], str]] = [
+    ({"seed": 1}, "seed was 0, and is now 1"),
+    ({"lr": 0.5}, r"lr was 0\.05, and is now 0\.5"),
+    ({"weight_decay": 0.0}, "weight decay was"),
+    ({"batch_size": 23}, "batch size was 5, and is now 23"),
+    ({"settings": {"optimizer": "sgd", "width": "8"}}, "option width was not given, and is now 8"),
+    ({"settings": {"optimizer": "adamw"}}, "option optimizer was sgd, and is now adamw"),
+    ({"save_every": 3}, "--save-every was 5, and is now 3"),
+    ({"save_optimizer": False}, "save optimizer was true"),
+    ({"perturb": Noise(0.1, 3)}, "perturb was not given"),
+    ({"epochs": 4}, "25 steps long, and now 20"),
+    ({"task": NOT_FINITE, "settings": {}}, "task was"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), DIFFERENT, ids=[str(list(change)) for change, _ in DIFFERENT])
+def test_another_training_in_the_same_directory_is_refused_by_what_differs(
+    change: dict[str, Any], message: str, whole: dict[str, Path]
+) -> None:
+    before = contents(whole["sgd"])
+    with pytest.raises(UsageError, match=rf"(?s){message}.*another --out"):
+        train(options(whole["sgd"], **{"save_optimizer": True, **change}))
+    assert contents(whole["sgd"]) == before
+
+
+def test_a_longer_training_goes_on_where_the_rate_is_constant(tmp_path: Path) -> None:
+    for out, lengths in (("one", [40]), ("two", [15, 40]), ("cut", [15])):
+        for steps in lengths:
+            train(options(tmp_path / out, steps=steps))
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert StateFiles(tmp_path / "cut").steps() == [0, 1, 2, 3, 4, 5, 10, 15]
+
+
+def test_a_longer_training_is_refused_where_the_rate_depends_on_the_length(whole: dict[str, Path]) -> None:
+    with pytest.raises(UsageError, match=r"24 steps long, and now 48 .*cosine"):
+        train(options(whole["adamw"], "adamw", save_optimizer=True, steps=48))
+
+
+def test_a_directory_with_other_things_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match=r"holds thesis.tex and no run.json"):
+        train(options(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_json_of_another_program_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"task": "modular-addition"}')
+    with pytest.raises(InputError, match="not written by `spectra train`"):
+        train(options(tmp_path))
+
+
+def test_a_training_that_stopped_before_anything_was_saved_may_begin_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        kill_at(patched, "weights", 1)
+        with pytest.raises(Killed):
+            train(options(tmp_path / "run"))
+    assert train(options(tmp_path / "run", seed=3)).start == 0
+
+
+def test_an_empty_directory_and_one_that_is_not_there_are_used(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for out in ("empty", "new/of/several"):
+        assert train(options(tmp_path / out, steps=2)).steps == [0, 1, 2]
+
+
+def test_a_file_in_the_place_of_the_directory_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--out"):
+        train(options(tmp_path / "file"))
+
+
+def test_the_number_of_threads_is_that_which_the_run_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    real = _Loop._update
+
+    def looking(self: Any, step: int) -> None:
+        seen.append(torch.get_num_threads())
+        real(self, step)
+
+    monkeypatch.setattr(_Loop, "_update", looking)
+    train(options(tmp_path / "run", steps=2, threads=2))
+    train(options(tmp_path / "run", steps=4))
+    assert seen == [2, 2, 2, 2]
+
+
+def test_another_environment_is_told(tmp_path: Path) -> None:
+    train(options(tmp_path / "run", steps=2))
+    path = tmp_path / "run" / "run.json"
+    path.write_text(path.read_text().replace(torch.__version__, "2.6.0"))
+    listener = Listener()
+    train(options(tmp_path / "run", steps=4), listener)
+    (problem,) = listener.problems
+    assert f"began with torch 2.6.0, now {torch.__version__}" in problem
+
+
+# Branches
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("step", [0, 10])
+def test_a_branch_with_its_trunks_seed_repeats_the_trunk(
+    kind: str, step: int, whole: dict[str, Path], tmp_path: Path
+) -> None:
+    listener = Listener()
+    train(options(tmp_path / "b", kind, branch_from=f"{whole[kind]}@{step}", save_optimizer=True), listener)
+    trunk, branch = weights(whole[kind]), weights(tmp_path / "b")
+    assert list(branch) == [at for at in trunk if at >= step]
+    assert all(equal(branch[at], trunk[at]) for at in branch)
+    assert ["the seed is the trunk's" in problem for problem in listener.problems] == [True]
+
+
+def test_a_branch_with_another_seed_meets_other_data(whole: dict[str, Path], tmp_path: Path) -> None:
+    listener, out = Listener(), tmp_path / "deep" / "b"
+    train(options(out, "adamw", branch_from=f"{whole['adamw']}@10", seed=1), listener)
+    trunk, branch = weights(whole["adamw"]), weights(out)
+    assert equal(trunk[10], branch[10])
+    assert not equal(trunk[15], branch[15])
+    assert listener.problems == []
+    record = read_record(out)
+    assert record is not None
+    assert (record.seed, record.split_step) == (1, 10)
+    assert record.trunk is not None
+    assert (out / record.trunk).resolve() == whole["adamw"].resolve()
+    assert record.options == {"optimizer": "adamw"}
+    assert record.training["recipe"]["schedule"] == "cosine"
+    assert record.training["total_steps"] == 24
+
+
+def test_a_branch_is_resumed_like_any_run(
+    whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {"branch_from": f"{whole['sgd']}@10", "seed": 1, "save_optimizer": True}
+    train(options(tmp_path / "one", **chosen))
+    with monkeypatch.context() as patched:
+        kill_at(patched, "update", 6)
+        with pytest.raises(Killed):
+            train(options(tmp_path / "two", **chosen))
+    train(options(tmp_path / "two", **chosen))
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert one == two
+
+
+def test_moments_that_were_not_kept_are_told(whole: dict[str, Path], tmp_path: Path) -> None:
+    train(options(tmp_path / "trunk"))
+    for step, told in ((10, True), (25, False), (0, False)):
+        listener = Listener()
+        chosen = options(tmp_path / f"b{step}", branch_from=f"{tmp_path / 'trunk'}@{step}", seed=1, epochs=6)
+        train(chosen, listener)
+        assert any("--save-optimizer" in problem for problem in listener.problems) == told
+
+
+def test_a_branch_may_have_another_rate_and_length(whole: dict[str, Path], tmp_path: Path) -> None:
+    train(options(tmp_path / "b", branch_from=f"{whole['sgd']}@10", lr=0.001, steps=12))
+    record = read_record(tmp_path / "b")
+    assert record is not None
+    assert (record.training["recipe"]["lr"], record.training["recipe"]["momentum"]) == (0.001, 0.9)
+    assert max(weights(tmp_path / "b")) == 12
+
+
+def test_the_task_of_a_branch_is_its_trunks(whole: dict[str, Path], tmp_path: Path) -> None:
+    trunk = f"{whole['sgd']}@10"
+    with pytest.raises(UsageError, match=r"was trained on the task .*:make, not"):
+        train(options(tmp_path / "b", task=NOT_FINITE, settings={}, branch_from=trunk))
+    with pytest.raises(UsageError, match="was trained with optimizer=sgd, not adamw"):
+        train(options(tmp_path / "b", "adamw", branch_from=trunk))
+    train(options(tmp_path / "b", settings={}, branch_from=trunk, seed=1))
+    record = read_record(tmp_path / "b")
+    assert record is not None
+    assert record.options == {"optimizer": "sgd"}
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [("", "names a run of 10 checkpoints"), ("@7", "no checkpoint has step 7"), ("@25", "begins at step 25")],
+)
+def test_where_a_branch_begins_must_be_a_step_with_something_after_it(
+    step: str, message: str, whole: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(SpectraError, match=message):
+        train(options(tmp_path / "b", branch_from=f"{whole['sgd']}{step}"))
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_trunk_without_a_record_is_refused(whole: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(whole["sgd"], tmp_path / "trunk")
+    (tmp_path / "trunk" / "run.json").unlink()
+    with pytest.raises(InputError, match=r"no run\.json"):
+        train(options(tmp_path / "b", branch_from=f"{tmp_path / 'trunk'}@10"))
+
+
+def test_full_batches_have_no_other_order(tmp_path: Path) -> None:
+    listener = Listener()
+    train(options(tmp_path / "a", "adamw", steps=4))
+    record = json.loads((tmp_path / "a" / "run.json").read_text())
+    record["training"]["recipe"]["batch_size"] = None
+    (tmp_path / "a" / "run.json").write_text(json.dumps(record))
+    train(options(tmp_path / "b", "adamw", branch_from=f"{tmp_path / 'a'}@0", seed=1), listener)
+    assert any("--perturb" in problem for problem in listener.problems)
+
+
+# Noise
+
+
+def test_noise_comes_before_the_checkpoint_of_its_step(whole: dict[str, Path], tmp_path: Path) -> None:
+    train(options(tmp_path / "b", branch_from=f"{whole['sgd']}@10", perturb=Noise(0.5, 10)))
+    before, after = weights(whole["sgd"])[10], weights(tmp_path / "b")[10]
+    for name in ("0.weight", "4.weight"):
+        change = (after[name].double() - before[name].double()).norm().item()
+        assert change == pytest.approx(0.5 * before[name].double().norm().item(), rel=1e-6)
+    for name in ("6.weight", "6.bias", "0.bias", "1.weight"):
+        assert torch.equal(before[name], after[name])
+
+
+def test_noise_is_added_once_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = {"perturb": Noise(0.5, 7), "save_optimizer": True}
+    train(options(tmp_path / "one", **chosen))
+    assert 7 in StateFiles(tmp_path / "one").steps()
+    for place, (point, count) in enumerate([("after optimizer", 7), ("update", 8), ("optimizer", 7)]):
+        with monkeypatch.context() as patched:
+            kill_at(patched, point, count)
+            with pytest.raises(Killed):
+                train(options(tmp_path / str(place), **chosen))
+        train(options(tmp_path / str(place), **chosen))
+        assert contents(tmp_path / str(place)) == contents(tmp_path / "one")
+
+
+def test_noise_outside_of_the_training_is_a_usage_error(whole: dict[str, Path], tmp_path: Path) -> None:
+    for step in (9, 26):
+        with pytest.raises(UsageError, match="goes from step 10 to 25"):
+            train(options(tmp_path / "b", branch_from=f"{whole['sgd']}@10", perturb=Noise(0.5, step)))
+
+
+def test_the_output_layer_can_be_named(whole: dict[str, Path], tmp_path: Path) -> None:
+    chosen = {"branch_from": f"{whole['sgd']}@10", "perturb": Noise(0.5, 10), "output_layer": "4.*"}
+    train(options(tmp_path / "b", **chosen))
+    before, after = weights(whole["sgd"])[10], weights(tmp_path / "b")[10]
+    same = [name for name in ("0.weight", "4.weight", "6.weight") if torch.equal(before[name], after[name])]
+    assert same == ["4.weight"]
+
+
+# Masks
+
+
+def kept_by(run: Path, keep: float) -> dict[str, Tensor]:
+    """Where the largest weights of two layers are at the end of a run, by sorting all."""
+    last = weights(run)[max(weights(run))]
+    layers = {name: last[name].abs() for name in ("0.weight", "4.weight")}
+    together = torch.cat([layer.flatten() for layer in layers.values()]).sort(descending=True).values
+    return {name: layer >= together[math.ceil(keep * len(together)) - 1] for name, layer in layers.items()}
+
+
+def test_a_magnitude_mask_keeps_the_largest_weights_of_all_layers(whole: dict[str, Path], tmp_path: Path) -> None:
+    mask = MaskChoice("magnitude", 0.25, f"{whole['sgd']}@final")
+    train(options(tmp_path / "t", mask=mask))
+    kept = kept_by(whole["sgd"], 0.25)
+    assert sum(int(layer.sum()) for layer in kept.values()) == 28  # of 48 + 64
+    initial = weights(whole["sgd"])[0]
+    states = weights(tmp_path / "t")
+    assert list(states) == list(weights(whole["sgd"]))
+    for step, state in states.items():
+        for name, layer in kept.items():
+            assert torch.count_nonzero(state[name][~layer]) == 0
+            assert torch.equal(state[name][layer], initial[name][layer]) == (step == 0)
+        assert torch.count_nonzero(state["6.weight"]) == state["6.weight"].numel()
+
+
+def test_a_random_mask_keeps_as_many_of_every_layer(whole: dict[str, Path], tmp_path: Path) -> None:
+    kept = {name: int(layer.sum()) for name, layer in kept_by(whole["sgd"], 0.25).items()}
+    found = []
+    for seed in (0, 1):
+        out = tmp_path / str(seed)
+        train(options(out, steps=3, mask=MaskChoice("random", 0.25, str(whole["sgd"]), seed)))
+        state = weights(out)[3]
+        assert {name: int(torch.count_nonzero(state[name])) for name in kept} == kept
+        found.append(state["4.weight"] != 0)
+    assert not torch.equal(*found)
+
+
+def test_a_mask_can_be_put_on_weights_of_an_earlier_step(whole: dict[str, Path], tmp_path: Path) -> None:
+    mask, rewind = MaskChoice("magnitude", 0.25, f"{whole['adamw']}@final"), f"{whole['adamw']}@4"
+    train(options(tmp_path / "t", "adamw", mask=mask, rewind=rewind))
+    kept, states = kept_by(whole["adamw"], 0.25), weights(tmp_path / "t")
+    assert min(states) == 4
+    for name, layer in kept.items():
+        assert torch.equal(states[4][name], weights(whole["adamw"])[4][name] * layer)
+        assert all(torch.count_nonzero(state[name][~layer]) == 0 for state in states.values())
+    record = read_record(tmp_path / "t")
+    assert record is not None
+    assert record.split_step == 4
+    assert record.training["mask"]["step"] == 24
+
+
+def test_a_masked_run_is_resumed_and_its_mask_must_be_the_same(
+    whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(whole["sgd"], source)
+    chosen = {"mask": MaskChoice("magnitude", 0.25, str(source)), "save_optimizer": True}
+    train(options(tmp_path / "one", **chosen))
+    for out in ("two", "three"):
+        with monkeypatch.context() as patched:
+            kill_at(patched, "update", 9)
+            with pytest.raises(Killed):
+                train(options(tmp_path / out, **chosen))
+    train(options(tmp_path / "two", **chosen))
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    shutil.copyfile(source / "step_0.safetensors", source / "step_25.safetensors")
+    with pytest.raises(InputError, match="mask is not the one"):
+        train(options(tmp_path / "three", **chosen))
+
+
+def test_a_mask_of_another_model_is_refused(whole: dict[str, Path], tmp_path: Path) -> None:
+    chosen = options(tmp_path / "t", settings={"width": "9"}, mask=MaskChoice("magnitude", 0.5, str(whole["sgd"])))
+    with pytest.raises(SpectraError, match=r"step_25.safetensors: '0.bias' is 8 in the checkpoint and 9"):
+        train(chosen)
+
+
+def test_a_branch_of_a_masked_run_is_told_that_it_has_no_mask(whole: dict[str, Path], tmp_path: Path) -> None:
+    train(options(tmp_path / "t", steps=4, mask=MaskChoice("magnitude", 0.5, str(whole["sgd"]))))
+    listener = Listener()
+    train(options(tmp_path / "b", branch_from=f"{tmp_path / 't'}@2", seed=1), listener)
+    assert any("the branch has none" in problem for problem in listener.problems)
+
+
+# Numbers that are not finite, and what tasks may bring
+
+
+def test_a_loss_that_is_nan_leaves_what_was_saved_and_a_metric_that_is_nan_is_a_row(tmp_path: Path) -> None:
+    chosen = TrainOptions(NOT_FINITE, tmp_path / "run", save_every=5)
+    listener = Listener()
+    with pytest.raises(DivergedError, match="nan at step 8"):
+        train(chosen, listener)
+    assert StateFiles(tmp_path / "run").steps() == [0, 1, 2, 3, 4, 5]
+    rows = pq.read_table(tmp_path / "run" / "metrics.parquet").to_pylist()
+    broken = [row for row in rows if row["metric"] == "broken"]
+    assert len(broken) == 12
+    assert {(row["value"], row["count"], row["status"]) for row in broken} == {(None, 4, "not_finite")}
+    assert listener.problems == [f"step 0: {split} broken is nan (not_finite)." for split in ("train", "val")]
+
+
+def test_a_notice_is_passed_on_and_what_begins_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_training(options(tmp_path / "run", steps=4))
+    task = TinyTask(replace(SGD, epochs=None, steps=4))
+    task.notice = "The data are random."  # type: ignore[attr-defined]  # an optional member
+    listener = Listener()
+    run_training(replace(plan, task=task), listener, ["spectra"])
+    assert listener.notices == ["The data are random."]
+    count = 6 * 8 + 8 + 2 * 8 + 8 * 8 + 8 + 8 * 3 + 3
+    bytes_each = 4 * (count + 2 * 8) + 8  # the running statistics, and the number of batches
+    assert listener.beginnings == [Beginning(0, 4, False, count, 5, bytes_each)]
+    assert listener.saves == [0, 1, 2, 3, 4]
+
+
+def test_a_last_batch_of_one_example_is_told_where_batch_norm_cannot_use_it(tmp_path: Path) -> None:
+    with pytest.raises(SpectraError, match=r"more than 1 value per channel|single example"):
+        train(options(tmp_path / "run", batch_size=22))
+    assert StateFiles(tmp_path / "run").steps()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"PAR1 but no table", "metrics.parquet: the metrics cannot be read"), (None, "lacks step")],
+)
+def test_metrics_that_are_damaged_or_gone(
+    content: bytes | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, path = options(tmp_path / "run"), tmp_path / "run" / "metrics.parquet"
+    with monkeypatch.context() as patched:
+        kill_at(patched, "update", 9)
+        with pytest.raises(Killed):
+            train(chosen)
+    listener = Listener()
+    if content is None:
+        path.unlink()
+        train(chosen, listener)
+        assert min(row["step"] for row in pq.read_table(path).to_pylist()) == 10
+        assert any(message in problem for problem in listener.problems)
+        return
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        train(chosen)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from spectra_cli.cli.main import run
 from spectra_cli.layers.family_files import known_architectures, parse_architecture
+from spectra_cli.tasks.registry import task_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -61,6 +65,57 @@ def test_the_printed_tables_are_those_of_the_fixture(
     printed = [line.rstrip() for line in capsys.readouterr().err.splitlines()]
     for line in shown.splitlines():
         assert line.rstrip() in printed
+
+
+RUNS_OF_MODELS = {
+    "Pruned weights": ["prune-eval", "fixtures/grokking/seed_0"],
+    "Barrier between fixtures/branches/early": ["barrier", "fixtures/branches/early_1", "fixtures/branches/early_2"],
+    "Barrier between fixtures/branches/late": ["barrier", "fixtures/branches/late_1", "fixtures/branches/late_2"],
+}
+
+
+@pytest.mark.parametrize("title", RUNS_OF_MODELS)
+def test_the_printed_metrics_are_those_of_the_fixture(
+    title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Word by word; numbers but for what another processor rounds otherwise."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = next(block for block in blocks("text") if block.startswith(title)).split()
+    assert run([*RUNS_OF_MODELS[title], "--out", str(tmp_path / "table.parquet")]) == 0
+    printed = capsys.readouterr().err.split()
+    start = printed.index(shown[0])
+    assert len(shown) > 50
+    for expected, found in zip(shown, printed[start:], strict=False):
+        if NUMBER.fullmatch(expected):
+            assert float(found) == pytest.approx(float(expected), rel=0.02, abs=0.003)
+        else:
+            assert found == expected
+
+
+NUMBER = re.compile(r"\d+(\.\d+)?(e-?\d+)?")
+
+
+def test_the_example_of_a_task_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its file, its command line, and a state dict of its model."""
+    monkeypatch.chdir(tmp_path)
+    (example,) = (block for block in blocks("python") if block.startswith("# mytask.py"))
+    assert len(example.splitlines()) < 30
+    (tmp_path / "mytask.py").write_text(example)
+    (command,) = re.findall(r"    spectra (prune-eval .* --task mytask.py:Parity .*)", README)
+    layers = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.ReLU(), torch.nn.Linear(64, 2))
+    (tmp_path / "runs" / "parity").mkdir(parents=True)
+    save_file(layers.state_dict(), tmp_path / "runs" / "parity" / "step_0.safetensors")
+    assert run([*command.split(), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 2 * 5
+
+
+def test_the_built_in_tasks_are_all_described() -> None:
+    section = README.partition("## Tasks")[2].partition("\n## ")[0]
+    described = re.findall(r"^\| `([a-z-]+)` \|", section, re.MULTILINE)
+    assert sorted(described) == task_names()
 
 
 def test_every_family_is_listed() -> None:

@@ -61,7 +61,12 @@ class Pruning:
         return self.mask_seed if variant == RANDOM else None
 
 
-def listed_variants(names: Sequence[str]) -> tuple[str, ...]:
-    """Each variant once, in the order of the table; unknown ones last."""
+def listed_variants(named: Sequence[str]) -> tuple[str, ...]:
+    """Each variant once, in the order of the table; unknown ones last.
+
+    Args:
+        named: variants, each a name or several separated by commas.
+    """
+    names = [name.strip() for several in named for name in several.split(",") if name.strip()]
     known = [variant for variant in VARIANTS if variant in names]
     return (*known, *(name for name in dict.fromkeys(names) if name not in VARIANTS))

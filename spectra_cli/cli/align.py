@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from spectra_cli.cli import options, output, running
+from spectra_cli.cli import options, output, parsing, running
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,7 +40,7 @@ def align(
 
     Example: spectra align runs/a --steps first,final --out align.parquet
     """
-    chosen = running.chosen_options(
+    chosen = parsing.chosen_options(
         steps=steps,
         every=every,
         log_spaced=log_spaced,

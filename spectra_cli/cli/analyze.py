@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from spectra_cli.cli import options, running
+from spectra_cli.cli import options, parsing, running
 
 
 def analyze(
@@ -36,7 +36,7 @@ def analyze(
 
     Example: spectra analyze runs/a --out tables
     """
-    chosen = running.chosen_options(
+    chosen = parsing.chosen_options(
         steps=steps,
         every=every,
         log_spaced=log_spaced,

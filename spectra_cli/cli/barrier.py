@@ -6,11 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectra_cli.cli import options, output, running
+from spectra_cli.cli import options, output, parsing, running
 from spectra_cli.cli.listings import fitted_names
 from spectra_cli.errors import UsageError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from spectra_cli.analyses.barrier_summary import BarrierSummary, Curve, PairSummary
+    from spectra_cli.execution.pairs import BarrierPlan
 
 SHOWN_MATRICES = 5
 SHOWN_CURVES = 12
@@ -91,10 +92,8 @@ def barrier(
     started = time.monotonic()
     ends = [path for path in (a, b) if path is not None]
     if (len(ends) != 2) if pairs is None else ends:
-        raise UsageError(
-            "give two PATHs, A and B, or --pairs FILE", remedy="For example: spectra barrier runs/a runs/b"
-        )
-    chosen = running.chosen_options(
+        raise UsageError("two PATHs are needed, A and B, or else --pairs FILE", remedy="Give runs/a runs/b")
+    chosen = parsing.chosen_options(
         steps=None,
         every=None,
         log_spaced=None,
@@ -107,44 +106,54 @@ def barrier(
         memory_budget=memory_budget,
         tag=tag,
     )
-    task_options = running.chosen_task(task=task, settings=settings, data=data, split=split, batch_norm=batch_norm)
-    from spectra_cli.execution.pairs import make_barrier_plan, read_pairs
+    task_options = parsing.chosen_task(task=task, settings=settings, data=data, split=split, batch_norm=batch_norm)
+    from spectra_cli.execution.pairfile import read_pairs
+    from spectra_cli.execution.pairs import make_barrier_plan
 
     outs = {"barrier": out} | ({} if spectra_out is None else {"barrier_spectra": spectra_out})
-    running.check_distinct(outs)
+    parsing.check_distinct(outs)
     given = [(ends[0], ends[1])] if pairs is None else read_pairs(pairs)
     plan = make_barrier_plan(given, chosen, task_options, alphas)
 
+    _look_along(context, plan, outs, quiet=quiet, as_json=as_json, started=started)
+
+
+def _look_along(
+    context: typer.Context, plan: BarrierPlan, outs: Mapping[str, Path], *, quiet: bool, as_json: bool, started: float
+) -> None:
+    """Do the work, write its tables and say what they hold.
+
+    Raises:
+        typer.Exit: with status 3 if something could not be used.
+        SpectraError: if nothing could be done.
+    """
     from spectra_cli.analyses.barrier_summary import BarrierSummary
     from spectra_cli.cli.progress import EvaluationProgress
-    from spectra_cli.execution.barrier import BarrierJob, PairRows
+    from spectra_cli.execution.barrier import BARRIER, SPECTRA, BarrierJob, PairRows
 
     summary, spectra = BarrierSummary(), Counter[str]()
 
     def take(result: PairRows) -> None:
-        summary.add(result.tables["barrier"], result.agreement)
-        spectra.update(row["status"] for row in result.tables.get("barrier_spectra", ()))
+        summary.add(result.tables[BARRIER], result.agreement)
+        spectra.update(row["status"] for row in result.tables.get(SPECTRA, ()))
 
     listener = EvaluationProgress(quiet=quiet)
-    job = BarrierJob(plan, listener, spectra=spectra_out is not None, agreement=as_json or not quiet)
-    usable, _ = running.fill_tables(context, job, listener, running.Writing(outs, chosen.tags), take)
-    statuses = {"barrier": summary.statuses, "barrier_spectra": spectra}
+    job = BarrierJob(plan, listener, spectra=SPECTRA in outs, agreement=as_json or not quiet)
+    writing = running.Writing(outs, plan.options.tags)
+    usable, _ = running.fill_tables(context, job, listener, writing, take)
+    statuses = {BARRIER: summary.statuses, SPECTRA: spectra}
     if as_json:
-        each = [_described(table, path, statuses[table]) for table, path in outs.items()]
-        told = {**each[0], **summary.as_json()} if len(each) == 1 else {"tables": each, **summary.as_json()}
-        output.json_line({**told, "problems": listener.problems})
+        said = {BARRIER: summary.as_json(), SPECTRA: {"rows": spectra.total(), "statuses": dict(spectra)}}
+        each = [{"table": table, "out": str(out), **said[table]} for table, out in outs.items()]
+        output.json_line({**(each[0] if len(each) == 1 else {"tables": each}), "problems": listener.problems})
     if not quiet:
         console = output.stderr_console()
         print_barriers(console, summary)
         source = f"from {running.counted(len(plan.pairs), 'pair')} in {time.monotonic() - started:.1f} s"
-        for table, path in outs.items():
-            running.print_closing(console, path, statuses[table], source)
+        for table, out in outs.items():
+            running.print_closing(console, out, statuses[table], source)
     if not usable:
         raise typer.Exit(3)
-
-
-def _described(table: str, out: Path, statuses: Mapping[str, int]) -> dict[str, Any]:
-    return {"table": table, "out": str(out), "rows": sum(statuses.values()), "statuses": dict(statuses)}
 
 
 def print_barriers(console: Console, summary: BarrierSummary) -> None:

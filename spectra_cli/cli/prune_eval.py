@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectra_cli.cli import options, output, running
+from spectra_cli.cli import options, output, parsing, running
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,7 +83,7 @@ def prune_eval(
     Example: spectra prune-eval runs/a --keep 0.5 --out prune_eval.parquet
     """
     started = time.monotonic()
-    chosen = running.chosen_options(
+    chosen = parsing.chosen_options(
         steps=steps,
         every=every,
         log_spaced=log_spaced,
@@ -96,16 +96,15 @@ def prune_eval(
         memory_budget=memory_budget,
         tag=tag,
     )
-    task_options = running.chosen_task(
+    task_options = parsing.chosen_task(
         task=task, settings=settings, data=data, split=split, batch_norm=batch_norm, output_layer=output_layer
     )
     from spectra_cli.analyses.pruning import Pruning, listed_variants
     from spectra_cli.execution.plan import make_plan
 
-    named = [name.strip() for name in variants.split(",") if name.strip()]
-    pruning = Pruning(listed_variants(named), keep, mask_keep, mask_seed)
+    pruning = Pruning(listed_variants([variants]), keep, mask_keep, mask_seed)
     outs = {"prune_eval": out} | ({} if sva_out is None else {"sva": sva_out})
-    running.check_distinct(outs)
+    parsing.check_distinct(outs)
     plan = make_plan(paths, chosen, tuple(outs))
 
     from spectra_cli.analyses.prune_summary import RunPrunedAgreement, RunPruning
@@ -125,7 +124,7 @@ def prune_eval(
         quiet=quiet,
         as_json=as_json,
         started=started,
-        closing=_left_alone,
+        closing=left_alone,
     )
 
 
@@ -182,7 +181,7 @@ def print_agreement(console: Console, name: str, run: RunPrunedAgreement) -> Non
     console.print()
 
 
-def _left_alone(found: Mapping[str, Any]) -> Iterable[str]:
+def left_alone(found: Mapping[str, Any]) -> Iterable[str]:
     """One line on the output layers, for each of those that differ."""
     runs: dict[tuple[str, ...], list[str]] = {}
     for name, parameters in found["output_layers"].items():

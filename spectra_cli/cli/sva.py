@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from spectra_cli.cli import options, output, running
+from spectra_cli.cli import options, output, parsing, running
 from spectra_cli.cli.listings import fitted_names
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def sva(
 
     Example: spectra sva runs/a --reference first --out sva.parquet
     """
-    chosen = running.chosen_options(
+    chosen = parsing.chosen_options(
         steps=steps,
         every=every,
         log_spaced=log_spaced,

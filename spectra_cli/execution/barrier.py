@@ -116,28 +116,42 @@ class BarrierJob:
             SpectraError: if not a single pair could be used.
         """
         pool = ModelPool([chosen for chosen in self._chosen if isinstance(chosen, ChosenTask)], self.place.device)
-        for index, (pair, chosen) in enumerate(zip(self._plan.pairs, self._chosen, strict=True)):
-            yield self._attempt(index, pair, chosen, pool)
+        usable = [self._with_splits(chosen, pool) for chosen in self._chosen]
+        errors = [error for error in usable if isinstance(error, SpectraError)]
+        if len(errors) == len(usable) and len(set(map(str, errors))) == 1:
+            raise self._plan.pairs[0].placed(errors[0])  # no matter of single pairs, such as --split
+        for index, chosen in enumerate(self._chosen):
+            yield self._attempt(index, usable[index], pool)
+            if isinstance(chosen, ChosenTask):
+                pool.used(chosen)
         self._tell_the_end()
 
-    def _attempt(self, index: int, pair: Pair, chosen: ChosenTask | SpectraError, pool: ModelPool) -> PairRows:
+    def _with_splits(self, chosen: ChosenTask | SpectraError, pool: ModelPool) -> ChosenTask | SpectraError:
+        """A task that can be made and has the splits that are asked for, or why there is none."""
+        if isinstance(chosen, SpectraError):
+            return chosen
+        try:
+            chosen_splits(pool.task(chosen), self._plan.task.splits)
+        except SpectraError as error:
+            return error
+        return chosen
+
+    def _attempt(self, index: int, chosen: ChosenTask | SpectraError, pool: ModelPool) -> PairRows:
         """Evaluate one pair; one that cannot be used is a row of every table."""
+        pair = self._plan.pairs[index]
         try:
             if isinstance(chosen, SpectraError):
                 raise chosen
             tables, agreement = self._evaluated(index, pair, chosen, pool)
         except SpectraError as error:
-            error.at(" and ".join(pair.given))
+            message = str(error)
             if len(self._plan.pairs) == 1:
-                raise
+                raise pair.placed(error) from error.__cause__
             self._errors.append(error)
-            self._told[str(error)] += 1
-            if self._told[str(error)] == 1:
-                self._listener.problem(str(error))
+            self._told[message] += 1
+            if self._told[message] == 1:
+                self._listener.problem(str(pair.placed(error)))
             tables, agreement = {table: [{"status": error.status}] for table in self._tables}, []
-        finally:
-            if isinstance(chosen, ChosenTask):
-                pool.used(chosen)
         named = {table: [{**pair.identity, **row} for row in rows] for table, rows in tables.items()}
         return PairRows(pair, named, agreement)
 
@@ -149,9 +163,8 @@ class BarrierJob:
         self, index: int, pair: Pair, chosen: ChosenTask, pool: ModelPool
     ) -> tuple[dict[str, list[Row]], list[Row]]:
         """The rows of a pair by table, and the agreement of its ends."""
-        task = pool.task(chosen)
+        task, model = pool.task(chosen), pool.model(chosen)
         splits = chosen_splits(task, self._plan.task.splits)
-        model = pool.model(chosen)
         self._notice(task)
         (a, inventory), (b, _) = (self._loaded(task, end, model) for end in pair.found)
         specs = self._specs(inventory)
@@ -172,7 +185,7 @@ class BarrierJob:
         if self._spectra:
             tables[SPECTRA] = along.rows or [{"status": "no_matrices"}]
         for message in [*_unknown(tables[BARRIER]), *messages.problems({SPECTRA: along.rows}, along.first_errors)]:
-            self._listener.problem(f"{' and '.join(pair.given)}: {message}")
+            self._listener.problem(f"{pair}: {message}")
         return tables, along.agreement
 
     def _loaded(self, task: Task, end: End, model: nn.Module) -> tuple[State, Inventory]:
@@ -210,8 +223,6 @@ class BarrierJob:
             SpectraError: if no pair could be used.
         """
         if len(self._errors) == len(self._plan.pairs):
-            if len(self._told) == 1:
-                raise self._errors[0]
             raise InputError(f"none of the {len(self._errors)} pairs could be used; see above") from self._errors[0]
         for message, count in self._told.items():
             if count > 1:

@@ -90,9 +90,9 @@ def prune_problems(
         count = max(len(pruned.specs) for pruned in halted)
         without = shown([pruned.variant for pruned in halted])
         why = str(first_errors.get(status) or _why(status))
-        yield f"{len(names)} of {count} matrices {status} ({shown(names)}): {why} There is no {without}."
+        yield f"{len(names)} of {count} matrices {status} ({shown(names)}): {why} Not evaluated: {without}."
     if idle := [pruned.variant for pruned in evaluated if pruned.status == NOTHING_SELECTED]:
-        yield f"there is no {shown(idle)}: --include and --exclude leave no linear or convolution weight."
+        yield f"not evaluated: {shown(idle)}, as no linear or convolution weight is left but the output layer's."
     failed = {pruned.variant for pruned in evaluated if pruned.status != "ok"}
     for status, why in WHY_NO_VALUE.items():
         named = [

@@ -16,7 +16,8 @@ from spectra_cli.execution.frames import Common, PathLike, Shared, frames_of, li
 from spectra_cli.execution.listener import Silent
 from spectra_cli.execution.local import Job
 from spectra_cli.execution.options import Options, TaskOptions
-from spectra_cli.execution.pairs import make_barrier_plan, read_pairs
+from spectra_cli.execution.pairfile import read_pairs
+from spectra_cli.execution.pairs import make_barrier_plan
 from spectra_cli.execution.plan import make_plan
 from spectra_cli.execution.prune_eval import PruneEvaluation
 from spectra_cli.tables.writer import make_directory
@@ -149,7 +150,7 @@ def prune_eval(
     keep: float = 0.5,
     mask_keep: float = 0.05,
     mask_seed: int = 0,
-    variants: Sequence[str] = VARIANTS,
+    variants: str | Sequence[str] = VARIANTS,
     batch_norm: str = "reestimate",
     output_layer: str | None = None,
     out: PathLike | None = None,
@@ -166,7 +167,7 @@ def prune_eval(
         keep: fraction of the singular components of every matrix that ``top`` keeps; ``bottom`` has the others.
         mask_keep: fraction of the entries that the masks keep.
         mask_seed: of the random masks.
-        variants: which of ``full``, ``top``, ``bottom``, ``magnitude`` and ``random``.
+        variants: which of ``full``, ``top``, ``bottom``, ``magnitude`` and ``random``: a list, or text with commas.
         batch_norm: ``"reestimate"`` takes running statistics anew from the training split for every set of weights;
             ``"stored"`` leaves them as they stand.
         output_layer: glob of the parameters that are left as they are; told from the model if None.

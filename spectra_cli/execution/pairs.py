@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from spectra_cli.checkpoints.config import read_config
@@ -15,9 +13,6 @@ from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import CheckpointError, InputError, SpectraError, UsageError
 from spectra_cli.execution.options import Options, TaskOptions
 from spectra_cli.layers.weights import model_weights
-
-HEADER = ["a", "b"]
-"""A first line of a file of pairs that names the columns."""
 
 LEAST_ALPHAS = 2
 
@@ -63,6 +58,13 @@ class Pair:
     ends: tuple[End | None, End | None]
     error: SpectraError | None = None
 
+    def __str__(self) -> str:
+        return " and ".join(self.given)
+
+    def placed(self, error: SpectraError) -> SpectraError:
+        """An error that is about the pair with the place where it arose; one about the command line as it is."""
+        return error if isinstance(error, UsageError) else error.at(str(self))
+
     @property
     def identity(self) -> dict[str, Any]:
         """The columns of a table that name the pair."""
@@ -80,7 +82,7 @@ class Pair:
         """
         a, b = self.ends
         if a is None or b is None or self.error is not None:
-            raise self.error or InputError("an end of the pair was not found", where=" and ".join(self.given))
+            raise self.error or InputError("an end of the pair was not found", where=str(self))
         return a, b
 
 
@@ -130,7 +132,7 @@ def make_barrier_plan(
     if not planned:
         raise UsageError("no pair was given", remedy="Give two PATHs, or --pairs FILE")
     if len(planned) == 1 and planned[0].error is not None:
-        raise planned[0].error
+        raise planned[0].placed(planned[0].error)
     return BarrierPlan(planned, options, task, alphas)
 
 
@@ -242,48 +244,3 @@ def check_same_shapes(a: Shapes, b: Shapes) -> None:
 
 def _by(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape)) or "a scalar"
-
-
-def read_pairs(path: Path) -> list[tuple[str, str]]:
-    """The pairs of PATHs in a CSV file of two columns.
-
-    A header ``a,b`` may come first; blank lines and lines that begin with # are passed over.
-
-    Raises:
-        InputError: if the file cannot be read.
-        UsageError: if it holds no pair, or a line has another number of columns.
-    """
-    pairs: list[tuple[str, str]] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(_without_comments(file), skipinitialspace=True, strict=True)
-            try:
-                for cells in lines:
-                    named = [cell.strip() for cell in cells]
-                    if not any(named) or (not pairs and [name.lower() for name in named] == HEADER):
-                        continue
-                    pairs.append(_two(named, f"{path}, line {lines.line_num}"))
-            except csv.Error as error:
-                raise UsageError(
-                    f"this is no line of CSV ({error})", where=f"{path}, line {lines.line_num}", remedy="Write A,B"
-                ) from error
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path), remedy="Mend --pairs") from error
-    except UnicodeDecodeError as error:
-        raise UsageError("this is no text in UTF-8", where=str(path), remedy="Give --pairs a CSV file") from error
-    if not pairs:
-        raise UsageError("there is no pair in it", where=str(path), remedy="Write two PATHs a line: runs/a,runs/b")
-    return pairs
-
-
-def _without_comments(lines: Iterable[str]) -> Iterator[str]:
-    """Comments become blank lines, so that the others keep their numbers."""
-    return ("\n" if line.lstrip().startswith("#") else line for line in lines)
-
-
-def _two(cells: Sequence[str], where: str) -> tuple[str, str]:
-    if len(cells) != 2 or not all(cells):
-        count = f"{len(cells)} column{'s' * (len(cells) != 1)}"
-        what = f"{count}, not 2" if len(cells) != 2 else "a PATH is missing"
-        raise UsageError(what, where=where, remedy='Write two PATHs: A,B; with quotes where one holds a comma: "a,1",b')
-    return cells[0], cells[1]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from spectra_cli.analyses.contents import check_inventory
+from spectra_cli.analyses.contents import NoMatricesError, check_inventory
 from spectra_cli.analyses.models import ModelMatrices, State, copied
 from spectra_cli.analyses.modelstates import StateEvaluator
 from spectra_cli.analyses.prune_eval import (
@@ -131,11 +131,13 @@ class PruneEvaluation:
         self._notice(task)
         loaded = load_model(task, run, checkpoint, options, self._task_options.output_layer, model=model)
         matrices = loaded.matrices
-        check_inventory(matrices.inventory, where=str(checkpoint.path))
         self._look_at(run, matrices)
-        if self._pruning.variants != (FULL,) and not matrices.prunable(options.include, options.exclude):
-            self._tally.lacking.append(str(checkpoint.path))
-            return {table: [{"status": NOTHING_SELECTED}] for table in self._plan.tables}
+        if self._pruning.variants != (FULL,):
+            check_inventory(matrices.inventory, where=str(checkpoint.path))
+            _check_prunable(matrices, where=str(checkpoint.path))
+            if not matrices.prunable(options.include, options.exclude):
+                self._tally.lacking.append(str(checkpoint.path))
+                return {table: [{"status": NOTHING_SELECTED}] for table in self._plan.tables}
         self._tally.matched += 1
         evaluator = StateEvaluator(
             task,
@@ -219,6 +221,21 @@ class PruneEvaluation:
         self._done += share
         total = self._plan.checkpoint_count * len(self._pruning.variants)
         self._listener.progressed(self._doing, self._done, total)
+
+
+def _check_prunable(matrices: ModelMatrices, *, where: str) -> None:
+    """Check that there is more than an output layer.
+
+    Raises:
+        NoMatricesError: if there is not.
+    """
+    if not matrices.prunable():
+        raise NoMatricesError(
+            f"there is no matrix but that of the output layer, {messages.shown(matrices.output_names)}, which is left "
+            "as it is",
+            where=where,
+            remedy="Name another one with --output-layer, or evaluate --variants full",
+        )
 
 
 def _tasks_of(runs: Sequence[Run], options: TaskOptions) -> dict[Path, ChosenTask]:

@@ -86,8 +86,7 @@ def projected(matrix: Matrix, basis: Tensor, onto: torch.device) -> tuple[Tensor
 
     Args:
         matrix: (rows, cols).
-        basis: (R, k) float64, orthonormal columns, on the device of the matrix; of the columns of a tall matrix, else of
-            its rows.
+        basis: (R, k) float64, orthonormal columns, on the device of the matrix.
         onto: where the two parts are put.
 
     Returns:
@@ -101,9 +100,8 @@ def projected(matrix: Matrix, basis: Tensor, onto: torch.device) -> tuple[Tensor
         positions = slice(start, start + length)
         block = matrix.block(rows=positions) if tall else matrix.block(cols=positions)
         whole = block.to(torch.float64)
-        if basis.shape[1] == side:
-            inside = whole  # exactly, not but for the rounding of a projector onto everything
-        else:
+        inside = whole  # exactly, where the basis is of everything, and not but for the rounding of a projector
+        if basis.shape[1] < side:
             inside = whole @ basis @ basis.mT if tall else basis @ (basis.mT @ whole)
         for target, values in ((top, inside), (bottom, whole - inside)):
             torch.ops.aten.copy_(part(target, 0 if tall else 1, positions), values)  # see matrix.SlabIterator

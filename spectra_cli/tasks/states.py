@@ -261,7 +261,10 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise _told(error, path) from error
+        told = _told(error, path)
+        if told is error:
+            raise
+        raise told from error
 
 
 def _told(error: BaseException, path: Path) -> BaseException:

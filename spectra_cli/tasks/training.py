@@ -254,7 +254,8 @@ class _Loop:
             self._masks.apply_to_gradients()
             nn.utils.clip_grad_norm_(self._parameters, recipe.clip_norm)
         self._optimizer.step()
-        self._masks.apply()
+        if course.masks:
+            self._masks.apply()
 
     def _perturb(self) -> None:
         """Noise, then the statistics of batch norm for what the weights are now, as in the papers' code."""

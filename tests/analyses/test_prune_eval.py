@@ -281,6 +281,18 @@ def test_a_metric_that_draws_numbers_meets_the_same_ones_whatever_came_before(tm
     assert top == frames[1]["value"].tolist()
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", MATRICES)
+def test_a_gpu_gives_the_same_values_without_tf32(name: str, tmp_path: Path) -> None:
+    """Whose rounding of 1e-3 would show."""
+    checkpoint_of(name, tmp_path / "model.pt")
+    on_cpu, on_gpu = (
+        spectra_cli.prune_eval(tmp_path / "model.pt", task=named(name), device=device) for device in ("cpu", "cuda")
+    )
+    np.testing.assert_allclose(on_gpu["value"], on_cpu["value"], rtol=1e-5)
+
+
 # Agreement of what is left with what was there
 
 
@@ -377,7 +389,9 @@ def test_leaving_the_matrix_out_mends_it(tmp_path: Path) -> None:
 
 def test_masks_of_nothing_but_embeddings_prune_nothing(tmp_path: Path) -> None:
     checkpoint_of("recurrent", tmp_path / "model.pt")
-    with pytest.warns(SkippedWorkWarning, match="there is no magnitude, random: --include and --exclude leave"):
+    with pytest.warns(
+        SkippedWorkWarning, match="not evaluated: magnitude, random, as no linear or convolution weight is left"
+    ):
         frame = spectra_cli.prune_eval(tmp_path / "model.pt", task=named("recurrent"), include="tokens*")
     statuses = dict(zip(frame["variant"], frame["status"], strict=True))
     assert statuses == {"full": "ok", "top": "ok", "bottom": "ok", "magnitude": "nothing_selected"} | {
@@ -459,9 +473,24 @@ def test_an_architecture_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
         spectra_cli.prune_eval(tmp_path / "model.pt", task=named("mlp"), architecture="gpt_neox")
 
 
+def test_a_model_of_one_layer_has_nothing_to_prune(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    task = tmp_path / "own.py"
+    task.write_text(
+        "from tests.analyses import tiny_tasks\n"
+        "def make():\n"
+        "    return tiny_tasks.Classification(lambda: tiny_tasks.nn.Linear(6, 5), tiny_tasks._vectors)\n"
+    )
+    torch.save(torch.nn.Linear(6, 5).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match=r"no matrix but that of the output layer, weight, .* --variants full"):
+        spectra_cli.prune_eval(tmp_path / "model.pt", task=f"{task}:make")
+    frame = spectra_cli.prune_eval(tmp_path / "model.pt", task=f"{task}:make", variants="full")
+    assert set(frame["status"]) == {"ok"}
+
+
 def test_globs_that_leave_nothing_are_an_error_that_names_what_there_is(tmp_path: Path) -> None:
     checkpoint_of("mlp", tmp_path / "model.pt")
-    with pytest.raises(InputError, match=r"--include output\*; Choose|--include output\*. Choose among first.weight"):
+    with pytest.raises(InputError, match=r"--include output\*\. Choose among first\.weight, second\.weight"):
         spectra_cli.prune_eval(tmp_path / "model.pt", task=named("mlp"), include="output*")
     frame = spectra_cli.prune_eval(tmp_path / "model.pt", task=named("mlp"), include="output*", variants=("full",))
     assert set(frame["status"]) == {"ok"}

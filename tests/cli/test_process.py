@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -19,6 +20,8 @@ import typer.main
 
 from spectra_cli import __version__
 from spectra_cli.cli.main import app
+from spectra_cli.tasks.modular_addition import ModularAddition
+from spectra_cli.tasks.runfile import RunRecord
 
 Fixture = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
@@ -39,6 +42,17 @@ def spectra(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
         env=environment(**variables),
         check=False,
     )
+
+
+def make_addition_run(directory: Path) -> None:
+    """A run as `spectra train` leaves it, which knows its task; its weights are random."""
+    options = {"prime": 5, "d_model": 4, "num_heads": 2, "mlp": 6}
+    task = ModularAddition(**options)  # type: ignore[arg-type]
+    directory.mkdir(parents=True)
+    for step in (0, 100):
+        torch.save(task.model().state_dict(), directory / f"step_{step}.pt")
+    (directory / "config.json").write_text(json.dumps(task.config))
+    RunRecord("modular-addition", options).write(directory)
 
 
 def test_the_module_runs_and_says_its_version() -> None:
@@ -70,9 +84,10 @@ def test_the_metadata_holds_the_command_line(make_run: Fixture) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_example_of_every_command_runs(name: str, make_run: Fixture) -> None:
-    """A newcomer pastes it, with a run of their own in ``runs/a``."""
-    make_run("runs/a")
+def test_the_example_of_every_command_runs(name: str) -> None:
+    """A newcomer pastes it, with runs of their own in ``runs/a`` and ``runs/b``."""
+    for run in ("runs/a", "runs/b"):
+        make_addition_run(Path(run))
     (example,) = [line.strip() for line in (COMMANDS[name].help or "").splitlines() if "Example: " in line]
     done = spectra(*shlex.split(example.removeprefix("Example: "))[1:])
     assert (done.returncode, "Error" in done.stderr) == (0, False)

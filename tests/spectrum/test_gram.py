@@ -114,3 +114,35 @@ with full_float32():
 assert {read} == before, {read}
 """
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
+
+
+CUDNN = "torch.backends.cudnn"
+SET_BY_HOST = {
+    "nothing": "",
+    "the older interface": f"{CUDNN}.allow_tf32 = True",
+    "the newer one": f"{CUDNN}.conv.fp32_precision = 'tf32'; {CUDNN}.rnn.fp32_precision = 'ieee'",
+    "all backends": "torch.backends.fp32_precision = 'tf32'",
+}
+
+
+@pytest.mark.parametrize("way", SET_BY_HOST)
+def test_convolutions_and_recurrent_layers_are_not_rounded_either(way: str) -> None:
+    """Although torch lets cuDNN do so by itself; what the host program has set is back afterwards."""
+    if not hasattr(torch.backends.cudnn.rnn, "fp32_precision"):
+        pytest.skip("an older torch")
+    program = f"""
+import torch
+from spectra_cli.spectrum.gram import full_float32
+{SET_BY_HOST[way]}
+layers = [{CUDNN}.conv, {CUDNN}.rnn, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn]
+def read():
+    return [layer.fp32_precision for layer in layers]
+before = read()
+with full_float32():
+    assert read() == ['ieee'] * 4, read()
+    with full_float32():
+        assert read() == ['ieee'] * 4, read()
+    assert read() == ['ieee'] * 4, read()
+assert read() == before, (before, read())
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)

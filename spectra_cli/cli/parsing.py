@@ -1,0 +1,89 @@
+"""The options of a command line, parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spectra_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from spectra_cli.execution.options import Options, TaskOptions
+
+
+def chosen_options(
+    *,
+    steps: str | None,
+    every: int | None,
+    log_spaced: int | None,
+    include: Sequence[str] | None,
+    exclude: Sequence[str] | None,
+    architecture: str | None,
+    transposed: Sequence[str] | None,
+    skip_incomplete: bool,
+    device: str,
+    memory_budget: str | None,
+    tag: Sequence[str] | None,
+    heads: int | None = None,
+    kv_heads: int | None = None,
+    full: bool = False,
+    reference: str | None = None,
+    against: str | None = None,
+) -> Options:
+    """The options of a command line, parsed.
+
+    Raises:
+        UsageError: if one means nothing.
+    """
+    from spectra_cli.checkpoints.selection import Selection
+    from spectra_cli.execution.options import Options, parse_bytes, parse_tags
+    from spectra_cli.layers.fitting import StructureOptions
+
+    return Options(
+        selection=Selection(steps, every, log_spaced),
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        transposed=tuple(transposed or ()),
+        device=device,
+        budget_bytes=parse_bytes(memory_budget) if memory_budget else None,
+        skip_incomplete=skip_incomplete,
+        tags=parse_tags(tag or ()),
+        structure=StructureOptions(architecture, heads, kv_heads),
+        full=full,
+        reference=reference,
+        against=against,
+    )
+
+
+def chosen_task(
+    *,
+    task: str | None,
+    settings: Sequence[str] | None,
+    data: str | None,
+    split: Sequence[str] | None,
+    batch_norm: str,
+    output_layer: str | None = None,
+) -> TaskOptions:
+    """The options of a command line that are about the task, parsed.
+
+    Raises:
+        UsageError: if one means nothing.
+    """
+    from spectra_cli.execution.options import TaskOptions
+    from spectra_cli.tasks.options import split_settings
+
+    given = [*(settings or ()), *([] if data is None else [f"data={data}"])]
+    return TaskOptions(task, split_settings(given), tuple(split or ()), batch_norm, output_layer)
+
+
+def check_distinct(outs: Mapping[str, Path]) -> None:
+    """Check that no two tables go to one file.
+
+    Raises:
+        UsageError: if they do.
+    """
+    places = [out.resolve() for out in outs.values()]
+    for place, out in zip(places, outs.values(), strict=True):
+        if places.count(place) > 1:
+            raise UsageError(f"two tables would be written to {out}", remedy="Give each a file of its own")

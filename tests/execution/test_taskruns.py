@@ -1,0 +1,181 @@
+"""Where a run.json stands, which splits are evaluated, and how a checkpoint comes into a task's model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from spectra_cli.checkpoints.discovery import discover
+from spectra_cli.checkpoints.runs import Checkpoint, Run
+from spectra_cli.errors import CheckpointError, CorruptCheckpointError, InputError, UsageError
+from spectra_cli.execution.options import Options, TaskOptions
+from spectra_cli.execution.taskruns import (
+    ChosenTask,
+    ModelPool,
+    chosen_splits,
+    load_model,
+    only_run,
+    record_of,
+    task_of_run,
+)
+from spectra_cli.tasks.loading import StateMismatchError
+from tests.analyses import tiny_tasks
+
+TASK = f"{Path(tiny_tasks.__file__)}:mlp"
+CPU = torch.device("cpu")
+
+
+def record(directory: Path, **values: object) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "run.json").write_text(json.dumps({"task": "modular-addition", **values}))
+
+
+def weights(width: int = 7, seed: int = 0) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    return dict(tiny_tasks.mlp(width).model().state_dict())
+
+
+def saved(path: Path, state: Mapping[str, Tensor]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.clone() for name, tensor in state.items()}, path)
+    return path
+
+
+def found(path: Path) -> tuple[Run, Checkpoint]:
+    (run,) = discover(path)
+    return run, run.checkpoints[-1]
+
+
+def loaded(path: Path, **options: Any) -> Any:
+    return load_model(tiny_tasks.mlp(), *found(path), Options(), **options)
+
+
+# where it stands
+
+
+def test_the_run_json_of_a_run_stands_beside_its_checkpoints(tmp_path: Path) -> None:
+    saved(tmp_path / "run/step_1.safetensors", weights())
+    record(tmp_path / "run", seed=1)
+    for path in (tmp_path / "run", tmp_path / "run/step_1.safetensors"):
+        said = record_of(*found(path))
+        assert said is not None
+        assert said.seed == 1
+
+
+def test_the_nearest_run_json_counts(tmp_path: Path) -> None:
+    """That of a checkpoint which is a directory, before that of the directory it lies in."""
+    saved(tmp_path / "model/model.safetensors", weights())
+    record(tmp_path, seed=1)
+    said = record_of(*found(tmp_path / "model"))
+    assert said is not None
+    assert said.seed == 1
+    record(tmp_path / "model", seed=2)
+    said = record_of(*found(tmp_path / "model"))
+    assert said is not None
+    assert said.seed == 2
+    record(tmp_path / "model", task="mytask.py:make")
+    with pytest.raises(InputError, match=rf"{tmp_path}/model/run\.json: names the task"):
+        task_of_run(*found(tmp_path / "model"), TaskOptions())
+
+
+def test_there_may_be_no_run_json(tmp_path: Path) -> None:
+    assert record_of(*found(saved(tmp_path / "step_1.safetensors", weights()))) is None
+
+
+# splits and runs
+
+
+def test_splits_come_in_the_order_of_the_task(tmp_path: Path) -> None:
+    task = tiny_tasks.mlp()
+    assert chosen_splits(task, ()) == ["train", "val"]
+    assert chosen_splits(task, ["val"]) == ["val"]
+    assert chosen_splits(task, ["val", "train", "val"]) == ["train", "val"]
+    with pytest.raises(UsageError, match=r"--split test: the task has none\. Its splits are train, val"):
+        chosen_splits(task, ["val", "test"])
+
+
+def test_a_path_of_several_runs_is_refused_with_their_names(tmp_path: Path) -> None:
+    for name in "ab":
+        saved(tmp_path / name / "step_1.safetensors", weights())
+    with pytest.raises(InputError, match=r"holds 2 runs\. Name one of them: a, b"):
+        only_run(discover(tmp_path), str(tmp_path))
+    assert only_run(discover(tmp_path / "a"), "a").root == tmp_path / "a"
+
+
+# into the model
+
+
+def test_a_checkpoint_is_loaded_whatever_wraps_its_names(tmp_path: Path) -> None:
+    state = weights(seed=3)
+    for number, prefix in enumerate(("", "module.", "_orig_mod.", "model.module.")):
+        path = saved(tmp_path / f"{number}.safetensors", {f"{prefix}{name}": value for name, value in state.items()})
+        assert all(torch.equal(tensor, state[name]) for name, tensor in loaded(path).state.items())
+
+
+def test_what_stands_beside_the_weights_is_passed_over(tmp_path: Path) -> None:
+    state = weights(seed=3)
+    path = tmp_path / "step_1.pt"
+    optimizer = torch.optim.AdamW(tiny_tasks.mlp().model().parameters()).state_dict()
+    torch.save({"model": state, "optimizer": optimizer, "step": 1}, path)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in loaded(path).state.items())
+
+
+def test_a_misfit_names_the_checkpoint_and_leaves_the_model(tmp_path: Path) -> None:
+    model = tiny_tasks.mlp().model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    path = saved(tmp_path / "step_1.safetensors", weights(width=9))
+    with pytest.raises(StateMismatchError, match=r"step_1\.safetensors: 'first\.bias' is 9 in the checkpoint and 7 in the task's model"):
+        loaded(path, model=model)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_checkpoint_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    path = saved(tmp_path / "step_1.safetensors", weights())
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(CorruptCheckpointError):
+        loaded(path)
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError):
+        loaded(path)
+
+
+class RandomFeatures(nn.Module):
+    """A buffer that no checkpoint holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("features", torch.randn(4, 3), persistent=False)
+        self.output = nn.Linear(4, 2)
+
+
+def test_what_is_random_in_a_model_and_in_no_checkpoint_is_the_same_every_time(tmp_path: Path) -> None:
+    """And the caller's random numbers go on as if no model had been made."""
+    task = tiny_tasks.Classification(RandomFeatures, tiny_tasks._vectors)
+    path = saved(tmp_path / "step_1.safetensors", dict(RandomFeatures().state_dict()))
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    models = [load_model(task, *found(path), Options()).model for _ in range(2)]
+    assert torch.equal(models[0].features, models[1].features)  # type: ignore[arg-type]  # it is a tensor
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# the pool
+
+
+def test_a_task_that_cannot_be_made_does_not_keep_others_from_work() -> None:
+    good = ChosenTask(TASK, {}, True, "--task")
+    bad = ChosenTask(TASK, {"wdth": 3}, True, "--task")
+    pool = ModelPool([good, bad], CPU)
+    assert pool.task(good).splits == ("train", "val")
+    with pytest.raises(UsageError, match="no option 'wdth'"):
+        pool.task(bad)
+    with pytest.raises(UsageError, match="no option 'wdth'"):
+        ModelPool([bad, bad], CPU)
+    ModelPool([], CPU)

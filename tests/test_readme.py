@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import spectra_cli
 from spectra_cli.cli.main import run
 from spectra_cli.layers.family_files import known_architectures, parse_architecture
 from spectra_cli.tasks.registry import task_names
@@ -110,6 +111,23 @@ def test_the_example_of_a_task_is_one(
     save_file(layers.state_dict(), tmp_path / "runs" / "parity" / "step_0.safetensors")
     assert run([*command.split(), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 2 * 5
+
+
+def test_the_branches_and_masks_of_the_readme_begin_where_its_trunk_has_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands on `runs/trunk`, of a tenth of the length."""
+    monkeypatch.chdir(tmp_path)
+    section = README.partition("## Training\n")[2].partition("\n## ")[0]
+    trunk, branch = re.findall(r"spectra (train image-classification [^`\n]*runs/(?:trunk|branch))(?:\n|`)", section)
+    (mask,) = re.findall(r"`(--mask magnitude[^`]*)`", section)
+    (noise,) = re.findall(r"`(--perturb [^`]*)`", section)
+    small = "--set width=3 --quiet"
+    assert run([*trunk.split(), *small.split()]) == 0
+    assert run([*branch.split(), *noise.split(), "--quiet"]) == 0
+    assert run(["train", "image-classification", *mask.split(), "--out", "runs/ticket", "--quiet"]) == 0
+    rank = spectra_cli.rank("runs/ticket", steps="final")
+    assert set(rank["status"]) == {"ok"}
 
 
 def test_the_built_in_tasks_are_all_described() -> None:

@@ -44,7 +44,7 @@ class DiffusionBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class Diffusion:
-    """Image generation by denoising diffusion, as the papers train it (Yunis et al. 2024, after Ho et al. 2020).
+    """Image generation by a UNet and denoising diffusion (Yunis et al. 2024, after Ho et al. 2020).
 
     Images x are standardized per channel by the mean and the standard deviation of the training split. The model reads
     sqrt(a_t) x + sqrt(1 - a_t) e, with standard normal noise e and a time t drawn uniformly from 0 ... `timesteps` - 1,

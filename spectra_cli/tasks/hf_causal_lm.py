@@ -32,7 +32,7 @@ TOKENS_AT_ONCE = 4096
 
 
 class HuggingFaceCausalLM:
-    """Every token of a text is told from those before it in its window.
+    """Language modeling by any causal language model of Hugging Face transformers, from its directory.
 
     Windows, losses and training are those of the task `language-modeling`: a split is the tokens of its texts in a row,
     cut into windows of `context` tokens that do not overlap; what the last token of a window is to tell is the first of

@@ -52,7 +52,7 @@ RANDOM_LABELS = 0x1ABE1
 
 
 class ImageClassification:
-    """Images are told apart by a network that is trained with stochastic gradient descent (Yunis et al. 2024).
+    """Image classification by VGG-16, a perceptron, LeNet or ResNet-20, with true or random labels (Yunis et al. 2024).
 
     Models, at the papers' sizes unless options say otherwise, each for any size of images:
 

@@ -26,7 +26,7 @@ WHERE = "task language-modeling"
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModeling:
-    """Every token of a text is told from those before it in its window.
+    """Language modeling by a pre-norm transformer: every token of a text is told from those before it in its window.
 
     A split is the tokens of its texts in a row, cut into windows of `context` tokens that do not overlap; what the last
     token of a window is to tell is the first of the next. So every token but the first of the split is told once, and a

@@ -56,7 +56,9 @@ SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModularAddition:
-    """The tokens ``a b =`` are read, and (a + b) modulo a prime is told from the last one.
+    """Addition modulo a prime by a small transformer: grokking, and the slingshot mechanism.
+
+    The tokens ``a b =`` are read, and (a + b) modulo the prime is told from the last one.
 
     Settings, each with the defaults of the papers' experiment of that name (what is given explicitly wins):
 

@@ -73,7 +73,7 @@ class _Kept:
 
 @dataclass(frozen=True)
 class Speech:
-    """Speech recognition on LibriSpeech, or on synthesized tone words (Yunis et al. 2024, appendix).
+    """Speech recognition by LSTMs, on LibriSpeech or synthesized tone words (Yunis et al. 2024, appendix).
 
     Metrics, over the utterances of a split:
 

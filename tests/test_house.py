@@ -22,6 +22,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
     "errors": 0,
+    "regularfile": 0,
     "tensors": 0,
     "spectrum": 1,
     "layers": 1,

@@ -27,7 +27,7 @@ class Curve:
         at_a: its value at A.
         at_middle: at the alpha nearest to 1/2, the lesser one of two.
         at_b: at B.
-        middle: that alpha.
+        middle: that alpha; None where there is none between A and B.
         barrier: maximum of value - chord.
         barrier_midpoint: maximum of value - mean of the values at A and B.
     """
@@ -37,7 +37,7 @@ class Curve:
     at_a: float | None
     at_middle: float | None
     at_b: float | None
-    middle: float
+    middle: float | None
     barrier: float | None
     barrier_midpoint: float | None
 
@@ -139,14 +139,14 @@ class BarrierSummary:
 
 
 def _curve(rows: Sequence[Row]) -> Curve:
-    middle = rows[(len(rows) - 1) // 2]
+    middle = rows[(len(rows) - 1) // 2] if len(rows) > 2 else {}
     return Curve(
         rows[0]["split"],
         rows[0]["metric"],
         rows[0].get("value"),
         middle.get("value"),
         rows[-1].get("value"),
-        middle["alpha"],
+        middle.get("alpha"),
         rows[0].get("barrier"),
         rows[0].get("barrier_midpoint"),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import TracebackType
@@ -25,6 +25,9 @@ from spectra_cli.tensors import ITEMSIZE, TensorInfo
 State = dict[str, Tensor]
 """Weights and buffers of a model by the names that the model gives them."""
 
+CalledLast = Callable[[Collection[str]], Collection[str]]
+"""Of some parameters, by name, those of the module that the model calls last; none where that cannot be told."""
+
 MASKED_KINDS = frozenset({"linear", "conv", "conv_transpose", "attention", "recurrent"})
 """Kinds of matrices that masks cut: linear maps and convolutions, not the vectors of tokens and positions."""
 
@@ -33,16 +36,16 @@ class StateReader:
     """A state dict in memory as a :class:`spectra_cli.checkpoints.reader.Reader`.
 
     Args:
-        state: tensors by name, in the model's order.
+        state: by name, in the model's order; what is no tensor in it (extra state of modules) is passed over.
     """
 
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
+    def __init__(self, state: Mapping[str, Any]) -> None:
         self._state = state
         self.format = "memory"
         self.tensors: Mapping[str, TensorInfo] = {
             name: TensorInfo(name, tuple(tensor.shape), dtype, storage=_storage(tensor))
             for name, tensor in state.items()
-            if (dtype := str(tensor.dtype).removeprefix("torch.")) in ITEMSIZE
+            if isinstance(tensor, Tensor) and (dtype := str(tensor.dtype).removeprefix("torch.")) in ITEMSIZE
         }
         self.ordered = True
         self.metadata: Mapping[str, Any] = {}
@@ -50,7 +53,7 @@ class StateReader:
 
     def read(self, name: str, rows: slice = slice(None), cols: slice = slice(None)) -> Tensor:
         """A block of a tensor seen as (shape[0], rest), as the protocol has it."""
-        tensor = self._state[name].detach()
+        tensor: Tensor = self._state[name].detach()
         if rows != slice(None):  # a scalar has none
             tensor = tensor[rows]
         if cols != slice(None):
@@ -143,16 +146,20 @@ def matrices_of_model(
     transposed: Sequence[str] = (),
     structure: StructureOptions | None = None,
     output_layer: str | None = None,
+    called_last: CalledLast | None = None,
 ) -> ModelMatrices:
-    """Find the matrices among a model's weights; transposed convolutions and embeddings are told by its modules.
+    """Find the matrices among a model's parameters; transposed convolutions and embeddings are told by its modules.
+
+    Buffers are none: they are not trained.
 
     Args:
         model: any module; its weights may be on any device, also ``meta``.
         config: the model's ``config.json``, if there is one.
         transposed: globs of parameters stored as (in, out, ...).
         structure: what the user says of the model's structure.
-        output_layer: glob of the output layer's parameters; None for those that an ``output`` connection leads to, else
-            the last matrix.
+        output_layer: glob of the output layer's parameters; None for those that an ``output`` connection of the model's
+            family leads to, else those called last, else the last matrix.
+        called_last: runs the model where no family tells its output layer; None if it cannot be run.
 
     Raises:
         UsageError: if no matrix matches `output_layer`.
@@ -160,15 +167,17 @@ def matrices_of_model(
     modules = dict(model.named_modules())
     swapped = [f"{name}.weight" for name, module in modules.items() if isinstance(module, _TRANSPOSED)]
     looked_up = [f"{name}.weight" for name, module in modules.items() if isinstance(module, _LOOKED_UP)]
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    tensors = StateReader({name: value for name, value in model.state_dict().items() if name in parameters}).tensors
     inventory = take_inventory(
-        StateReader(model.state_dict()).tensors,
+        tensors,
         ordered=True,
         config=config,
         transposed=[*transposed, *swapped],
         structure=structure,
     )
     if output_layer is None:
-        output = inventory.output_layers()
+        output = inventory.output_layers(lambda: _output_names(tensors, inventory, called_last))
     else:
         output = frozenset(
             depth
@@ -179,6 +188,18 @@ def matrices_of_model(
             names = ", ".join(spec.parameter for spec in inventory.matrices[-3:])
             raise UsageError(f"--output-layer {output_layer} matches no matrix", remedy=f"The last ones are {names}")
     return ModelMatrices(inventory, output, frozenset(looked_up))
+
+
+def _output_names(
+    tensors: Mapping[str, TensorInfo], inventory: Inventory, called_last: CalledLast | None
+) -> Collection[str]:
+    """Names of the matrices called last, else of the last of all, a tied one under the name that counts."""
+    names = list(dict.fromkeys(spec.tensor.name for spec in inventory.matrices))
+    if called_last is not None and (found := called_last(names)):
+        return found
+    matrices = {tensors[name].storage or name: name for name in names}
+    keys = (tensors[name].storage or name for name in reversed(list(tensors)))
+    return [next((matrices[key] for key in keys if key in matrices), "")]
 
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -258,16 +279,18 @@ def _split_group(
         yield depth, split
 
 
-def copied(state: Mapping[str, Tensor], device: torch.device | None = None) -> State:
+def copied(state: Mapping[str, Any], device: torch.device | None = None) -> State:
     """A state dict with memory of its own; tied tensors stay tied.
 
     Args:
-        state: tensors by name.
+        state: tensors by name; what is no tensor in it is left out.
         device: of the copies; None for those of the tensors.
     """
     copies: dict[str | None, Tensor] = {}
     result = {}
     for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            continue
         key = _storage(tensor)
         if key is None or key not in copies:
             copies[key] = tensor.detach().to(device or tensor.device, copy=True)

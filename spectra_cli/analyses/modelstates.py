@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -69,8 +70,7 @@ class StateEvaluator:
         place(self._model, state)
         device = device_of(self._model)
         try:
-            with full_float32(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-                torch.manual_seed(0)  # for metrics that draw numbers without a generator of their own
+            with full_float32():
                 return self._evaluated()
         except torch.OutOfMemoryError as error:
             raise MemoryBudgetError(
@@ -96,14 +96,29 @@ class StateEvaluator:
 def place(model: nn.Module, state: Iterable[tuple[str, Tensor]]) -> None:
     """Copy a whole state dict into a model, cast to the model's types.
 
+    Parameters and buffers are written one by one; what a module makes for its state dict, such as extra state, goes
+    through the module's own loading at the end.
+
     Raises:
         ValueError: if a name is missing.
     """
-    targets = model.state_dict()
-    lacking = dict.fromkeys(targets)
+    targets = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
+    own = {
+        name: tensor.data_ptr()
+        for name, tensor in chain(
+            model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+        )
+    }
+    lacking, made = dict.fromkeys(targets), dict[str, Tensor]()
     with torch.no_grad():
         for name, tensor in state:
-            targets[name].copy_(tensor)
+            target = targets[name]
+            if name in own and target.data_ptr() == own[name]:
+                target.copy_(tensor)
+            else:
+                made[name] = tensor
             lacking.pop(name, None)
+    if made:
+        model.load_state_dict(made, strict=False)
     if lacking:
         raise ValueError(f"no weights for {', '.join(lacking)}: those of another set would be taken")

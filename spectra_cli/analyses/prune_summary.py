@@ -83,13 +83,18 @@ class RunPruning:
         return [moments[place] for place in places.tolist()]
 
     def metrics(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-        """Splits and metrics of the last checkpoint: the loss of every split, or its first metric; and the others."""
+        """Splits and metrics of the last checkpoint: the loss of every split, or its first metric; and the others.
+
+        Of the others, all splits of one metric come before the next metric.
+        """
         found = list(self.last.values) if self.last is not None else []
         leading = []
         for split in dict.fromkeys(split for split, _ in found):
             names = [metric for of, metric in found if of == split]
             leading.append((split, LOSS if LOSS in names else names[0]))
-        return leading, [each for each in found if each not in leading]
+        places = {metric: place for place, metric in enumerate(dict.fromkeys(metric for _, metric in found))}
+        others = [each for each in found if each not in leading]
+        return leading, sorted(others, key=lambda each: places[each[1]])
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""

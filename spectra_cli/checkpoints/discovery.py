@@ -219,7 +219,8 @@ def _missing(path: Path, error: OSError) -> InputError:
     if similar := difflib.get_close_matches(absent.name, names, n=3):
         remedy = f"Similar names: {', '.join(str(parent / name) for name in similar)}"
     else:
-        remedy = f"{place[0].upper()}{place[1:]} holds {_some(names)}"
+        holder = "The working directory" if parent == Path() else f"The directory {parent}"
+        remedy = f"{holder} holds {_some(names)}"
     return InputError(what, where=str(path), remedy=remedy)
 
 

@@ -60,6 +60,15 @@ SpectraOut = Annotated[
         show_default=False,
     ),
 ]
+SvaOut = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Also write how the singular vectors of every matrix of B agree with those of A, as a table sva.",
+        rich_help_panel=options.RESULT,
+        show_default=False,
+    ),
+]
 
 
 def barrier(
@@ -81,6 +90,7 @@ def barrier(
     memory_budget: options.MemoryBudget = None,
     out: options.Out = Path("barrier.parquet"),
     spectra_out: SpectraOut = None,
+    sva_out: SvaOut = None,
     tag: options.Tag = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -91,7 +101,9 @@ def barrier(
     """
     started = time.monotonic()
     ends = [path for path in (a, b) if path is not None]
-    if (len(ends) != 2) if pairs is None else ends:
+    if pairs is not None and ends:
+        raise UsageError(f"--pairs and the PATH {ends[0]} exclude each other", remedy="Give two PATHs, or --pairs FILE")
+    if pairs is None and len(ends) != 2:
         raise UsageError("two PATHs are needed, A and B, or else --pairs FILE", remedy="Give runs/a runs/b")
     chosen = parsing.chosen_options(
         steps=None,
@@ -110,7 +122,8 @@ def barrier(
     from spectra_cli.execution.pairfile import read_pairs
     from spectra_cli.execution.pairs import make_barrier_plan
 
-    outs = {"barrier": out} | ({} if spectra_out is None else {"barrier_spectra": spectra_out})
+    further = {"barrier_spectra": spectra_out, "sva": sva_out}
+    outs = {"barrier": out} | {table: path for table, path in further.items() if path is not None}
     parsing.check_distinct(outs)
     given = [(ends[0], ends[1])] if pairs is None else read_pairs(pairs)
     plan = make_barrier_plan(given, chosen, task_options, alphas)
@@ -129,21 +142,23 @@ def _look_along(
     """
     from spectra_cli.analyses.barrier_summary import BarrierSummary
     from spectra_cli.cli.progress import EvaluationProgress
-    from spectra_cli.execution.barrier import BARRIER, SPECTRA, BarrierJob, PairRows
+    from spectra_cli.execution.barrier import BARRIER, BarrierJob, PairRows
 
-    summary, spectra = BarrierSummary(), Counter[str]()
+    summary = BarrierSummary()
+    statuses = {table: Counter[str]() for table in outs}
 
     def take(result: PairRows) -> None:
         summary.add(result.tables[BARRIER], result.agreement)
-        spectra.update(row["status"] for row in result.tables.get(SPECTRA, ()))
+        for table, rows in result.tables.items():
+            statuses[table].update(row["status"] for row in rows)
 
     listener = EvaluationProgress(quiet=quiet)
-    job = BarrierJob(plan, listener, spectra=SPECTRA in outs, agreement=as_json or not quiet)
-    writing = running.Writing(outs, plan.options.tags)
+    job = BarrierJob(plan, listener, tables=tuple(outs), agreement=as_json or not quiet)
+    writing = running.Writing(outs, plan.options.tags, plan.options.columns_left_out)
     usable, _ = running.fill_tables(context, job, listener, writing, take)
-    statuses = {BARRIER: summary.statuses, SPECTRA: spectra}
     if as_json:
-        said = {BARRIER: summary.as_json(), SPECTRA: {"rows": spectra.total(), "statuses": dict(spectra)}}
+        said = {table: {"rows": counts.total(), "statuses": dict(counts)} for table, counts in statuses.items()}
+        said[BARRIER] = summary.as_json()
         each = [{"table": table, "out": str(out), **said[table]} for table, out in outs.items()]
         output.json_line({**(each[0] if len(each) == 1 else {"tables": each}), "problems": listener.problems})
     if not quiet:
@@ -173,10 +188,13 @@ def _print_pair(console: Console, pair: PairSummary) -> None:
     console.print(f"Barrier between {a} and {b}", style="bold", soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     table.add_column("metric", no_wrap=True)
-    for heading in ("at A", f"at {pair.curves[0].middle:.2g}", "at B", "barrier", "over midpoint"):
+    middle = pair.curves[0].middle
+    between = [] if middle is None else [f"at {middle:.2g}"]
+    for heading in ("at A", *between, "at B", "barrier", "over midpoint"):
         table.add_column(heading, justify="right", no_wrap=True)
     for curve in pair.curves[:SHOWN_CURVES]:
-        numbers = (curve.at_a, curve.at_middle, curve.at_b, curve.barrier, curve.barrier_midpoint)
+        inside = [] if middle is None else [curve.at_middle]
+        numbers = (curve.at_a, *inside, curve.at_b, curve.barrier, curve.barrier_midpoint)
         table.add_row(_metric(curve, METRIC_WIDTH), *map(_number, numbers))
     if len(pair.curves) > SHOWN_CURVES:
         table.add_row(f"... and {len(pair.curves) - SHOWN_CURVES} more")

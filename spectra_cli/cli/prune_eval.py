@@ -19,19 +19,26 @@ if TYPE_CHECKING:
 PRUNING = "What is left of the weights"
 SHOWN_STEPS = 5
 SHOWN_OTHERS = 6
+SHOWN_ROWS = 25
+"""With what stands around them, 30 lines."""
+
 METRIC_WIDTH, STEP_WIDTH = 16, 8
 
 Keep = Annotated[
     float,
     typer.Option(
         metavar="FRACTION",
-        help="Singular components that top keeps of every matrix, rounded up; bottom has the others.",
+        help="Singular components that top keeps of every matrix, such as 0.5, rounded up; bottom has the others.",
         rich_help_panel=PRUNING,
     ),
 ]
 MaskKeep = Annotated[
     float,
-    typer.Option(metavar="FRACTION", help="Entries that the two masks keep, rounded up.", rich_help_panel=PRUNING),
+    typer.Option(
+        metavar="FRACTION",
+        help="Entries that the two masks keep, such as 0.05, rounded up.",
+        rich_help_panel=PRUNING,
+    ),
 ]
 MaskSeed = Annotated[int, typer.Option(metavar="N", help="Seed of the random masks.", rich_help_panel=PRUNING)]
 Variants = Annotated[
@@ -129,7 +136,7 @@ def prune_eval(
 
 
 def print_pruning(console: Console, name: str, run: RunPruning) -> None:
-    """Print the loss of every variant at some checkpoints of a run, and its other metrics at the last."""
+    """Print the metrics of every variant at some checkpoints of a run; of many, those but the loss at the last only."""
     from rich.table import Table
 
     moments = run.shown(SHOWN_STEPS)
@@ -142,19 +149,28 @@ def print_pruning(console: Console, name: str, run: RunPruning) -> None:
     for variant in run.variants:
         table.add_column(variant, justify="right", no_wrap=True)
     leading, others = run.metrics()
-    for split, metric in [*leading, *others[:SHOWN_OTHERS]]:
+    all_fit = len(moments) * (len(leading) + len(others)) <= SHOWN_ROWS
+    shown = others if all_fit else others[:SHOWN_OTHERS]
+    for split, metric in [*leading, *shown]:
         label = output.plain(output.shortened(f"{split} {metric}", METRIC_WIDTH))
-        for moment in moments if (split, metric) in leading else moments[-1:]:
+        for moment in moments if all_fit or (split, metric) in leading else moments[-1:]:
             when = output.plain(output.shortened(moment.name, STEP_WIDTH))
             values = moment.values.get((split, metric), {})
             table.add_row(label, when, *(_number(values.get(variant)) for variant in run.variants))
             label = ""
-    if len(others) > SHOWN_OTHERS:
-        table.add_row(f"... and {len(others) - SHOWN_OTHERS} more")
     console.print(table)
+    if more := _more(run.checkpoints - len(moments), len(others) - len(shown), all_fit=all_fit):
+        console.print(f"... {more} in the table")
     if kept := _kept(run.variants):
         console.print(kept, soft_wrap=True)
     console.print()
+
+
+def _more(steps: int, metrics: int, *, all_fit: bool) -> str:
+    """What is not shown."""
+    said = ["more steps"] if steps or not all_fit else []
+    said += [running.counted(metrics, "more metric")] if metrics else []
+    return " and ".join(said)
 
 
 def _number(value: float | None) -> str:

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spectra_cli.cli import options, output
-from spectra_cli.errors import SpectraError, UsageError
+from spectra_cli.cli.interruption import interrupted, termination_told
+from spectra_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from spectra_cli.cli.trainshow import TrainingProgress
     from spectra_cli.execution.trainoptions import TrainOptions
 
 LENGTH = "How long and how fast"
 SAVING = "What is saved"
 VARIATION = "Branches, noise and masks"
-
-INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
-"""Exit statuses, as shells have them."""
-
-
-class InterruptedTrainingError(SpectraError):
-    """A signal stopped the training."""
-
-    status = "interrupted"
-
-    def __init__(self, message: str, *, where: str, remedy: str, exit_status: int) -> None:
-        super().__init__(message, where=where, remedy=remedy)
-        self.exit_status = exit_status
 
 
 def train(
@@ -121,7 +105,8 @@ def train(
         bool,
         typer.Option(
             "--save-optimizer",
-            help="Keep the optimizer's state of every checkpoint too, so that branches go on exactly as the run did.",
+            help="Keep the optimizer's state of every checkpoint too, so that branches go on exactly as the run did. "
+            "A run that began with it keeps them without it as well.",
             rich_help_panel=SAVING,
         ),
     ] = False,
@@ -150,7 +135,8 @@ def train(
         typer.Option(
             metavar="KIND:KEEP",
             help="Train a part of the weights, the others stay 0: magnitude:0.05 keeps the largest 5 % of all linear "
-            "and convolution weights but the output layer's, random:0.05 as many of each layer.",
+            "and convolution weights but the output layer's, random:0.05 as many of each layer as magnitude:0.05 of "
+            "--mask-from keeps, but any of them.",
             rich_help_panel=VARIATION,
             show_default=False,
         ),
@@ -159,7 +145,8 @@ def train(
         str | None,
         typer.Option(
             metavar="RUN@STEP",
-            help="The checkpoint whose weights give the mask; the last one of a run without a step.",
+            help="The checkpoint whose weights give the mask, or of a random mask the number of weights in each "
+            "layer; the last one of a run without a step.",
             rich_help_panel=VARIATION,
             show_default=False,
         ),
@@ -252,45 +239,12 @@ def _run(chosen: TrainOptions, command: Sequence[str], *, quiet: bool, as_json: 
     from spectra_cli.execution.trainplan import plan_training
 
     plan = plan_training(chosen)
-    with trainshow.TrainingProgress(plan.total_steps, quiet=quiet) as progress, _termination_told():
+    with trainshow.TrainingProgress(plan.total_steps, quiet=quiet) as progress, termination_told():
         try:
             result = run_training(plan, progress, command)
-        except _Terminated:
-            raise _interrupted(progress, chosen.out, "terminated", TERMINATED) from None
-        except KeyboardInterrupt:
-            raise _interrupted(progress, chosen.out, "interrupted", INTERRUPTED) from None
+        except KeyboardInterrupt as signal:
+            raise interrupted(progress, chosen.out, signal) from None
     if as_json:
         output.json_line(trainshow.as_json(plan, result, progress.problems))
     if not quiet:
         trainshow.print_summary(output.stderr_console(), plan, result, elapsed_s=time.monotonic() - started)
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as batch systems send it at the end of the time: nothing takes it for an error of a task."""
-
-
-@contextmanager
-def _termination_told() -> Iterator[None]:
-    """Have SIGTERM come as an exception of its own; only the main thread may choose what signals do."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
-
-
-def _interrupted(progress: TrainingProgress, out: Path, how: str, status: int) -> InterruptedTrainingError:
-    if progress.saved_step is None:
-        what, remedy = f"{how} before a checkpoint was saved", "Run the same command again"
-    else:
-        at = "" if progress.step is None else f" at step {progress.step}"
-        what = f"{how}{at}; the checkpoints until step {progress.saved_step} stay"
-        remedy = "Run the same command again to go on from there"
-    return InterruptedTrainingError(what, where=str(out), remedy=remedy, exit_status=status)

@@ -146,6 +146,8 @@ def as_json(plan: TrainingPlan, result: TrainingResult, problems: Sequence[str])
 
 def print_summary(console: Console, plan: TrainingPlan, result: TrainingResult, *, elapsed_s: float) -> None:
     """Print the metrics of a few steps, where the checkpoints are, and what to try next."""
+    from spectra_cli.tasks.registry import is_file_task
+
     out = str(plan.options.out)
     _print_metrics(console, plan, result.rows)
     done = f"{counted(len(result.steps), 'checkpoint')} to step {result.steps[-1]}"
@@ -154,7 +156,8 @@ def print_summary(console: Console, plan: TrainingPlan, result: TrainingResult, 
     else:
         console.print(f"{output.plain(out)}: {done} in {elapsed_s:.1f} s", soft_wrap=True)
     quoted = output.plain(shlex.quote(out))
-    console.print(f"Next: spectra rank {quoted}\n      spectra prune-eval {quoted}", soft_wrap=True)
+    task = f" --task {output.plain(shlex.quote(plan.options.task))}" if is_file_task(plan.options.task) else ""
+    console.print(f"Next: spectra rank {quoted}\n      spectra prune-eval {quoted}{task}", soft_wrap=True)
 
 
 def _print_metrics(console: Console, plan: TrainingPlan, rows: Sequence[Row]) -> None:
@@ -162,22 +165,19 @@ def _print_metrics(console: Console, plan: TrainingPlan, rows: Sequence[Row]) ->
     from rich.table import Table
 
     values = {(row["step"], row["metric"], row["split"]): row for row in rows}
-    steps = _spread(sorted({step for step, _, _ in values}), SHOWN_STEPS)
-    kinds = list(dict.fromkeys((row["metric"], row["split"]) for row in rows))
-    kinds.sort(key=lambda kind: list(dict.fromkeys(row["metric"] for row in rows)).index(kind[0]))
-    if not steps:
+    saved = sorted({step for step, _, _ in values})
+    if not saved:
         return
+    # what is spaced in log(step) is even by place
+    steps = _spread(saved, list(range(len(saved))) if plan.options.log_saves else saved, SHOWN_STEPS)
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    kinds = sorted(dict.fromkeys((row["metric"], row["split"]) for row in rows), key=lambda k: metrics.index(k[0]))
+    width = max(4, len(str(steps[-1]))) + 2 + 9
+    shown = _fitting(kinds, plan.task.splits[0], output.NARROWEST - width)
     table = Table(box=None, pad_edge=False)
     table.add_column("step", justify="right", vertical="bottom")
     table.add_column("epoch", justify="right")
-    width = max(4, len(str(steps[-1]))) + 2 + 9
-    shown = []
-    for metric, split in kinds:
-        column = max(len(metric), len(split), VALUE_WIDTH)
-        if width + 2 + column > output.NARROWEST:
-            break
-        width += 2 + column
-        shown.append((metric, split))
+    for metric, split in shown:
         table.add_column(output.plain(f"{split}") + "\n" + output.plain(metric), justify="right")
     for step in steps:
         first = next(row for (at, _, _), row in values.items() if at == step)
@@ -186,16 +186,49 @@ def _print_metrics(console: Console, plan: TrainingPlan, rows: Sequence[Row]) ->
             row = values.get((step, metric, split))
             cells.append("-" if row is None or row["value"] is None else f"{row['value']:.4g}")
         table.add_row(*cells)
-    title = f"{plan.record.task}, seed {plan.seed}"
+    title = f"{plan.options.task}, seed {plan.seed}"
     console.print(output.plain(output.shortened(title, output.NARROWEST)), style="bold", soft_wrap=True)
     console.print(table)
+    parts = []
+    if len(steps) < len(saved):
+        parts.append(f"{len(steps)} of {counted(len(saved), 'checkpoint')}")
     if len(shown) < len(kinds):
-        console.print(f"and {counted(len(kinds) - len(shown), 'more metric')} in metrics.parquet")
+        parts.append(f"{len(shown)} of {counted(len(kinds), 'metric')}")
+    if parts:
+        console.print(f"{' and '.join(parts)}; all are in metrics.parquet", soft_wrap=True)
     console.print()
 
 
-def _spread(steps: Sequence[int], count: int) -> list[int]:
-    """At most `count` of them, evenly by place, the first and the last among them."""
+def _fitting(kinds: Sequence[tuple[str, str]], training_split: str, width: int) -> list[tuple[str, str]]:
+    """The metrics and splits whose columns fit, in the order given; those of the training split are left out first.
+
+    Of the training split a perplexity goes first: it says what the loss says.
+
+    Args:
+        kinds: metric and split of each column.
+        training_split: the name of that split.
+        width: room for all columns, each with two spaces before it.
+    """
+    kept = list(kinds)
+    expendable = [kind for kind in kinds if kind[1] == training_split]
+    expendable.sort(key=lambda kind: kind[0] == "perplexity")
+    order = [kind for kind in kinds if kind not in expendable] + expendable
+    while kept and sum(2 + max(len(metric), len(split), VALUE_WIDTH) for metric, split in kept) > width:
+        kept.remove(order.pop())
+    return kept
+
+
+def _spread(steps: Sequence[int], places: Sequence[int], count: int) -> list[int]:
+    """At most `count` of them, spread evenly over their places, the first and the last among them.
+
+    Args:
+        steps: ascending.
+        places: of the steps on the axis that is divided evenly, ascending.
+        count: at least 2.
+    """
     if len(steps) <= count:
         return list(steps)
-    return [steps[round(place * (len(steps) - 1) / (count - 1))] for place in range(count)]
+    first, last = places[0], places[-1]
+    wanted = [first + (last - first) * part / (count - 1) for part in range(count)]
+    nearest = {min(range(len(places)), key=lambda at: abs(places[at] - place)) for place in wanted}
+    return [steps[at] for at in sorted(nearest)]

@@ -11,17 +11,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from spectra_cli.analyses import rank
+from spectra_cli.analyses import rank, sva
 from spectra_cli.analyses.barrier import HARMLESS, MatricesAlong, curve_rows, grid, state_between
 from spectra_cli.analyses.contents import check_named_family
 from spectra_cli.analyses.models import State, copied
 from spectra_cli.analyses.modelstates import StateEvaluator
+from spectra_cli.analyses.references import Reference
 from spectra_cli.analyses.vectorstore import VectorStore
 from spectra_cli.analyses.visits import Row
 from spectra_cli.errors import CheckpointError, InputError, SpectraError
 from spectra_cli.execution import messages
 from spectra_cli.execution.listener import EvaluationListener
-from spectra_cli.execution.local import NOTHING_SELECTED, place_of
+from spectra_cli.execution.local import NOTHING_SELECTED, identity_of, place_of
 from spectra_cli.execution.pairs import BarrierPlan, End, Pair
 from spectra_cli.execution.pairtasks import task_of_pair
 from spectra_cli.execution.provenance import provenance
@@ -30,7 +31,7 @@ from spectra_cli.layers.inventory import Inventory
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.tasks.base import Task
 
-BARRIER, SPECTRA = "barrier", "barrier_spectra"
+BARRIER, SPECTRA, AGREEMENT = "barrier", "barrier_spectra", "sva"
 
 CPU = torch.device("cpu")
 
@@ -62,7 +63,7 @@ class PairRows:
     @property
     def usable(self) -> bool:
         """Whether all that was asked for could be computed."""
-        harmless = {BARRIER: HARMLESS, SPECTRA: rank.HARMLESS}
+        harmless = {BARRIER: HARMLESS, SPECTRA: rank.HARMLESS, AGREEMENT: sva.HARMLESS}
         return all(row["status"] in harmless[table] for table, rows in self.tables.items() for row in rows)
 
 
@@ -75,21 +76,28 @@ class BarrierJob:
     Args:
         plan: the pairs.
         listener: told how the work goes on.
-        spectra: whether the statistics of singular values are wanted at every point.
-        agreement: whether the singular vectors of the ends are to be compared.
+        tables: to make: ``barrier``, and ``barrier_spectra`` for the statistics of singular values at every point,
+            and ``sva`` for the agreement of the singular vectors of B with those of A.
+        agreement: whether the singular vectors of the ends are to be compared where no table is made of it.
 
     Raises:
         SpectraError: if the device is not there.
     """
 
     def __init__(
-        self, plan: BarrierPlan, listener: EvaluationListener, *, spectra: bool = False, agreement: bool = False
+        self,
+        plan: BarrierPlan,
+        listener: EvaluationListener,
+        *,
+        tables: Sequence[str] = (BARRIER,),
+        agreement: bool = False,
     ) -> None:
-        self.place = place_of(plan.options, keeps_vectors=agreement)
+        self._tables = tuple(tables)
+        self._spectra = SPECTRA in tables
+        self._agreement = agreement or AGREEMENT in tables
+        self.place = place_of(plan.options, keeps_vectors=self._agreement)
         self._plan = plan
         self._listener = listener
-        self._spectra = spectra
-        self._agreement = agreement
         self._noticed: set[str] = set()
         self._errors: list[SpectraError] = []
         self._told: Counter[str] = Counter()
@@ -115,11 +123,14 @@ class BarrierJob:
         Raises:
             SpectraError: if not a single pair could be used.
         """
-        pool = ModelPool([chosen for chosen in self._chosen if isinstance(chosen, ChosenTask)], self.place.device)
+        chosen_tasks = [chosen for chosen in self._chosen if isinstance(chosen, ChosenTask)]
+        pool = ModelPool(chosen_tasks, self.place.device)
         usable = [self._with_splits(chosen, pool) for chosen in self._chosen]
         errors = [error for error in usable if isinstance(error, SpectraError)]
         if len(errors) == len(usable) and len(set(map(str, errors))) == 1:
             raise self._plan.pairs[0].placed(errors[0])  # no matter of single pairs, such as --split
+        for remark in dict.fromkeys(chosen.remark for chosen in chosen_tasks if chosen.remark):
+            self._listener.problem(remark)
         for index, chosen in enumerate(self._chosen):
             yield self._attempt(index, usable[index], pool)
             if isinstance(chosen, ChosenTask):
@@ -152,12 +163,11 @@ class BarrierJob:
             if self._told[message] == 1:
                 self._listener.problem(str(pair.placed(error)))
             tables, agreement = {table: [{"status": error.status}] for table in self._tables}, []
-        named = {table: [{**pair.identity, **row} for row in rows] for table, rows in tables.items()}
+        named = {
+            table: [{**(_compared(pair) if table == AGREEMENT else pair.identity), **row} for row in rows]
+            for table, rows in tables.items()
+        }
         return PairRows(pair, named, agreement)
-
-    @property
-    def _tables(self) -> list[str]:
-        return [BARRIER, SPECTRA] if self._spectra else [BARRIER]
 
     def _evaluated(
         self, index: int, pair: Pair, chosen: ChosenTask, pool: ModelPool
@@ -166,7 +176,7 @@ class BarrierJob:
         task, model = pool.task(chosen), pool.model(chosen)
         splits = chosen_splits(task, self._plan.task.splits)
         self._notice(task)
-        (a, inventory), (b, _) = (self._loaded(task, end, model) for end in pair.found)
+        (a, inventory), (b, _) = (self._loaded(task, end, model, chosen.overruled) for end in pair.found)
         specs = self._specs(inventory)
         progress = _Progress(self._listener, index, len(self._plan.pairs), self._plan.alphas)
         evaluator = StateEvaluator(
@@ -182,15 +192,18 @@ class BarrierJob:
                 points.append(evaluator.values(state_between(a, b, weights)))
                 along.look(model, weights[1])
         tables = {BARRIER: curve_rows(points)}
-        if self._spectra:
-            tables[SPECTRA] = along.rows or [{"status": "no_matrices"}]
-        for message in [*_unknown(tables[BARRIER]), *messages.problems({SPECTRA: along.rows}, along.first_errors)]:
+        of_matrices = {SPECTRA: along.rows, AGREEMENT: along.agreement}
+        asked = {table: rows for table, rows in of_matrices.items() if table in self._tables}
+        tables |= {table: rows or [{"status": "no_matrices"}] for table, rows in asked.items()}
+        for message in [*_unknown(tables[BARRIER]), *messages.problems(asked, along.first_errors)]:
             self._listener.problem(f"{pair}: {message}")
         return tables, along.agreement
 
-    def _loaded(self, task: Task, end: End, model: nn.Module) -> tuple[State, Inventory]:
+    def _loaded(self, task: Task, end: End, model: nn.Module, overruled: Sequence[str]) -> tuple[State, Inventory]:
         """The weights of a checkpoint on the CPU, and the matrices among them."""
-        loaded = load_model(task, end.run, end.checkpoint, self._plan.options, model=model)
+        loaded = load_model(
+            task, end.run, end.checkpoint, self._plan.options, model=model, overruled=overruled, finds_output=False
+        )
         return copied(loaded.state, CPU), loaded.matrices.inventory
 
     def _notice(self, task: Task) -> None:
@@ -263,6 +276,13 @@ def _chosen(pair: Pair, plan: BarrierPlan) -> ChosenTask | SpectraError:
         return task_of_pair(pair, plan.task)
     except SpectraError as error:
         return error
+
+
+def _compared(pair: Pair) -> Row:
+    """The columns of a table of agreement that name a pair: B is the checkpoint, A its reference."""
+    (a, b), (given_a, given_b) = pair.ends, pair.given
+    of_b = {"run": given_b} if b is None else identity_of(b.run, b.checkpoint)
+    return {**of_b, **({"reference_run": given_a} if a is None else Reference(a.run, a.checkpoint).columns)}
 
 
 def _unknown(rows: Sequence[Row]) -> Iterator[str]:

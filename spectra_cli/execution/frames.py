@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TypedDict
@@ -59,6 +61,26 @@ class Shared(Common, total=False):
     every: int | None
     log_spaced: int | None
     skip_incomplete: bool
+
+
+def check_arguments(function: Callable[..., object], given: Mapping[str, object], known: type[Common]) -> None:
+    """Check what a function of a notebook was given by keywords that its signature does not name.
+
+    Args:
+        function: whose own arguments may be meant as well.
+        given: by keyword.
+        known: what the keywords may be.
+
+    Raises:
+        TypeError: if one is another; says which it may have been meant to be.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    own = [each.name for each in parameters if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    for name in given:
+        if name not in known.__annotations__:
+            close = difflib.get_close_matches(name, [*own, *known.__annotations__], n=1)
+            meant = f". Did you mean {close[0]}?" if close else ""
+            raise TypeError(f"{function.__name__}() has no argument {name!r}{meant}")
 
 
 def options_of(

@@ -12,7 +12,16 @@ import pandas as pd
 from spectra_cli.analyses.pruning import VARIANTS, Pruning, listed_variants
 from spectra_cli.errors import UsageError
 from spectra_cli.execution.barrier import BarrierJob
-from spectra_cli.execution.frames import Common, PathLike, Shared, frames_of, listed, options_of, paths_of
+from spectra_cli.execution.frames import (
+    Common,
+    PathLike,
+    Shared,
+    check_arguments,
+    frames_of,
+    listed,
+    options_of,
+    paths_of,
+)
 from spectra_cli.execution.listener import Silent
 from spectra_cli.execution.local import Job
 from spectra_cli.execution.options import Options, TaskOptions
@@ -48,7 +57,9 @@ def rank(path: PathLike | Sequence[PathLike], *, out: PathLike | None = None, **
 
     Raises:
         SpectraError: if nothing could be analysed or an argument is wrong.
+        TypeError: if there is no such argument.
     """
+    check_arguments(rank, shared, Shared)
     return _frames(path, {"rank": out}, options_of(**shared))["rank"]
 
 
@@ -76,7 +87,9 @@ def align(
 
     Raises:
         SpectraError: if nothing could be analysed or an argument is wrong.
+        TypeError: if there is no such argument.
     """
+    check_arguments(align, shared, Shared)
     options = options_of(heads=heads, kv_heads=kv_heads, full=full, **shared)
     return _frames(path, {"align": out}, options)["align"]
 
@@ -103,7 +116,9 @@ def sva(
 
     Raises:
         SpectraError: if nothing could be analysed or an argument is wrong.
+        TypeError: if there is no such argument.
     """
+    check_arguments(sva, shared, Shared)
     return _frames(path, {"sva": out}, options_of(reference=reference, against=against, **shared))["sva"]
 
 
@@ -135,7 +150,9 @@ def analyze(
 
     Raises:
         SpectraError: if nothing could be analysed or an argument is wrong.
+        TypeError: if there is no such argument.
     """
+    check_arguments(analyze, shared, Shared)
     options = options_of(reference=reference, against=against, heads=heads, kv_heads=kv_heads, full=full, **shared)
     outs = {table: None if out is None else Path(out) / f"{table}.parquet" for table in TABLES}
     return Analysis(**_frames(path, outs, options, directory=None if out is None else Path(out)))
@@ -180,7 +197,9 @@ def prune_eval(
 
     Raises:
         SpectraError: if nothing could be evaluated, an argument is wrong or the code of the task raises.
+        TypeError: if there is no such argument.
     """
+    check_arguments(prune_eval, shared, Shared)
     options, paths = options_of(**shared), paths_of(path)
     task_options = TaskOptions(task, dict(settings or {}), listed(split), batch_norm, output_layer)
     pruning = Pruning(listed_variants(listed(variants)), keep, mask_keep, mask_seed)
@@ -201,6 +220,7 @@ def barrier(
     batch_norm: str = "reestimate",
     out: PathLike | None = None,
     spectra_out: PathLike | None = None,
+    sva_out: PathLike | None = None,
     **common: Unpack[Common],
 ) -> pd.DataFrame:
     """Evaluate a model along the line between two checkpoints, as `spectra barrier` does.
@@ -216,8 +236,9 @@ def barrier(
         batch_norm: as for :func:`prune_eval`.
         out: also write the table to this Parquet file.
         spectra_out: also write the rank statistics of every matrix at every alpha to this Parquet file.
-        **common: include, exclude, architecture and transposed, which concern `spectra_out`, and device, memory_budget
-            and tags: as for :func:`rank`.
+        sva_out: also write the agreement of every matrix of B with that of A to this Parquet file.
+        **common: include, exclude, architecture and transposed, which concern `spectra_out` and `sva_out`, and device,
+            memory_budget and tags: as for :func:`rank`.
 
     Returns:
         One row per pair, split, metric and alpha; columns as `spectra columns barrier` lists them. Pairs that could not
@@ -225,22 +246,27 @@ def barrier(
 
     Raises:
         SpectraError: if nothing could be evaluated, or an argument is wrong.
+        TypeError: if there is no such argument.
     """
+    check_arguments(barrier, common, Common)
     given = _pairs(a, b, pairs)
     plan = make_barrier_plan(
         given, options_of(**common), TaskOptions(task, dict(settings or {}), listed(split), batch_norm), alphas
     )
-    outs = {"barrier": out} | ({} if spectra_out is None else {"barrier_spectra": spectra_out})
-    job = BarrierJob(plan, Silent(), spectra=spectra_out is not None)
+    further = {"barrier_spectra": spectra_out, "sva": sva_out}
+    outs = {"barrier": out} | {table: path for table, path in further.items() if path is not None}
+    job = BarrierJob(plan, Silent(), tables=tuple(outs))
     named = [path for pair in given for path in pair]
-    return frames_of(job, ["barrier", *named], outs, plan.options.tags)["barrier"]
+    return frames_of(job, ["barrier", *named], outs, plan.options.tags, plan.options.columns_left_out)["barrier"]
 
 
 def _pairs(
     a: PathLike | None, b: PathLike | None, pairs: PathLike | Sequence[tuple[PathLike, PathLike]] | None
 ) -> list[tuple[str, str]]:
     ends = [os.fspath(path) for path in (a, b) if path is not None]
-    if (len(ends) != 2) if pairs is None else ends:
+    if pairs is not None and ends:
+        raise UsageError(f"pairs and the PATH {ends[0]} exclude each other", remedy="Give a and b, or pairs")
+    if pairs is None and len(ends) != 2:
         raise UsageError("two PATHs are needed, a and b, or else pairs", remedy="Give 'runs/a', 'runs/b'")
     if pairs is None:
         return [(ends[0], ends[1])]

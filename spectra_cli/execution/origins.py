@@ -12,16 +12,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from spectra_cli.analyses.models import ModelMatrices
+from spectra_cli.analyses.parametrized import parametrized_weights
 from spectra_cli.checkpoints.discovery import discover
 from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import InputError, UsageError
 from spectra_cli.execution.options import Options
-from spectra_cli.execution.taskruns import load_model, only_run
+from spectra_cli.execution.taskruns import load_model, load_weights, only_run
 from spectra_cli.execution.trainoptions import MaskChoice
-from spectra_cli.execution.trainrecord import DATA, recorded_options
+from spectra_cli.execution.trainrecord import recorded_options
 from spectra_cli.spectrum.prune import magnitude_masks, random_masks
 from spectra_cli.tasks.base import Task
-from spectra_cli.tasks.runfile import NAME, RunRecord, read_record
+from spectra_cli.tasks.loading import StateMismatchError
+from spectra_cli.tasks.registry import same_task
+from spectra_cli.tasks.runfile import DATA, NAME, RunRecord, read_record
 from spectra_cli.tasks.states import OptimizerState, StateFiles
 from spectra_cli.tasks.training import Part, new_model
 
@@ -106,7 +109,7 @@ def options_of_trunk(trunk: Trunk, task: str, settings: Mapping[str, str]) -> di
         UsageError: if another task or another value is asked for.
     """
     record, where = trunk.record, str(trunk.origin.run.root)
-    if task != record.task:
+    if not same_task(task, record.task):
         raise UsageError(
             f"it was trained on the task {record.task}, not {task}",
             where=where,
@@ -130,11 +133,21 @@ def load_origin(origin: Origin, task: Task, model: nn.Module) -> None:
     Raises:
         CheckpointError: if it cannot be read, or does not fit.
     """
-    load_model(task, origin.run, origin.checkpoint, Options(), model=model)
+    try:
+        load_weights(task, origin.run, origin.checkpoint, model)
+    except StateMismatchError as error:  # the options are those of its run.json
+        error.remedy = "Name a checkpoint of the same model; the task's code may have changed since it was trained"
+        raise
 
 
 def make_masks(
-    choice: MaskChoice, origin: Origin, task: Task, model: nn.Module, output_layer: str | None
+    choice: MaskChoice,
+    origin: Origin,
+    task: Task,
+    model: nn.Module,
+    output_layer: str | None,
+    *,
+    options: Mapping[str, Any],
 ) -> dict[str, Tensor]:
     """The masks that the weights of a checkpoint give, by name in the model's state dict, on the CPU.
 
@@ -144,12 +157,19 @@ def make_masks(
         task: the same for this checkpoint as for the model.
         model: to be masked.
         output_layer: glob of the parameters that are not masked.
+        options: of the task, for errors.
 
     Raises:
-        InputError: if there is nothing to mask, or a weight is not finite.
+        InputError: if there is nothing to mask, a weight is not finite, or the model computes weights from others.
         CheckpointError: if the checkpoint does not fit the task's model.
     """
-    loaded = load_model(task, origin.run, origin.checkpoint, Options(), output_layer, model=new_model(task, 0))
+    _check_own_weights(model, "--mask")
+    try:
+        loaded = load_model(task, origin.run, origin.checkpoint, Options(), output_layer, model=new_model(task, 0))
+    except StateMismatchError as error:
+        error.remedy = "Name a --mask-from that was trained on the same task with the same options"
+        error.remedy += _told_options(read_record(origin.run.root), options)
+        raise
     parameters = dict(model.named_parameters(remove_duplicate=False))
     state = loaded.state
     weights = {name: state[name] for name in loaded.matrices.maskable() if name in parameters}
@@ -166,6 +186,17 @@ def make_masks(
     return random_masks(masks, choice.seed) if choice.kind == "random" else masks
 
 
+def _told_options(record: RunRecord | None, options: Mapping[str, Any]) -> str:
+    """Which options of a run are not those of this training; nothing where that cannot be told."""
+    of_run = record.options if record else {}
+    told = [
+        f"{name}={of_run[name]}, not {options[name]}"
+        for name in options
+        if name in of_run and of_run[name] != options[name]
+    ]
+    return f": its {NAME} says {'; '.join(told)}" if told else ""
+
+
 def digest_of(masks: Mapping[str, Tensor]) -> str:
     """SHA-256 of names, shapes and values of masks."""
     digest = hashlib.sha256()
@@ -175,12 +206,28 @@ def digest_of(masks: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _check_own_weights(model: nn.Module, flag: str) -> None:
+    """Check that the weights of a model are its parameters.
+
+    Raises:
+        InputError: naming one that it computes from other parameters, which would be changed in its place.
+    """
+    computed = [name for name in parametrized_weights(model) if not name.endswith("bias")]
+    if computed:
+        raise InputError(
+            f"the model computes '{computed[0]}' from other parameters (as weight and spectral normalization do), and "
+            f"{flag} changes parameters",
+            remedy=f"Leave {flag} out, or train a model without it",
+        )
+
+
 def perturbed_parts(matrices: ModelMatrices, model: nn.Module) -> Sequence[Part]:
     """Every matrix among a model's parameters but the output layer.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, or the model computes weights from others.
     """
+    _check_own_weights(model, "--perturb")
     parameters = dict(model.named_parameters(remove_duplicate=False))
     specs = matrices.prunable().values()
     parts = [(spec.tensor.name, spec.expert) for spec in specs if spec.tensor.name in parameters]

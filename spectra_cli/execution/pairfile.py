@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from spectra_cli.errors import InputError, UsageError
+from spectra_cli.regularfile import open_regular
 
 HEADER = ["a", "b"]
 """A first line that names the columns."""
@@ -23,7 +25,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
     """
     pairs: list[tuple[str, str]] = []
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(_without_comments(file), skipinitialspace=True, strict=True)
             try:
                 for cells in lines:

@@ -16,11 +16,20 @@ from spectra_cli.layers.weights import model_weights
 
 LEAST_ALPHAS = 2
 
+SHOWN_OPTIONS = 3
+"""Options that differ, of those that an error names."""
+
 
 class ShapeMismatchError(CheckpointError):
     """Two checkpoints whose tensors differ in names or shapes: there is no line from one to the other."""
 
     status = "shape_mismatch"
+
+
+class TaskMismatchError(InputError):
+    """Two runs that were trained on different tasks, or with different options of one."""
+
+    status = "task_mismatch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +136,7 @@ def make_barrier_plan(
     if alphas < LEAST_ALPHAS:
         raise UsageError(f"--alphas {alphas} leaves no room for both ends", remedy=f"Give at least {LEAST_ALPHAS}")
     options.structure.families()  # a family that does not exist is told before any work
-    finder = _Finder()
+    finder = _Finder(task)
     planned = tuple(finder.pair(a, b) for a, b in pairs)
     if not planned:
         raise UsageError("no pair was given", remedy="Give two PATHs, or --pairs FILE")
@@ -143,7 +152,8 @@ Found = TypeVar("Found")
 class _Finder:
     """Finds pairs; a checkpoint that several of them name is looked up and opened once."""
 
-    def __init__(self) -> None:
+    def __init__(self, task: TaskOptions) -> None:
+        self._task = task
         self._known: dict[object, Any] = {}
 
     def pair(self, a: str, b: str) -> Pair:
@@ -161,6 +171,8 @@ class _Finder:
             try:
                 shapes = [self._once(end.checkpoint.path, _shapes, end) for end in (one, other)]
                 check_same_shapes(*shapes)
+            except ShapeMismatchError as caught:
+                error = _mismatch_of_tasks(one, other, self._task, caught) or caught
             except SpectraError as caught:
                 error = caught
         return Pair((a, b), (one, other), error)
@@ -240,6 +252,37 @@ def check_same_shapes(a: Shapes, b: Shapes) -> None:
         different = lacking and f"A has no '{lacking}'"
     if different:
         raise ShapeMismatchError(different, remedy="Give two checkpoints of one architecture")
+
+
+def _mismatch_of_tasks(a: End, b: End, options: TaskOptions, shapes: ShapeMismatchError) -> TaskMismatchError | None:
+    """What the run.json of two runs say that explains different shapes; None if nothing does, or the user overrules it.
+
+    Only options that both name are compared: no task is made, and no code of one is run.
+    """
+    from spectra_cli.execution.taskruns import record_of  # noqa: PLC0415 - torch, for this error only
+    from spectra_cli.tasks.registry import same_task  # noqa: PLC0415 - as above
+
+    try:
+        ours, theirs = (record_of(end.run, end.checkpoint) for end in (a, b))
+    except InputError:
+        return None
+    if ours is None or theirs is None:
+        return None
+    if not same_task(ours.task, theirs.task):
+        said = [] if options.task is not None else [f"A was trained on {ours.task}, B on {theirs.task}"]
+    elif options.task is not None and not same_task(options.task, ours.task):
+        said = []
+    else:
+        names = [name for name in ours.options if name in theirs.options and name not in options.settings]
+        said = [
+            f"the option {name} of {ours.task} is {ours.options[name]!r} for A and {theirs.options[name]!r} for B"
+            for name in names
+            if ours.options[name] != theirs.options[name]
+        ]
+    if not said:
+        return None
+    told = "; ".join(said[:SHOWN_OPTIONS]) + (f" and {len(said) - SHOWN_OPTIONS} more" if said[SHOWN_OPTIONS:] else "")
+    return TaskMismatchError(f"{told}; so {shapes.what}", remedy="Give two runs of one task with the same options")
 
 
 def _by(shape: Sequence[int]) -> str:

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from spectra_cli.errors import InputError
 from spectra_cli.execution.options import TaskOptions
-from spectra_cli.execution.pairs import Pair
+from spectra_cli.execution.pairs import Pair, TaskMismatchError
 from spectra_cli.execution.taskruns import ChosenTask, task_of_run
 from spectra_cli.tasks.options import bound_options, option_parameters
 from spectra_cli.tasks.registry import find_task
-
-
-class TaskMismatchError(InputError):
-    """Two runs that were trained on different tasks, or with different options of one."""
-
-    status = "task_mismatch"
 
 
 def task_of_pair(pair: Pair, options: TaskOptions) -> ChosenTask:

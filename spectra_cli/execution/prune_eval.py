@@ -100,6 +100,8 @@ class PruneEvaluation:
                 task raises.
         """
         self._telling.before()
+        for remark in dict.fromkeys(chosen.remark for chosen in self._tasks.values() if chosen.remark):
+            self._listener.problem(remark)
         for run in self._plan.runs:
             for checkpoint in run.checkpoints:
                 yield self._attempt(run, checkpoint)
@@ -129,7 +131,8 @@ class PruneEvaluation:
             raise self._plan.incomplete[checkpoint.path]
         task, model, options = self._pool.task(chosen), self._pool.model(chosen), self._plan.options
         self._notice(task)
-        loaded = load_model(task, run, checkpoint, options, self._task_options.output_layer, model=model)
+        output_layer, overruled = self._task_options.output_layer, chosen.overruled
+        loaded = load_model(task, run, checkpoint, options, output_layer, model=model, overruled=overruled, folds=True)
         matrices = loaded.matrices
         self._look_at(run, matrices)
         if self._pruning.variants != (FULL,):
@@ -141,7 +144,7 @@ class PruneEvaluation:
         self._tally.matched += 1
         evaluator = StateEvaluator(
             task,
-            model,
+            loaded.model,
             self._splits[chosen.key],
             reestimates=self._task_options.reestimates,
             name=chosen.name,

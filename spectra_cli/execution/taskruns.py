@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from spectra_cli.analyses.models import ModelMatrices, matrices_of_model, stored_states
+from spectra_cli.analyses.parametrized import folded
 from spectra_cli.checkpoints.config import read_config
 from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import CheckpointError, InputError, MemoryBudgetError, SpectraError, UsageError
 from spectra_cli.execution.options import Options, TaskOptions
 from spectra_cli.tasks.base import Task
-from spectra_cli.tasks.loading import load_strictly
-from spectra_cli.tasks.registry import checkpoint_option, find_task, make_task, task_names
-from spectra_cli.tasks.runfile import NAME, RunRecord, read_record
+from spectra_cli.tasks.loading import StateMismatchError, load_strictly
+from spectra_cli.tasks.outputs import called_last
+from spectra_cli.tasks.registry import checkpoint_option, find_task, make_task, same_task, task_names
+from spectra_cli.tasks.runfile import DATA, NAME, RunRecord, read_record
+from spectra_cli.tasks.training import new_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,9 @@ class ChosenTask:
         files_allowed: whether the command line named it.
         source: where the name stands, for errors.
         checkpoint_option: the option that takes the directory of a checkpoint, if there is one and it is not set.
+        overruled: what the run.json says and the command line overrules, for errors.
+        seed: that the model of the run was made with; 0 where it is not known.
+        remark: what the user should know of the choice, or "".
     """
 
     name: str
@@ -41,11 +49,19 @@ class ChosenTask:
     files_allowed: bool
     source: str
     checkpoint_option: str | None = None
+    overruled: Sequence[str] = ()
+    seed: int = 0
+    remark: str = ""
 
     @property
     def key(self) -> str:
         """Equal for tasks that need not be made twice."""
         return json.dumps([self.name, self.settings], sort_keys=True, default=str)
+
+    @property
+    def model_key(self) -> tuple[str, int]:
+        """Equal for models that need not be made twice."""
+        return self.key, self.seed
 
     def make(self) -> Task:
         """Make the task.
@@ -68,7 +84,8 @@ class ChosenTask:
 def task_of_run(run: Run, checkpoint: Checkpoint, options: TaskOptions) -> ChosenTask:
     """The task that a run was trained on, or that the user says, for one of its checkpoints.
 
-    Where the user names the task that run.json names, the options of run.json hold as well.
+    Where the user names the task that run.json names, the options of run.json hold as well; where another one, a remark
+    says that they do not.
 
     Args:
         run: with its directory, where ``run.json`` stands.
@@ -80,9 +97,13 @@ def task_of_run(run: Run, checkpoint: Checkpoint, options: TaskOptions) -> Chose
         InputError: if the run.json is broken.
     """
     record, source = _found_record(run, checkpoint, needed=options.task is None)
+    overruled = _overruled(record, options)
     if options.task is not None:
-        own = record.options if record is not None and record.task == options.task else {}
-        chosen = ChosenTask(options.task, {**own, **options.settings}, True, "--task")
+        same = record is not None and same_task(options.task, record.task)
+        own = record.options if record is not None and same else {}
+        remark = "" if record is None or same else _told_unused(options.task, record, source)
+        settings = {**own, **options.settings}
+        chosen = ChosenTask(options.task, settings, True, "--task", overruled=overruled, remark=remark)
     elif record is None:
         raise UsageError(
             f"there is no {NAME} that says what it was trained on",
@@ -90,12 +111,78 @@ def task_of_run(run: Run, checkpoint: Checkpoint, options: TaskOptions) -> Chose
             remedy=f"Pass --task with one of {', '.join(task_names())}, or path/to/file.py:make",
         )
     else:
-        chosen = ChosenTask(record.task, {**record.options, **options.settings}, False, str(source))
+        settings = {**record.options, **options.settings}
+        chosen = ChosenTask(record.task, settings, False, str(source), overruled=overruled)
+    _check_data(chosen, options, source)
     make, _ = find_task(chosen.name, files_allowed=chosen.files_allowed, source=chosen.source)
     option = checkpoint_option(make)
     if option is not None and option not in chosen.settings:
         chosen = replace(chosen, checkpoint_option=option)
+    if record is not None:
+        chosen = replace(chosen, seed=model_seed(record, source.parent))
     return chosen.for_checkpoint(run, checkpoint)
+
+
+def _told_unused(task: str, record: RunRecord, source: Path) -> str:
+    """That the options of a run.json are not used, if it has any."""
+    if not record.options:
+        return ""
+    options = ", ".join(f"{name}={value}" for name, value in record.options.items())
+    return f"{source} says that the run was trained on {record.task}: its options ({options}) are not used for {task}."
+
+
+def model_seed(record: RunRecord, directory: Path) -> int:
+    """The seed that the model of a run was made with, which decides what is random in it and in no checkpoint.
+
+    A branch has the model of its trunk: the trunk's seed, if its run.json is still there.
+
+    Args:
+        record: of the run.
+        directory: where its run.json stands.
+
+    Returns:
+        0 where no seed is known.
+    """
+    seen: set[Path] = set()
+    while record.trunk is not None:
+        directory = (directory / record.trunk).resolve()
+        if directory in seen:
+            break
+        seen.add(directory)
+        try:
+            trunk = read_record(directory)
+        except InputError:
+            break
+        if trunk is None:
+            break
+        record = trunk
+    seed = record.seed or 0
+    return seed if 0 <= seed < 1 << 63 else 0
+
+
+def _overruled(record: RunRecord | None, options: TaskOptions) -> list[str]:
+    """What a run.json says of the task and the command line says otherwise."""
+    if record is None:
+        return []
+    if options.task is not None and not same_task(options.task, record.task):
+        return [f"the task {record.task}, not {options.task}"]
+    return [
+        f"{name}={record.options[name]}, not {value}"
+        for name, value in options.settings.items()
+        if name in record.options and str(record.options[name]).lower() != str(value).lower()
+    ]
+
+
+def _check_data(chosen: ChosenTask, options: TaskOptions, source: Path) -> None:
+    """Check that the data of a run.json, whose path was made absolute where the run was trained, are there.
+
+    Raises:
+        InputError: if they are not, and the user does not say where they are.
+    """
+    data = chosen.settings.get(DATA)
+    if DATA in options.settings or not isinstance(data, str) or not os.path.isabs(data) or os.path.exists(data):
+        return
+    raise InputError(f"says data={data}, which does not exist", where=str(source), remedy="Pass --data with their path")
 
 
 def record_of(run: Run, checkpoint: Checkpoint) -> RunRecord | None:
@@ -151,9 +238,10 @@ class ModelPool:
         uses = list(uses)
         self._device = device
         self._left = Counter(chosen.key for chosen in uses)
+        self._left_models = Counter(chosen.model_key for chosen in uses)
         self._tasks: dict[str, Task] = {}
         self._errors: dict[str, SpectraError] = {}
-        self._models: dict[str, nn.Module] = {}
+        self._models: dict[tuple[str, int], nn.Module] = {}
         for chosen in uses:
             if chosen.key not in self._tasks and chosen.key not in self._errors:
                 try:
@@ -176,17 +264,19 @@ class ModelPool:
     def model(self, chosen: ChosenTask) -> nn.Module:
         """Its model on the device, in evaluation mode; with the weights that it was left with, random ones at first.
 
+        What is random in a model and in no checkpoint (buffers that are not saved) is what it was in training.
+
         Raises:
             MemoryBudgetError: if the device has no room for it.
             SpectraError: if the task's code raises.
         """
         for key, other in self._models.items():
-            if key != chosen.key:
+            if key != chosen.model_key:
                 other.to("cpu")
-        if chosen.key not in self._models:
-            self._models[chosen.key] = _new_model(self._tasks[chosen.key])
+        if chosen.model_key not in self._models:
+            self._models[chosen.model_key] = new_model(self._tasks[chosen.key], chosen.seed)
         try:
-            return self._models[chosen.key].to(self._device).eval()
+            return self._models[chosen.model_key].to(self._device).eval()
         except torch.OutOfMemoryError as error:
             raise MemoryBudgetError(
                 f"the model does not fit on {self._device}", where=f"task {chosen.name}", remedy="Give --device cpu"
@@ -195,16 +285,11 @@ class ModelPool:
     def used(self, chosen: ChosenTask) -> None:
         """Count a use."""
         self._left[chosen.key] -= 1
+        self._left_models[chosen.model_key] -= 1
         if not self._left[chosen.key]:
             self._tasks.pop(chosen.key, None)
-            self._models.pop(chosen.key, None)
-
-
-def _new_model(task: Task) -> nn.Module:
-    """A task's model: what is random in it and in no checkpoint (buffers that are not saved) is the same every time."""
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        return task.model()
+        if not self._left_models[chosen.model_key]:
+            self._models.pop(chosen.model_key, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +297,7 @@ class LoadedModel:
     """A task's model with the weights of a checkpoint.
 
     Attributes:
-        model: where it was, the CPU if it is new.
+        model: where it was, the CPU if it is new; a copy of it where weights that it computed have been folded.
         matrices: among its weights.
     """
 
@@ -222,7 +307,38 @@ class LoadedModel:
     @property
     def state(self) -> dict[str, Tensor]:
         """Its weights and buffers, which share the model's memory."""
-        return dict(self.model.state_dict())
+        return {name: value for name, value in self.model.state_dict().items() if isinstance(value, Tensor)}
+
+
+def load_weights(
+    task: Task, run: Run, checkpoint: Checkpoint, model: nn.Module, overruled: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Load a checkpoint into a task's model, strictly.
+
+    Args:
+        task: whose model.
+        run: of the checkpoint.
+        checkpoint: to load.
+        model: of the task, whose weights are replaced.
+        overruled: what the run.json says and the command line overrules, for errors.
+
+    Returns:
+        The ``config.json`` beside the checkpoint; empty without one.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be read, or does not fit the model (``state_mismatch``).
+        SpectraError: if the task's code raises.
+    """
+    config = read_config(checkpoint.path, run.root)
+    with open_checkpoint(checkpoint.path) as reader:
+        states = stored_states(reader, config)
+    try:
+        load_strictly(task, model, states)
+    except CheckpointError as error:
+        if overruled and isinstance(error, StateMismatchError):
+            error.remedy = f"Leave it to the {NAME}, which says {'; '.join(overruled)}"
+        raise error.at(str(checkpoint.path)) from None
+    return config
 
 
 def load_model(
@@ -233,8 +349,11 @@ def load_model(
     output_layer: str | None = None,
     *,
     model: nn.Module | None = None,
+    overruled: Sequence[str] = (),
+    folds: bool = False,
+    finds_output: bool = True,
 ) -> LoadedModel:
-    """Load a checkpoint into a task's model, strictly.
+    """Load a checkpoint into a task's model, strictly, and find the matrices among its parameters.
 
     Args:
         task: whose model.
@@ -243,25 +362,25 @@ def load_model(
         options: what the user says of the model.
         output_layer: glob of the output layer's parameters; None to tell it from the model.
         model: of the task, whose weights are replaced; None for a new one.
+        overruled: what the run.json says and the command line overrules, for errors.
+        folds: whether weights that the model computes from other parameters are to be parameters themselves.
+        finds_output: whether a batch may be run to tell the output layer; if not, it may be another one.
 
     Raises:
         CheckpointError: if the checkpoint cannot be read, or does not fit the model (``state_mismatch``).
         SpectraError: if the task's code raises.
     """
-    config = read_config(checkpoint.path, run.root)
-    with open_checkpoint(checkpoint.path) as reader:
-        states = stored_states(reader, config)
-    model = _new_model(task) if model is None else model
-    try:
-        load_strictly(task, model, states)
-    except CheckpointError as error:
-        raise error.at(str(checkpoint.path)) from None
+    model = new_model(task, 0) if model is None else model
+    config = load_weights(task, run, checkpoint, model, overruled)
+    if folds:
+        model = folded(model)
     matrices = matrices_of_model(
         model,
         config=config,
         transposed=options.transposed,
         structure=options.structure,
         output_layer=output_layer,
+        called_last=partial(called_last, task, model) if finds_output else None,
     )
     return LoadedModel(model, matrices)
 

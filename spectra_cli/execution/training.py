@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,13 +16,17 @@ from torch import Tensor, nn
 from spectra_cli.analyses.models import matrices_of_model
 from spectra_cli.errors import InputError, SpectraError
 from spectra_cli.execution.origins import digest_of, load_origin, make_masks, perturbed_parts
+from spectra_cli.execution.taskruns import model_seed
 from spectra_cli.execution.trainplan import TrainingPlan
+from spectra_cli.execution.trainrecord import FIRST_BATCH, recipe_of
 from spectra_cli.execution.trainsaver import METRICS, Beginning, Row, Saver, TrainingListener, read_metrics
 from spectra_cli.spectrum.gram import full_float32
+from spectra_cli.tasks.dataorder import first_batch_digest
 from spectra_cli.tasks.loading import load_strictly
+from spectra_cli.tasks.outputs import called_last
 from spectra_cli.tasks.runfile import NAME
 from spectra_cli.tasks.states import OPTIMIZER, OptimizerState, StateFiles, restore_optimizer
-from spectra_cli.tasks.training import Course, Perturbation, make_optimizer, new_model, train
+from spectra_cli.tasks.training import Course, Perturbation, check_real, make_optimizer, new_model, train
 
 CONFIG = "config.json"
 
@@ -76,7 +81,9 @@ def _train(plan: TrainingPlan, listener: TrainingListener, saver: Saver, state: 
     notice = getattr(plan.task, "notice", None)
     if notice:
         listener.notice(str(notice))
-    model = new_model(plan.task, plan.seed)
+    trunk = plan.trunk
+    seed = plan.seed if trunk is None else model_seed(trunk.record, trunk.origin.run.root)
+    model = new_model(plan.task, seed)
     moments = state
     if state is not None:
         load_strictly(plan.task, model, [saver.files.load_weights(state.step)])
@@ -88,8 +95,9 @@ def _train(plan: TrainingPlan, listener: TrainingListener, saver: Saver, state: 
                 f"the optimizer's state at step {plan.first_step} of the trunk was not kept: its moments begin at "
                 "zero. Train trunks with --save-optimizer to go on as they did."
             )
+    first_batch = _first_batch(plan, listener)
     masks = _masks(plan, model)
-    _write_record(plan, masks)
+    _write_record(plan, masks, first_batch)
     model.to(plan.device)
     optimizer = make_optimizer(plan.recipe, model)
     if moments is not None:
@@ -132,16 +140,57 @@ def _is_finished(plan: TrainingPlan, files: StateFiles, state: OptimizerState | 
 def _masks(plan: TrainingPlan, model: nn.Module) -> Mapping[str, Tensor]:
     if plan.options.mask is None or plan.mask_origin is None:
         return {}
-    return make_masks(plan.options.mask, plan.mask_origin, plan.task, model, plan.options.output_layer)
+    return make_masks(
+        plan.options.mask,
+        plan.mask_origin,
+        plan.task,
+        model,
+        plan.options.output_layer,
+        options=plan.record.options,
+    )
 
 
-def _write_record(plan: TrainingPlan, masks: Mapping[str, Tensor]) -> None:
+def _first_batch(plan: TrainingPlan, listener: TrainingListener) -> str | None:
+    """The digest of the first training batch for run.json; None where it is not repeatable, or was not noted.
+
+    Raises:
+        InputError: if the run that goes on began with another.
+    """
+    if plan.existing is not None:
+        before = plan.existing.training.get(FIRST_BATCH)
+        if before is not None and before != first_batch_digest(plan.task, plan.recipe, plan.seed):
+            raise InputError(
+                "the first training batch is not the one that the run began with: the data or the task's code changed",
+                where=str(plan.options.out),
+                remedy="Restore them, or give another --out. If only torch or the machine is another one, and its last "
+                f'bits differ, remove "{FIRST_BATCH}" from {NAME}',
+            )
+        return before
+    digest = first_batch_digest(plan.task, plan.recipe, plan.seed)
+    if digest != first_batch_digest(plan.task, plan.recipe, plan.seed):
+        listener.problem(
+            "training_batch gives another batch for the same indices and generator: no training of it can be repeated, "
+            "or go on bit for bit."
+        )
+        return None
+    if plan.trunk is not None:
+        of_trunk = plan.trunk.record
+        before = of_trunk.training.get(FIRST_BATCH)
+        recipe = recipe_of(of_trunk, str(plan.trunk.origin.run.root / NAME)) or plan.recipe
+        if before is not None and before != first_batch_digest(plan.task, recipe, of_trunk.seed or 0):
+            listener.problem("the data or the task's code are not what the trunk began with: its first batch differs.")
+    return digest
+
+
+def _write_record(plan: TrainingPlan, masks: Mapping[str, Tensor], first_batch: str | None) -> None:
     """Write run.json and config.json.
 
     Raises:
         InputError: if the masks are not those that the run began with, or a file cannot be written.
     """
     out, training = plan.options.out, dict(plan.record.training)
+    if first_batch is not None:
+        training[FIRST_BATCH] = first_batch
     if masks:
         training["mask_digest"] = digest_of(masks)
         if plan.existing and plan.existing.training.get("mask_digest") != training["mask_digest"]:
@@ -168,8 +217,15 @@ def _perturbation(plan: TrainingPlan, model: nn.Module) -> Perturbation | None:
     if noise is None:
         return None
     config = getattr(plan.task, "config", None)
-    matrices = matrices_of_model(model, config=config, output_layer=plan.options.output_layer)
-    return Perturbation(noise.eta, noise.step, perturbed_parts(matrices, model))
+    matrices = matrices_of_model(
+        model,
+        config=config,
+        output_layer=plan.options.output_layer,
+        called_last=partial(called_last, plan.task, model),
+    )
+    parts = perturbed_parts(matrices, model)
+    check_real(model.state_dict(), parts)
+    return Perturbation(noise.eta, noise.step, parts)
 
 
 def _beginning(plan: TrainingPlan, model: nn.Module, start: int, *, resumed: bool) -> Beginning:
@@ -179,7 +235,11 @@ def _beginning(plan: TrainingPlan, model: nn.Module, start: int, *, resumed: boo
         resumed,
         sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         sum(step > start or not resumed for step in plan.saved if step >= start),
-        sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()),
+        sum(
+            tensor.numel() * tensor.element_size()
+            for tensor in model.state_dict().values()
+            if isinstance(tensor, Tensor)
+        ),
     )
 
 

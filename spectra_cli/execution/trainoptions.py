@@ -33,7 +33,7 @@ class MaskChoice:
 
     Attributes:
         kind: ``magnitude`` keeps the largest weights under one threshold for all layers; ``random`` as many of every
-            layer, anywhere in it.
+            layer as that would, anywhere in it.
         keep: fraction of the weights that are kept.
         source: PATH of the checkpoint whose weights decide.
         seed: of random masks.
@@ -152,7 +152,10 @@ def parse_mask(text: str | None, source: str | None, seed: int | None) -> MaskCh
             remedy="Write it as --mask magnitude:0.05 to keep 5 % of the weights",
         )
     if source is None:
-        raise UsageError("--mask without --mask-from", remedy="Give --mask-from RUN@final, whose weights decide")
+        decides = "whose weights decide"
+        if kind == "random":
+            decides = f"of whose layers it keeps as many weights as magnitude:{fraction} would, but any of them"
+        raise UsageError(f"--mask {text} without --mask-from", remedy=f"Give --mask-from RUN@final, {decides}")
     if seed is not None and kind != "random":
         raise UsageError("--mask-seed: a magnitude mask has nothing random", remedy="Leave it out")
     _check_seed("--mask-seed", seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from spectra_cli.execution.trainrecord import (
     recorded_options,
 )
 from spectra_cli.tasks.base import Recipe, TrainableTask
-from spectra_cli.tasks.registry import make_task
+from spectra_cli.tasks.registry import make_task, settled_name
 from spectra_cli.tasks.runfile import NAME, RunRecord
 from spectra_cli.tasks.schedules import saved_steps
 from spectra_cli.tasks.training import trainable
@@ -79,6 +79,8 @@ def plan_training(options: TrainOptions) -> TrainingPlan:
         SpectraError: if it cannot be trained so, or the directory holds another training.
     """
     existing = existing_record(options.out)
+    if existing is not None and _keeps_optimizer(existing):
+        options = replace(options, save_optimizer=True)  # it changes nothing about the training
     begins_from = options.begins_from
     trunk = find_trunk(begins_from[1], begins_from[0]) if begins_from else None
     mask_origin = find_origin(options.mask.source, "--mask-from", final=True) if options.mask else None
@@ -94,7 +96,7 @@ def plan_training(options: TrainOptions) -> TrainingPlan:
     saved = _saved_steps(options, task, recipe, trunk)
     device, threads = resolve_device(options.device), _threads(options, existing)
     record = RunRecord(
-        task=options.task,
+        task=settled_name(options.task),
         options=recorded,
         seed=seed,
         trunk=trunk.origin.named_from(options.out) if trunk else None,
@@ -117,7 +119,7 @@ def plan_training(options: TrainOptions) -> TrainingPlan:
     )
     remarks = []
     if existing is not None:
-        check_same(existing, record, recipe, options.out)
+        check_same(existing, record, recipe, options)
         remarks += _changed_environment(existing, record)
     elif trunk is not None:
         remarks += _remarks_on_branch(trunk, record, recipe)
@@ -153,6 +155,12 @@ def _saved_steps(options: TrainOptions, task: TrainableTask, recipe: Recipe, tru
         log_spaced=options.log_saves,
         also=() if noise is None else (noise.step,),
     )
+
+
+def _keeps_optimizer(record: RunRecord) -> bool:
+    """Whether a run began with --save-optimizer."""
+    save = record.training.get("save")
+    return isinstance(save, dict) and save.get("optimizer") is True
 
 
 def _recorded_mask(choice: MaskChoice, origin: Origin | None, options: TrainOptions) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from spectra_cli import __version__
 from spectra_cli.errors import InputError
 from spectra_cli.execution.trainplan import TrainingPlan
+from spectra_cli.tables.schemas import arrow_schema
 from spectra_cli.tables.writer import TableWriter
 from spectra_cli.tasks.evaluation import Value, evaluate
 from spectra_cli.tasks.states import StateFiles
@@ -91,15 +92,31 @@ class Saver:
         }
 
     def save(self, step: int, model: nn.Module, optimizer: Optimizer) -> None:
-        """Save the state after `step` updates."""
+        """Save the state after `step` updates.
+
+        Raises:
+            SpectraError: if a file cannot be written, or the task's metrics cannot be taken.
+        """
         self.files.save_weights(step, model)
         for split in self._plan.task.splits:
             values = evaluate(self._plan.task, model, split)
             self._rows += [self._row(step, split, metric, value) for metric, value in values.items()]
-        with TableWriter(self.files.run / METRICS, "metrics", metadata=self._metadata) as writer:
-            writer.write(self._rows)
+        self._save_metrics()
         self.files.save_optimizer(step, model, optimizer)
         self._listener.saved(step)
+
+    def _save_metrics(self) -> None:
+        path = self.files.run / METRICS
+        try:
+            with TableWriter(path, "metrics", metadata=self._metadata) as writer:
+                writer.write(self._rows)
+        except (OSError, pa.ArrowException) as error:  # Arrow has its own, and a full disk is either
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
+            raise InputError(
+                f"the metrics cannot be saved: {reason}",
+                where=str(path),
+                remedy="Make room, and run the same command again: it goes on from the step saved before",
+            ) from error
 
     def progress(self, step: int, loss: float) -> None:
         """Pass on how far the training is."""
@@ -125,16 +142,23 @@ def read_metrics(path: Path) -> list[Row]:
     """The rows of a metrics.parquet; none where there is no such file.
 
     Raises:
-        InputError: if it cannot be read.
+        InputError: if it cannot be read, or is another table.
     """
     if not path.exists():
         return []
     try:
-        rows: list[Row] = pq.read_table(path).to_pylist()
-        if not all(isinstance(row.get("step"), int) for row in rows):
-            raise pa.ArrowInvalid("it has rows without a step")
+        found = pq.read_table(path, partitioning=None)
+        rows: list[Row] = found.to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"the metrics cannot be read: {error}", where=str(path), remedy="Move the file away; later steps are added"
         ) from error
+    named = (found.schema.metadata or {}).get(b"spectra.schema", b"").decode(errors="replace").partition("/")[0]
+    if named != "metrics" or not found.schema.equals(arrow_schema("metrics")):
+        what = f"this is a table of {named}" if named not in {"", "metrics"} else "this is a table of something else"
+        raise InputError(
+            f"{what}, not the metrics of this run", where=str(path), remedy="Move it away; later steps are added"
+        )
+    if any(row[name] is None for row in rows for name in ("step", "split", "metric")):
+        raise InputError("it has rows without a step", where=str(path), remedy="Move it away; later steps are added")
     return rows

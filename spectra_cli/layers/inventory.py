@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -44,9 +44,19 @@ class Inventory:
         """Who feeds whom, by the depth of the upstream matrix, then of the downstream one."""
         return all_connections(self.matrices, self.families, self.config)
 
-    def output_layers(self) -> frozenset[int]:
-        """Depths of the matrices that give the model's output: where connections lead to an output, else the last."""
+    def output_layers(self, known: Callable[[], Collection[str]] = tuple) -> frozenset[int]:
+        """Depths of the matrices that give the model's output.
+
+        Args:
+            known: names of the tensors, as stored, that are known to give it; asked where no connection leads there.
+
+        Returns:
+            Where connections lead to an output, else those known, else the last matrix.
+        """
         outputs = {connection.downstream for connection in self.connections() if connection.name == "output"}
+        if not outputs:
+            names = known()
+            outputs = {depth for depth, spec in enumerate(self.matrices) if spec.tensor.name in names}
         return frozenset(outputs or ({len(self.matrices) - 1} if self.matrices else set()))
 
     @property

@@ -119,9 +119,10 @@ def check_fraction(keep: float) -> None:
 
 
 def magnitude_masks(tensors: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
-    """Where the weights of largest magnitude are: one threshold for all tensors together.
+    """Where the weights of largest magnitude are: ceil(keep * N) of the N entries of all tensors together.
 
-    The threshold is the ceil(keep * N)-th largest magnitude among all N entries; what equals it is kept, zeros are not.
+    Of equal magnitudes at the threshold, as quantized and sign-like weights have, the first are kept: in the order of
+    the tensors, then row by row. Zeros are never kept, so that of mostly zeros fewer may be.
 
     Args:
         tensors: weights by name, of any shapes and float dtypes, on one device; finite.
@@ -137,11 +138,23 @@ def magnitude_masks(tensors: Mapping[str, Tensor], keep: float) -> dict[str, Ten
     count = sum(tensor.numel() for tensor in tensors.values())
     if not count:
         return {name: torch.zeros_like(tensor, dtype=torch.bool) for name, tensor in tensors.items()}
-    threshold = _largest(list(tensors.values()), kept_count(keep, count))
-    return {
-        name: (magnitude >= threshold) & (magnitude > 0)
-        for name, magnitude in ((name, tensor.detach().abs().to(threshold.dtype)) for name, tensor in tensors.items())
-    }
+    wanted = kept_count(keep, count)
+    threshold = _largest(list(tensors.values()), wanted)
+    masks = {name: _magnitude(tensor, threshold) > threshold for name, tensor in tensors.items()}
+    left = wanted - sum(int(mask.sum()) for mask in masks.values()) if threshold > 0 else 0
+    for name, tensor in tensors.items():
+        if not left:
+            break
+        places = (_magnitude(tensor, threshold) == threshold).flatten().nonzero()[:left, 0]
+        equal = torch.zeros(tensor.numel(), dtype=torch.bool, device=tensor.device)
+        equal[places] = True
+        masks[name] |= equal.reshape(tensor.shape)
+        left -= len(places)
+    return masks
+
+
+def _magnitude(tensor: Tensor, threshold: Tensor) -> Tensor:
+    return tensor.detach().abs().to(threshold.dtype)
 
 
 def _largest(tensors: Sequence[Tensor], place: int) -> Tensor:

@@ -141,7 +141,13 @@ SVA = (
     *PER_CHECKPOINT,
     Column("depth", "int32", "", "place of the matrix in the model, from 0; null if the checkpoint has no such matrix"),
     Column("parameter", "string", "", "name of the weight, without wrapper prefixes; name[e] for expert e of a stack"),
-    Column("reference_run", "string", "", "run of the checkpoint that this one is compared with"),
+    Column(
+        "reference_run",
+        "string",
+        "",
+        "run of the checkpoint that this one is compared with; with barrier --sva-out this one is B of a pair and that "
+        "one is A",
+    ),
     Column("reference_checkpoint", "string", "", "path of that checkpoint relative to its run"),
     Column("reference_step", "int64", "optimizer steps", "step of that checkpoint; null if unknown"),
     Column("score", "double", "", "mean of S_ii over i <= 10: 1 if the leading vectors are the same"),
@@ -163,7 +169,8 @@ SVA = (
         "",
         "ok, or why numbers are null: missing (only one of the two has the matrix, or there is no checkpoint to "
         f"compare with), shape_mismatch, all_zero, {MATRIX_FAILURES}; {WHOLE_CHECKPOINT}; with "
-        "reference_ in front where it is the reference's",
+        "reference_ in front where it is the reference's; with barrier --sva-out, for a whole pair as in the table "
+        "barrier",
     ),
     Column(
         "variant",

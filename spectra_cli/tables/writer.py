@@ -22,6 +22,9 @@ FOREIGN_SUFFIXES = frozenset(
 )
 PARQUET_MAGIC = b"PAR1"
 
+SCHEMA_KEY = "spectra.schema"
+"""Of the metadata of every table: its name and the version of its columns."""
+
 ROW_GROUP_VALUES = 1 << 20
 """Singular values and other numbers gathered before a row group is written: some megabytes."""
 
@@ -30,7 +33,8 @@ class TableWriter:
     """Write one table, row by row.
 
     Rows are gathered into row groups beside the final file and renamed into its place by :meth:`close`; leaving the
-    context by an exception removes them and leaves an older file as it was.
+    context by an exception removes them and leaves an older file as it was. Only an older table of the same name is
+    replaced: a slip in a path must not cost the metrics of a run or somebody's data.
 
     Args:
         path: of the Parquet file.
@@ -40,7 +44,7 @@ class TableWriter:
         leave_out: columns that only come when they are asked for, and were not.
 
     Raises:
-        InputError: if the file cannot be written there.
+        InputError: if the file cannot be written there, or another table or anything else stands there.
         UsageError: if a tag has the name of a column.
     """
 
@@ -55,12 +59,12 @@ class TableWriter:
     ) -> None:
         self.path = path.resolve()  # a link to a table stays a link
         self._tags = dict(tags or {})
-        known = {"spectra.schema": f"{table}/{SCHEMA_VERSION}"}
+        known = {SCHEMA_KEY: f"{table}/{SCHEMA_VERSION}"}
         known |= {key: _utf8(value) for key, value in (metadata or {}).items()}
         self._schema = arrow_schema(table, self._tags, leave_out).with_metadata(known)
         self._rows: list[dict[str, Any]] = []
         self._gathered = 0
-        self._partial = _partial_file(path)
+        self._partial = _partial_file(path, table)
         try:
             self._writer = pq.ParquetWriter(self._partial, self._schema, compression="zstd")
         except BaseException:
@@ -158,7 +162,40 @@ def _is_parquet(path: Path) -> bool:
         return file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
 
 
-def _partial_file(path: Path) -> Path:
+def _table_in(path: Path) -> str | None:
+    """Name of the table that a Parquet file holds; None where it is not one that spectra wrote whole."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError):  # of a footer that is damaged pyarrow says the latter
+        return None
+    name, slash, _ = metadata.get(SCHEMA_KEY.encode(), b"").decode(errors="replace").rpartition("/")
+    return name if slash else None
+
+
+def _check_replaceable(target: Path, path: Path, table: str) -> None:
+    """Check that a file which stands where a table is to go is an older one of its kind.
+
+    Raises:
+        InputError: if it is not.
+        OSError: if it cannot be read.
+    """
+    if not target.exists() or not target.stat().st_size:
+        return
+    if not _is_parquet(target):
+        what = "this file is no Parquet table"
+    else:
+        found = _table_in(target)
+        if found == table:
+            return
+        what = "this Parquet file is none that spectra wrote" if found is None else f"this file is a table {found}"
+    raise InputError(
+        f"{what}; a table {table} does not replace it",
+        where=str(path),
+        remedy="Give --out another name, or move the file away",
+    )
+
+
+def _partial_file(path: Path, table: str) -> Path:
     """An empty file of its own beside what `path` leads to, with the permissions that a new file gets here."""
     if path.exists() and not path.is_file():
         raise InputError(
@@ -168,10 +205,7 @@ def _partial_file(path: Path) -> Path:
         raise UsageError(f"--out {path.name}: the table is a Parquet file", remedy="Give --out a name in .parquet")
     try:
         target = path.resolve()
-        if target.exists() and target.stat().st_size and not _is_parquet(target):
-            raise InputError(
-                "this file is no Parquet table and is not replaced", where=str(path), remedy="Give --out another name"
-            )
+        _check_replaceable(target, path, table)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
         umask = os.umask(0)
         os.umask(umask)

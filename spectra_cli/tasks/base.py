@@ -9,12 +9,19 @@ names::
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+from spectra_cli.errors import UsageError
+from spectra_cli.tasks.options import shortened
+
+MOST_STEPS = 10**12
+"""Of a training; also epochs, and examples per step."""
 
 Batch = Any
 """What a task hands to its own metrics: a tensor, or tuples, lists and dictionaries of tensors and other values."""
@@ -136,6 +143,30 @@ class Recipe:
     milestones: tuple[float, ...] = ()
     gamma: float = 0.1
 
+    def __post_init__(self) -> None:
+        """Check all values: a recipe may come from a run.json.
+
+        Raises:
+            UsageError: naming the first that cannot be trained with.
+        """
+        for name, choices in {"optimizer": ("adamw", "sgd"), "schedule": ("constant", "cosine", "step")}.items():
+            if getattr(self, name) not in choices:
+                raise _wrong(name, getattr(self, name), f"Take one of {', '.join(choices)}")
+        for name in ("lr", "weight_decay", "momentum", "warmup_steps", "final_fraction", "gamma"):
+            if not _is_number(getattr(self, name)):
+                raise _wrong(name, getattr(self, name), "Give a number of 0 or more")
+        for name in ("batch_size", "steps", "epochs", "warmup_steps"):
+            value = getattr(self, name)
+            if value is not None and not _is_count(value, 0 if name == "warmup_steps" else 1):
+                raise _wrong(name, value, f"Give a whole number up to {MOST_STEPS}")
+        if self.clip_norm is not None and not (_is_number(self.clip_norm) and self.clip_norm > 0):
+            raise _wrong("clip_norm", self.clip_norm, "Give a number above 0, or none for no limit")
+        betas, milestones = _numbers(self.betas), _numbers(self.milestones)
+        if betas is None or len(betas) != 2 or max(betas) >= 1:
+            raise _wrong("betas", self.betas, "Give two numbers of at least 0 and below 1")
+        if milestones is None or max(milestones, default=0) > 1 or milestones != sorted(milestones):
+            raise _wrong("milestones", self.milestones, "Give fractions of the length from 0 to 1, ascending")
+
     def steps_per_epoch(self, training_count: int) -> int:
         """Steps in which every training example is seen once; the last one may be of a smaller batch."""
         return 1 if self.batch_size is None else math.ceil(training_count / self.batch_size)
@@ -145,6 +176,28 @@ class Recipe:
         if self.steps is not None:
             return self.steps
         return (self.epochs or 0) * self.steps_per_epoch(training_count)
+
+
+def _wrong(name: str, value: object, remedy: str) -> UsageError:
+    return UsageError(f"{name} is {shortened(value)}", where="recipe", remedy=remedy)
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is finite and not negative."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return 0 <= value <= sys.float_info.max
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST_STEPS
+
+
+def _numbers(values: object) -> list[float] | None:
+    """Those of a tuple, if there is nothing else in it."""
+    if not isinstance(values, (tuple, list)) or not all(map(_is_number, values)):
+        return None
+    return list(values)
 
 
 MakeTask = Callable[..., Task]

@@ -21,6 +21,21 @@ def seed_everything(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Global generators of its own for what happens within, seeded; afterwards they are as before.
+
+    Args:
+        seed: 0 to 2**63 - 1.
+        device: that the work runs on.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        seed_everything(seed, device)
+        yield
 
 
 @contextmanager

@@ -14,14 +14,18 @@ from torch.nn.functional import mse_loss
 
 from spectra_cli.errors import InputError, UsageError
 from spectra_cli.tasks.base import Metric, Recipe, place_generator
-from spectra_cli.tasks.data.images import SPLITS, ImageData, at_least_one, read_images
+from spectra_cli.tasks.data.images import SPLITS, ImageData, read_images
+from spectra_cli.tasks.memory import model_fits
 from spectra_cli.tasks.models.unet import CHANNELS, UNet
+from spectra_cli.tasks.options import COUNTS, WIDTHS, in_range, shortened
 
 WHERE = "task diffusion"
 
 LEAST_BETA = 1e-5
 LARGEST_BETA = 0.5e-2
 STEEPNESS = 6.0
+
+TIMESTEPS = range(1, 10**6 + 1)
 """The variance that a step adds rises as a sigmoid from -6 to 6."""
 
 SCHEDULE = frozenset({"betas", "alphas", "alphas_bar_sqrt", "one_minus_alphas_bar_sqrt"})
@@ -83,15 +87,22 @@ class Diffusion:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        at_least_one(WHERE, timesteps=self.timesteps, image_channels=self.image_channels)
-        at_least_one(WHERE, eval_examples=self.eval_examples, eval_batch_size=self.eval_batch_size)
-        if len(self.channels) != len(CHANNELS) or min(self.channels) < 1:
+        if len(self.channels) != len(CHANNELS):
             raise UsageError(
-                f"channels is {','.join(map(str, self.channels)) or 'empty'}",
+                f"channels is {shortened(','.join(map(shortened, self.channels))) or 'empty'}",
                 where=WHERE,
                 remedy="Give those of four convolutions, such as 8,16,32,64",
             )
-        if self.embedding < 2 or self.embedding % 2:
+        in_range(
+            WHERE,
+            channels=(self.channels, WIDTHS),
+            embedding=(self.embedding, WIDTHS),
+            timesteps=(self.timesteps, TIMESTEPS),
+            image_channels=(self.image_channels, WIDTHS),
+            eval_examples=(self.eval_examples, COUNTS),
+            eval_batch_size=(self.eval_batch_size, COUNTS),
+        )
+        if self.embedding % 2:
             raise UsageError(
                 f"embedding is {self.embedding}", where=WHERE, remedy="Give an even number: sines, cosines"
             )
@@ -107,6 +118,7 @@ class Diffusion:
         """Number of training images."""
         return len(self._images.train)
 
+    @model_fits(WHERE)
     def model(self) -> UNet:
         """A new UNet; it takes noisy images and times to the noise."""
         return UNet(self.image_channels or self._images.shape[0], self.channels, self.embedding)

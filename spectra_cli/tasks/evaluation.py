@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spectra_cli.errors import InputError
 from spectra_cli.tasks.base import Metric, Task, moved
+from spectra_cli.tasks.determinism import seeded
+
+SEED = 0
+"""Of torch's global generators, for batches and metrics that draw numbers without a generator of their own."""
+
+MOST_COUNTED = 2**62
+"""Examples, tokens or characters of a batch; tables hold whole numbers of 64 bits."""
+
+LARGER_BATCHES = "Give larger batches (--set eval_batch_size=N, where the task has it)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +50,24 @@ class Value:
 def evaluate(task: Task, model: nn.Module, split: str) -> dict[str, Value]:
     """The metrics of a model over all batches of a split, exact whatever the sizes of the batches.
 
+    torch's global generators are seeded for it, so that the values do not depend on what was drawn before, and given
+    back as they were.
+
     Args:
         task: whose batches and metrics.
         model: on any device; its mode (training or evaluation) is given back as it was.
         split: one of the task's.
 
     Raises:
-        InputError: if the split has no batch, or what metrics() gives are no metrics.
+        InputError: if the split has no batch, what metrics() gives are no metrics, or batch normalization without
+            running statistics meets a batch of one.
     """
     totals: dict[str, list[float]] = defaultdict(list)
     counts: dict[str, int] = defaultdict(int)
     scales: dict[str, str] = {}
     device = device_of(model)
     empty = True
-    with evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad(), seeded(SEED, device), batches_of_one_told(model, LARGER_BATCHES):
         for batch in task.batches(split):
             empty = False
             for name, total, count, scale in _parts(task.metrics(model, moved(batch, device))):
@@ -61,6 +76,8 @@ def evaluate(task: Task, model: nn.Module, split: str) -> dict[str, Value]:
                 scales[name] = scale
     if empty:
         raise _no_batch(split)
+    if not totals:
+        raise InputError("metrics() gives nothing", remedy="Return a dictionary of spectra_cli.tasks.base.Metric")
     return {name: Value(_mean(totals[name], counts[name], scales[name]), counts[name]) for name in totals}
 
 
@@ -88,16 +105,16 @@ def _parts(metrics: object) -> Iterator[tuple[str, float, int, str]]:
             )
         try:
             total, exact = float(metric.total), float(metric.count)
-        except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor of several elements
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # RuntimeError: a tensor of several
             raise InputError(
                 f"metrics() gives '{name}' with a total or a count that is no number: {error}",
                 remedy="Give the sum over the batch",
             ) from error
-        if exact < 0 or not exact.is_integer():
+        if not 0 <= exact < MOST_COUNTED or not exact.is_integer():
             raise InputError(
                 f"metrics() gives '{name}' with a count of {exact:g}", remedy="Count examples, tokens or characters"
             )
-        if metric.scale not in {"mean", "exp"}:
+        if not isinstance(metric.scale, str) or metric.scale not in {"mean", "exp"}:
             raise InputError(f"metrics() gives '{name}' the scale '{metric.scale}'", remedy="Give mean or exp")
         yield name, total, int(exact), metric.scale
 
@@ -129,6 +146,7 @@ def reestimate_batch_norm(task: Task, model: nn.Module) -> bool:
     ``torch.optim.swa_utils.update_bn`` has it: what the papers do after every change of weights. All other layers, such
     as dropout, stay in evaluation mode. A batch that gives a layer one value per channel, as a last batch of one
     example may, has no variance: there the layer normalizes by what it has estimated so far, and learns nothing.
+    torch's global generators are seeded for it as in :func:`evaluate`.
 
     Args:
         task: whose first split is the training split.
@@ -138,7 +156,8 @@ def reestimate_batch_norm(task: Task, model: nn.Module) -> bool:
         Whether there was any batch normalization with running statistics.
 
     Raises:
-        InputError: if there is no batch, or none with more than one value per channel.
+        InputError: if there is no batch, none with more than one value per channel, or a batch of one for a layer
+            without running statistics.
     """
     layers = _layers_with_statistics(model)
     if not layers:
@@ -147,14 +166,15 @@ def reestimate_batch_norm(task: Task, model: nn.Module) -> bool:
     momenta = [layer.momentum for layer in layers]
     single: set[_BatchNorm] = set()
 
-    def pass_over(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        several = not inputs or inputs[0].numel() > inputs[0].shape[1]
+    def pass_over(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        several = _values_per_channel(inputs) > 1
         layer.train(several)
         if not several and isinstance(layer, _BatchNorm):
             single.add(layer)
 
     hooks = [layer.register_forward_pre_hook(pass_over) for layer in layers]
-    with evaluating(model), torch.no_grad():
+    told = batches_of_one_told(model, LARGER_BATCHES)
+    with evaluating(model), torch.no_grad(), seeded(SEED, device), told:
         for layer in layers:
             layer.reset_running_stats()
             layer.momentum = None  # a cumulative average
@@ -174,6 +194,43 @@ def reestimate_batch_norm(task: Task, model: nn.Module) -> bool:
             remedy="Give larger batches, or keep the statistics of the checkpoint",
         )
     return True
+
+
+@contextmanager
+def batches_of_one_told(model: nn.Module, remedy: str) -> Iterator[None]:
+    """Say which layer it is that cannot normalize a batch by its own statistics.
+
+    Args:
+        model: whose layers of batch normalization are watched within.
+        remedy: of the error.
+
+    Raises:
+        InputError: where a layer gets one value per channel, which has no variance; before torch raises.
+    """
+
+    def look(name: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        estimated = isinstance(layer, _BatchNorm) and (layer.running_mean is not None or layer.running_var is not None)
+        if (layer.training or not estimated) and _values_per_channel(inputs) == 1:
+            raise InputError(
+                f"layer '{name}' ({type(layer).__name__}) cannot normalize a batch of one: a single value per channel "
+                "has no variance",
+                remedy=remedy,
+            )
+
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
+    hooks = [layer.register_forward_pre_hook(partial(look, name)) for name, layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _values_per_channel(inputs: tuple[Any, ...]) -> float:
+    """Of the input of a layer of batch normalization; infinite for what it does not take, of which torch will tell."""
+    if not inputs or not isinstance(inputs[0], Tensor) or inputs[0].ndim < 2 or not inputs[0].shape[1]:
+        return math.inf
+    return inputs[0].numel() / inputs[0].shape[1]
 
 
 def device_of(model: nn.Module) -> torch.device:

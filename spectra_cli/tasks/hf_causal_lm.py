@@ -24,6 +24,7 @@ from spectra_cli.tasks.models.hugging_face import (
     vocabulary_size,
 )
 from spectra_cli.tasks.next_token import NO_TOKEN, RECIPE, Batch, Windows, mean_loss
+from spectra_cli.tasks.options import CONTEXTS, COUNTS, in_range
 
 USUAL_CONTEXT = 1024
 
@@ -71,15 +72,13 @@ class HuggingFaceCausalLM:
         eval_batch_size: int | None = None,
         micro_batch: int | None = None,
     ) -> None:
-        sizes = {
-            "context": context,
-            "eval_examples": eval_examples,
-            "eval_batch_size": eval_batch_size,
-            "micro_batch": micro_batch,
-        }
-        for name, size in sizes.items():
-            if size is not None and size < 1:
-                raise UsageError(f"{name} is {size}", where="task hf-causal-lm", remedy="Give at least 1")
+        in_range(
+            "task hf-causal-lm",
+            context=(context, CONTEXTS),
+            eval_examples=(eval_examples, COUNTS),
+            eval_batch_size=(eval_batch_size, COUNTS),
+            micro_batch=(micro_batch, COUNTS),
+        )
         self._directory, self._data = Path(config).expanduser(), data
         self._asked_context, self._eval_examples = context, eval_examples
         self._eval_batch_size, self._micro_batch = eval_batch_size, micro_batch

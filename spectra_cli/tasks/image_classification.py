@@ -15,9 +15,11 @@ from torch.nn.functional import cross_entropy, pad
 
 from spectra_cli.errors import InputError, UsageError
 from spectra_cli.tasks.base import Metric, Recipe, place_generator
-from spectra_cli.tasks.data.images import SPLITS, ImageData, at_least_one, read_images
+from spectra_cli.tasks.data.images import SPLITS, ImageData, read_images
+from spectra_cli.tasks.memory import model_fits
 from spectra_cli.tasks.models.convolutional import LENET, POOLING, VGG, VGG16, LeNet, ResNet, scaled_vgg16
 from spectra_cli.tasks.models.perceptron import MLP
+from spectra_cli.tasks.options import CLASSES, COUNTS, LAYERS, WIDTHS, in_range, shortened
 
 Batch = tuple[Tensor, Tensor]
 """Images, (batch, channels, height, width) float32, standardized; and labels, (batch,) int64."""
@@ -46,6 +48,12 @@ RECIPES = {
 
 SIZES = {"vgg16": ("width", "channels"), "mlp": ("width", "depth"), "lenet": ("width",), "resnet20": ("width", "depth")}
 """Which options of size each model has."""
+
+MOST_CONVOLUTIONS = 1024
+"""And poolings, of a VGG."""
+
+MOST_VALUES = 2**26
+"""Of an image: one of 4000 x 4000 pixels and three channels has 48 million."""
 
 RANDOM_LABELS = 0x1ABE1
 """Seed of random labels."""
@@ -110,10 +118,26 @@ class ImageClassification:
         for name, value in {"width": width, "depth": depth, "channels": channels}.items():
             if value is not None and name not in SIZES[model]:
                 raise UsageError(f"{name} says nothing of {model}", where=WHERE, remedy=f"Leave {name} out")
-        at_least_one(WHERE, width=width, depth=depth, num_classes=num_classes)
-        at_least_one(WHERE, eval_examples=eval_examples, eval_batch_size=eval_batch_size)
-        if image_shape is not None and min(image_shape) < 1:
-            raise UsageError(f"image_shape is {image_shape}", where=WHERE, remedy="Give channels,height,width")
+        in_range(
+            WHERE,
+            width=(width, WIDTHS),
+            depth=(depth, LAYERS),
+            channels=(channels, range(WIDTHS.stop)),  # 0 is a pooling
+            num_classes=(num_classes, CLASSES),
+            image_shape=(image_shape, WIDTHS),
+            eval_examples=(eval_examples, COUNTS),
+            eval_batch_size=(eval_batch_size, COUNTS),
+        )
+        if channels is not None and len(channels) > MOST_CONVOLUTIONS:
+            raise UsageError(
+                f"channels has {len(channels)} numbers", where=WHERE, remedy=f"Give at most {MOST_CONVOLUTIONS}"
+            )
+        if image_shape is not None and math.prod(image_shape) > MOST_VALUES:
+            raise UsageError(
+                f"image_shape is {_by(image_shape)} (channels x height x width)",
+                where=WHERE,
+                remedy=f"Give images of at most {MOST_VALUES} values",
+            )
         self._network = network_of(model, width, depth, channels)
         self._path, self._random_labels, self._augment = data, random_labels, augment
         self._image_shape, self._num_classes = image_shape, num_classes
@@ -131,6 +155,7 @@ class ImageClassification:
         """Number of training images."""
         return len(self._data.train)
 
+    @model_fits(WHERE)
     def model(self) -> nn.Module:
         """A new network; it takes images (batch, channels, height, width) to logits (batch, classes)."""
         return self._network(self._image_shape or self._data.shape, self._num_classes or self._data.num_classes)
@@ -249,7 +274,7 @@ def network_of(model: str, width: int | None, depth: int | None, channels: tuple
         raise UsageError("both width and channels are given", where=WHERE, remedy="Give one of them")
     if min(plan, default=0) < 0 or not any(plan):
         raise UsageError(
-            f"channels is {','.join(map(str, plan)) or 'empty'}",
+            f"channels is {shortened(','.join(map(str, plan))) or 'empty'}",
             where=WHERE,
             remedy=f"Give numbers of channels, and {POOLING} for a pooling, such as 8,{POOLING},16",
         )

@@ -15,8 +15,10 @@ from spectra_cli.errors import UsageError
 from spectra_cli.tasks.base import Metric, Recipe
 from spectra_cli.tasks.data.text import EMBEDDED, letters_digits_and_space, read_splits
 from spectra_cli.tasks.data.tokens import Tokenizer, open_tokenizer
-from spectra_cli.tasks.models.transformer import TransformerLM, check_sizes, without_positions
+from spectra_cli.tasks.memory import model_fits
+from spectra_cli.tasks.models.transformer import TransformerLM, check_heads, without_positions
 from spectra_cli.tasks.next_token import NO_TOKEN, RECIPE, Batch, Windows, mean_loss
+from spectra_cli.tasks.options import CONTEXTS, COUNTS, LAYERS, WIDTHS, in_range
 
 TOKENS_AT_ONCE = 8192
 """Tokens whose activations are in memory at once unless an option says otherwise: the papers' 4 windows of 2048."""
@@ -80,17 +82,18 @@ class LanguageModeling:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        check_sizes(
+        in_range(
             WHERE,
-            d_model=self.d_model,
-            num_heads=self.num_heads,
-            num_layers=self.num_layers,
-            mlp=self.mlp,
-            context=self.context,
-            eval_examples=self.eval_examples,
-            eval_batch_size=self.eval_batch_size,
-            micro_batch=self.micro_batch,
+            d_model=(self.d_model, WIDTHS),
+            num_heads=(self.num_heads, WIDTHS),
+            num_layers=(self.num_layers, LAYERS),
+            mlp=(self.mlp, WIDTHS),
+            context=(self.context, CONTEXTS),
+            eval_examples=(self.eval_examples, COUNTS),
+            eval_batch_size=(self.eval_batch_size, COUNTS),
+            micro_batch=(self.micro_batch, COUNTS),
         )
+        check_heads(WHERE, self.d_model, self.num_heads)
         if not 0 <= self.dropout < 1:
             raise UsageError(
                 f"dropout is {self.dropout:g}", where=WHERE, remedy="Give a fraction of at least 0 and below 1"
@@ -115,6 +118,7 @@ class LanguageModeling:
         """
         return self._windows.whole("train")
 
+    @model_fits(WHERE)
     def model(self) -> TransformerLM:
         """The transformer; it takes tokens (batch, length) to logits (batch, length, vocabulary)."""
         return TransformerLM(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from spectra_cli.errors import CheckpointError
+from spectra_cli.errors import CheckpointError, InputError
 from spectra_cli.tasks.base import Task
 
 SHOWN = 4
@@ -23,10 +25,11 @@ class StateMismatchError(CheckpointError):
 
 
 def load_strictly(task: Task, model: nn.Module, states: Sequence[Mapping[str, Tensor]]) -> None:
-    """Copy weights and buffers into a model of the task; tensors are cast to the model's types.
+    """Load weights, buffers and extra state into a model of the task, by its own hooks; tensors are cast to its types.
 
-    A task with a method ``adapt(state) -> state`` has the state dict renamed by it first. A name that the checkpoint
-    lacks is no error where the model ties it to one that is there.
+    Extra state of a module (``get_extra_state``) that is no tensor is in no file of tensors, and stays as it is. A task
+    with a method ``adapt(state) -> state`` has the state dict renamed by it first. A name that the checkpoint lacks is
+    no error where the model ties it to one that is there.
 
     Args:
         task: that the model is of.
@@ -35,11 +38,13 @@ def load_strictly(task: Task, model: nn.Module, states: Sequence[Mapping[str, Te
 
     Raises:
         StateMismatchError: if names are missing or unexpected, or shapes differ; lists them with the nearest matches.
+        InputError: if a module of the model is not initialized.
     """
+    check_initialized(model)
     adapt = getattr(task, "adapt", None)
     candidates = [dict(adapt(state)) if callable(adapt) else dict(state) for state in states]
-    # What modules add beside tensors (get_extra_state) is in no file of tensors.
-    expected = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    whole = model.state_dict()
+    expected = {name: value for name, value in whole.items() if isinstance(value, Tensor)}
     tied = _tied(expected)
     state = min(candidates, key=lambda state: len(_missing(state, expected, tied)) + len(state.keys() - expected))
     missing = _missing(state, expected, tied)
@@ -47,15 +52,46 @@ def load_strictly(task: Task, model: nn.Module, states: Sequence[Mapping[str, Te
     if missing or unexpected:
         raise StateMismatchError(_difference(missing, unexpected), remedy=_REMEDY)
     for name, tensor in state.items():
-        if tensor.shape != expected[name].shape:
+        if tensor.shape != expected[name].shape and not is_extra_state(name):
             raise StateMismatchError(
                 f"'{name}' is {_by(tensor)} in the checkpoint and {_by(expected[name])} in the task's model",
                 remedy=_REMEDY,
             )
     _check_ties(state, tied)
-    with torch.no_grad():
-        for name, tensor in state.items():
-            expected[name].copy_(tensor)
+    _load(model, state, getattr(whole, "_metadata", None))
+
+
+def _load(model: nn.Module, state: Mapping[str, Tensor], metadata: Any) -> None:
+    """Have a model load what has been found to fit.
+
+    Raises:
+        StateMismatchError: if its modules refuse it.
+    """
+    versioned: OrderedDict[str, Any] = OrderedDict(state)
+    versioned._metadata = metadata  # type: ignore[attr-defined]  # else modules take the state for an old one
+    try:
+        model.load_state_dict(versioned, strict=False)  # what ties and extra state leave out is known
+    except RuntimeError as error:
+        raise StateMismatchError(str(error).partition("\n")[2].strip() or str(error), remedy=_REMEDY) from error
+
+
+def is_extra_state(name: str) -> bool:
+    """Whether a name in a state dict is that of what a module adds beside its parameters and buffers."""
+    return name.rpartition(".")[2] == "_extra_state"
+
+
+def check_initialized(model: nn.Module) -> None:
+    """Check that all parameters and buffers of a model have shapes.
+
+    Raises:
+        InputError: naming the first module that waits for an input to tell.
+    """
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if is_lazy(tensor):
+            raise InputError(
+                f"model() returns a model whose '{name}' is not initialized: a lazy module has its shape from an input",
+                remedy="Return initialized modules: run a batch through the model in model()",
+            )
 
 
 _REMEDY = "Give the --task and the options (--set KEY=VALUE) that the model was trained with"

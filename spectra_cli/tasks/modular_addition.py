@@ -13,7 +13,9 @@ from torch.nn.functional import cross_entropy
 
 from spectra_cli.errors import UsageError
 from spectra_cli.tasks.base import Metric, Recipe, place_generator, slices
-from spectra_cli.tasks.models.transformer import TransformerLM, check_sizes, without_positions
+from spectra_cli.tasks.memory import model_fits
+from spectra_cli.tasks.models.transformer import TransformerLM, check_heads, without_positions
+from spectra_cli.tasks.options import COUNTS, LAYERS, SEEDS, WIDTHS, in_range, shortened
 
 Batch = tuple[Tensor, Tensor]
 """Tokens ``a b =``, (batch, 3) int64; and (a + b) modulo the prime, (batch,) int64."""
@@ -110,24 +112,26 @@ class ModularAddition:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        check_sizes(
+        in_range(
             WHERE,
-            d_model=self.d_model,
-            num_heads=self.num_heads,
-            mlp=self.mlp,
-            num_layers=self.num_layers,
-            eval_batch_size=self.eval_batch_size,
+            d_model=(self.d_model, WIDTHS),
+            num_heads=(self.num_heads, WIDTHS),
+            mlp=(self.mlp, WIDTHS),
+            num_layers=(self.num_layers, LAYERS),
+            data_seed=(self.data_seed, SEEDS),
+            eval_batch_size=(self.eval_batch_size, COUNTS),
         )
+        check_heads(WHERE, self.d_model, self.num_heads)
         if not 2 <= self.modulus <= LARGEST:
             raise UsageError(
-                f"prime is {self.modulus}", where=WHERE, remedy=f"Give a modulus from 2 to {LARGEST}; 113 is usual"
+                f"prime is {shortened(self.modulus)}",
+                where=WHERE,
+                remedy=f"Give a modulus from 2 to {LARGEST}; 113 is usual",
             )
         if not 0 < self._fraction < 1:
             raise UsageError(
                 f"data_fraction is {self._fraction:g}", where=WHERE, remedy="Give a number above 0 and below 1"
             )
-        if not 0 <= self.data_seed < 2**32:
-            raise UsageError(f"data_seed is {self.data_seed}", where=WHERE, remedy="Give a number from 0 to 4294967295")
         if not 0 < self.training_count < self.modulus**2:
             part = "training" if self.training_count == 0 else "validation"
             raise UsageError(
@@ -160,6 +164,7 @@ class ModularAddition:
             "num_attention_heads": self.num_heads,
         }
 
+    @model_fits(WHERE)
     def model(self) -> TransformerLM:
         """The transformer; it takes tokens (batch, 3) to logits (batch, modulus + 1)."""
         return TransformerLM(

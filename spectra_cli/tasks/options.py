@@ -14,6 +14,23 @@ from spectra_cli.errors import UsageError
 TRUE = frozenset({"true", "yes", "on", "1"})
 FALSE = frozenset({"false", "no", "off", "0"})
 
+COUNTS = range(1, 2**31)
+"""Of examples, in a batch or in all."""
+
+WIDTHS = range(1, 2**17 + 1)
+"""Of layers, in units or channels: far beyond any that was ever trained, and no more than a machine survives."""
+
+LAYERS = range(1, 4096 + 1)
+"""Of a model, one above the other."""
+
+CONTEXTS = range(1, 2**24 + 1)
+"""Tokens of a window."""
+
+CLASSES = range(1, 2**24 + 1)
+"""That a model tells apart."""
+
+SEEDS = range(2**32)
+
 
 def split_settings(items: Sequence[str], flag: str = "--set") -> dict[str, str]:
     """Names and values from ``KEY=VALUE``.
@@ -25,7 +42,9 @@ def split_settings(items: Sequence[str], flag: str = "--set") -> dict[str, str]:
     for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key:
-            raise UsageError(f"{flag} {item} is not KEY=VALUE", remedy=f"Write it as {flag} width=64")
+            raise UsageError(
+                f"{flag} {item} is not KEY=VALUE", remedy=f"Write it as {flag} {key or 'KEY'}={value or 'VALUE'}"
+            )
         if key in settings:
             raise UsageError(f"{flag} {key} is given twice", remedy="Give one value for each option")
         settings[key] = value
@@ -46,7 +65,7 @@ def bound_options(make: Callable[..., Any], settings: Mapping[str, Any], where: 
     parameters = option_parameters(make)
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     known = [name for name, parameter in parameters.items() if parameter.kind not in _VARIADIC]
-    hints = _hints(make)
+    hints = annotations_of(make)
     bound: dict[str, Any] = {}
     for name, value in settings.items():
         if name not in known:
@@ -68,6 +87,39 @@ def bound_options(make: Callable[..., Any], settings: Mapping[str, Any], where: 
     return bound
 
 
+def in_range(where: str, **options: tuple[int | Sequence[int] | None, range]) -> None:
+    """Check whole numbers among the options of a task, before anything of their size is made.
+
+    A run.json may come from a stranger: one number in it should not take all memory.
+
+    Args:
+        where: the task, for errors.
+        options: value and allowed range by name. All items of a sequence are checked; None is an option not given.
+
+    Raises:
+        UsageError: naming the first option that is out of its range.
+    """
+    for name, (value, allowed) in options.items():
+        numbers = value if isinstance(value, Sequence) else (value,)
+        for number in numbers:
+            # by its ends: a range looks through all its items for what is no int
+            if number is not None and not allowed.start <= number < allowed.stop:
+                raise UsageError(
+                    f"{name} is {shortened(','.join(map(shortened, numbers)))}",
+                    where=where,
+                    remedy=f"Give a whole number from {allowed.start} to {allowed.stop - 1}",
+                )
+
+
+def shortened(value: object, most: int = 80) -> str:
+    """A value for people, cut in the middle of what nobody reads."""
+    try:
+        text = str(value)
+    except ValueError:  # whole numbers of thousands of digits, which Python does not write
+        return "a number of thousands of digits"
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def option_parameters(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Parameters of a callable that can be given by keyword, by name."""
     parameters = inspect.signature(make).parameters
@@ -81,7 +133,8 @@ def option_parameters(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 _VARIADIC = frozenset({inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL})
 
 
-def _hints(make: Callable[..., Any]) -> dict[str, Any]:
+def annotations_of(make: Callable[..., Any]) -> dict[str, Any]:
+    """Types of a callable's parameters, as far as they can be told without its own imports."""
     function = make.__init__ if inspect.isclass(make) else make
     try:
         return typing.get_type_hints(function)

@@ -6,19 +6,17 @@ import difflib
 import hashlib
 import importlib.util
 import os
+import shlex
 import sys
-import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import Tensor, nn
-
-from spectra_cli.errors import InputError, SpectraError, UsageError
-from spectra_cli.tasks.base import Batch, MakeTask, Metric, Task
+from spectra_cli.errors import InputError, UsageError
+from spectra_cli.tasks.base import MakeTask, Task
+from spectra_cli.tasks.guarded import GuardedTask, blamed
 from spectra_cli.tasks.options import bound_options, option_parameters
 
 GROUP = "spectra.tasks"
@@ -29,11 +27,8 @@ OWN = "spectra-weights"
 
 MEMBERS = ("splits", "model", "batches", "metrics")
 
-
-class TaskError(SpectraError):
-    """The code of a task that is not spectra's own raised an exception."""
-
-    status = "task_failed"
+SHOWN = 8
+"""Names of a file's callables that an error lists."""
 
 
 def task_names() -> list[str]:
@@ -45,6 +40,28 @@ def is_file_task(name: str) -> bool:
     """Whether a task is named by a file of Python and not by an installed task."""
     path, _, _ = name.rpartition(":")
     return name.endswith(".py") or path.endswith(".py") or os.sep in name
+
+
+def settled_name(name: str) -> str:
+    """The name of a task that holds in every directory: a file's path absolute, and its callable said."""
+    if not is_file_task(name):
+        return name
+    path, function = _path_and_function(name)
+    return f"{os.path.realpath(path)}:{function}"
+
+
+def same_task(name: str, recorded: str) -> bool:
+    """Whether two names mean one task.
+
+    Args:
+        name: as the user gives it.
+        recorded: as a run.json has it. A file that is no longer there has moved: one with its name is taken for it.
+    """
+    one, other = settled_name(name), settled_name(recorded)
+    if one == other or not (is_file_task(name) and is_file_task(recorded)):
+        return one == other
+    moved = not _path_and_function(other)[0].exists()
+    return moved and os.path.basename(one) == os.path.basename(other)
 
 
 def make_task(name: str, settings: Mapping[str, Any], *, files_allowed: bool, source: str = "--task") -> Task:
@@ -93,12 +110,18 @@ def find_task(name: str, *, files_allowed: bool, source: str = "--task") -> tupl
         raise InputError(
             f"names the task '{name}', a file: code is loaded from a path only when the command line says so",
             where=source,
-            remedy=f"If you trust it, pass --task {name}",
+            remedy=f"If you trust it, pass --task {shlex.quote(name)}",
         )
+    path, function = _path_and_function(name)
+    return _from_file(path, function, source), path
+
+
+def _path_and_function(name: str) -> tuple[Path, str]:
+    """The file that a name means, and the callable in it."""
     path, colon, function = name.rpartition(":")
     if not colon or name.endswith(".py"):
-        path, function = name, "make"
-    return _from_file(Path(path), function), Path(path)
+        return Path(name), "make"
+    return Path(path), function
 
 
 def checkpoint_option(make: MakeTask) -> str | None:
@@ -120,24 +143,32 @@ def _is_own(name: str) -> bool:
     return dist is not None and dist.name == OWN
 
 
-def _from_file(path: Path, function: str) -> MakeTask:
+def _from_file(path: Path, function: str, source: str) -> MakeTask:
+    where = f"{source} {path}:{function}"
     if not path.is_file():
-        raise UsageError("there is no such file", where=f"--task {path}:{function}", remedy="Mend the path")
-    module = _loaded(path, f"--task {path}:{function}")
+        raise UsageError("there is no such file", where=where, remedy="Mend the path")
+    module = _loaded(path, function, where)
     make = getattr(module, function, None)
     if not callable(make):
         names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         defined = [name for name in names if getattr(vars(module)[name], "__module__", None) == module.__name__]
-        near = difflib.get_close_matches(function, defined, n=1) or defined[:4]
         raise UsageError(
-            f"it has no callable '{function}'",
-            where=f"--task {path}:{function}",
-            remedy=f"Name one of {', '.join(near)}" if near else "Define a function that returns the task",
+            f"it has no callable '{function}'", where=where, remedy=_callables_to_name(path, function, defined)
         )
     return make  # type: ignore[no-any-return]  # what it makes is checked when it has been called
 
 
-def _loaded(path: Path, where: str) -> ModuleType:
+def _callables_to_name(path: Path, function: str, defined: Sequence[str]) -> str:
+    """What to do where a file has no callable of a name: those that it has, the nearest first."""
+    if not defined:
+        return "Define a function that returns the task"
+    near = difflib.get_close_matches(function, defined, n=1)
+    ordered = [*near, *(name for name in defined if name not in near)]
+    more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
+    return f"Give {path}:NAME, where NAME is one of {', '.join(ordered[:SHOWN])}{more}"
+
+
+def _loaded(path: Path, function: str, where: str) -> ModuleType:
     """The module of a file, whose code is run again only when the file has changed."""
     stat, resolved = path.stat(), str(path.resolve())
     version = (resolved, stat.st_mtime_ns, stat.st_size)
@@ -149,11 +180,8 @@ def _loaded(path: Path, where: str) -> ModuleType:
         raise UsageError("this is no Python file", where=where, remedy="Name a .py file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickles look their module up
-    directory = str(Path(resolved).parent)
-    if directory not in sys.path:
-        sys.path.insert(0, directory)  # so that the file can import its neighbours
     try:
-        with blamed(where.removeprefix("--task "), path):
+        with blamed(f"{path}:{function}", path):
             spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
@@ -188,112 +216,3 @@ def checked_task(task: object, name: str) -> Task:
             remedy="Give a tuple of names, the training split first: ('train', 'val')",
         )
     return task  # type: ignore[return-value]  # its members have been checked
-
-
-class GuardedTask:
-    """A task of the user's: what its own code raises is told with the line of that code, not with ours.
-
-    Args:
-        task: the task.
-        name: as the user gave it.
-        file: that it was loaded from, if it was.
-    """
-
-    def __init__(self, task: Task, name: str, file: Path | None) -> None:
-        self._task, self._name, self._file = task, name, file
-        self.splits: Sequence[str] = tuple(task.splits)
-
-    def model(self) -> nn.Module:
-        """The task's model."""
-        with blamed(self._name, self._file):
-            model = self._task.model()
-        if not isinstance(model, nn.Module):
-            raise InputError(
-                f"model() gives a {type(model).__name__}", where=f"task {self._name}", remedy="Return a torch.nn.Module"
-            )
-        return model
-
-    def batches(self, split: str) -> Iterator[Batch]:
-        """The task's batches."""
-        with blamed(self._name, self._file):
-            batches = iter(self._task.batches(split))
-        while True:
-            with blamed(self._name, self._file):
-                try:
-                    batch = next(batches)
-                except StopIteration:
-                    return
-            yield batch
-
-    def metrics(self, model: nn.Module, batch: Batch) -> Mapping[str, Metric]:
-        """The task's metrics."""
-        with blamed(self._name, self._file):
-            return self._task.metrics(model, batch)
-
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The task's loss."""
-        with blamed(self._name, self._file):
-            return self._task.loss(model, batch)  # type: ignore[attr-defined,no-any-return]  # only of a trainable task
-
-    def training_batch(self, *arguments: Any) -> Batch:
-        """The task's training batch."""
-        with blamed(self._name, self._file):
-            return self._task.training_batch(*arguments)  # type: ignore[attr-defined]  # as above
-
-    def __getattr__(self, name: str) -> Any:
-        """What only some tasks have: recipe, training_count, notice, and methods such as adapt."""
-        if name.startswith("__") or "_task" not in self.__dict__:
-            raise AttributeError(name)  # what copying and pickling look for
-        value = getattr(self._task, name)
-        if not callable(value):
-            return value
-
-        def guarded(*arguments: Any, **options: Any) -> Any:
-            with blamed(self._name, self._file):
-                return value(*arguments, **options)
-
-        return guarded
-
-
-@contextmanager
-def blamed(name: str, file: Path | None) -> Iterator[None]:
-    """Turn an exception in a task's code into one that shows the line of the task's file.
-
-    Raises:
-        TaskError: in place of any exception that is none of spectra's.
-    """
-    try:
-        yield
-    except SpectraError:
-        raise
-    except (Exception, SystemExit) as error:  # a script that ends in sys.exit() would end spectra
-        raise TaskError(
-            shortened_traceback(error, file), where=f"task {name}", remedy="SPECTRA_DEBUG=1 shows the whole traceback"
-        ) from error
-
-
-def shortened_traceback(error: BaseException, file: Path | None) -> str:
-    """The exception and the innermost line of a file that led to it; without a file, of all that is not ours."""
-    last = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if isinstance(error, SyntaxError) and error.filename:
-        return (
-            f"{error.filename}, line {error.lineno}: {(error.text or '').strip()}: {type(error).__name__}: {error.msg}"
-        )
-    frames = traceback.extract_tb(error.__traceback__)
-    own = list(_frames_of(frames, file)) if file is not None else []
-    if not own:
-        own = [frame for frame in frames if not any(part in frame.filename for part in _NOT_THE_USERS)]
-    if not own:
-        return last
-    frame = own[-1]
-    return f"{frame.filename}, line {frame.lineno}, in {frame.name}: {frame.line}: {last}"
-
-
-_NOT_THE_USERS = (f"{os.sep}spectra_cli{os.sep}", f"{os.sep}importlib{os.sep}", "<frozen importlib")
-"""Parts of the names of files in which no user looks for a fault of a task."""
-
-
-def _frames_of(frames: Iterable[traceback.FrameSummary], file: Path) -> Iterator[traceback.FrameSummary]:
-    for frame in frames:
-        if os.path.realpath(frame.filename) == os.path.realpath(file):
-            yield frame

@@ -14,13 +14,16 @@ from spectra_cli.errors import InputError
 NAME = "run.json"
 LARGEST_BYTES = 1 << 20
 
+DATA = "data"
+"""The option of a task that is a path: what --data sets."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """What `spectra train` notes of a run.
 
     Attributes:
-        task: name of the task, or ``file.py:callable``.
+        task: name of the task, or ``/path/to/file.py:callable``.
         options: of the task, as JSON has them.
         seed: of initialization and data order; None where it is not known.
         trunk: the run that this one branched from, relative to this run's directory; None without one.

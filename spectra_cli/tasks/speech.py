@@ -19,9 +19,18 @@ from spectra_cli.tasks.data.audio import read_recordings
 from spectra_cli.tasks.data.mel import mel_filterbank, speech_features
 from spectra_cli.tasks.data.tones import WORDS, tone_utterances
 from spectra_cli.tasks.data.transcripts import BLANK, CLASSES, collapsed, decoded, edit_distance, encoded, least_frames
+from spectra_cli.tasks.memory import model_fits
 from spectra_cli.tasks.models.lstm import SpeechLstm
+from spectra_cli.tasks.options import COUNTS, LAYERS, SEEDS, WIDTHS, in_range
 
 NO_DATA = "speech: no --data was given; the utterances are synthesized tone words"
+
+WHERE = "task speech"
+
+MEL_FEATURES = range(1, 2**10 + 1)
+
+UTTERANCES = range(2, 10**6 + 1)
+"""Two, for training and for validation, or more."""
 
 KEPT_BYTES = 256 * 2**20
 """Of features that are kept in memory; those of other utterances are computed again whenever they are needed."""
@@ -120,19 +129,23 @@ class Speech:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        at_least = {"hidden": 1, "layers": 1, "mel_features": 1, "eval_examples": 1, "eval_batch_size": 1}
-        for name, least in {**at_least, "tone_utterances": 2, "tone_words": 2, "tone_seed": 0}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{name} {value} is less than {least}", where="task speech", remedy=f"Raise {name}")
-        if self.tone_words > len(WORDS):
-            raise UsageError(f"there are {len(WORDS)} tone words, not {self.tone_words}", where="task speech")
+        in_range(
+            WHERE,
+            hidden=(self.hidden, WIDTHS),
+            layers=(self.layers, LAYERS),
+            mel_features=(self.mel_features, MEL_FEATURES),
+            eval_examples=(self.eval_examples, COUNTS),
+            eval_batch_size=(self.eval_batch_size, COUNTS),
+            tone_utterances=(self.tone_utterances, UTTERANCES),
+            tone_words=(self.tone_words, range(2, len(WORDS) + 1)),
+            tone_seed=(self.tone_seed, SEEDS),
+        )
         if not 0.0 <= self.dropout < 1.0 or not 0.0 <= self.tone_noise < float("inf"):
-            raise UsageError("dropout is in [0, 1) and tone_noise is not negative", where="task speech")
+            raise UsageError("dropout is in [0, 1) and tone_noise is not negative", where=WHERE)
         if bool((mel_filterbank(self.mel_features).amax(dim=0) <= 0.0).any()):
             raise UsageError(
                 f"{self.mel_features} mel features are narrower than the resolution of 40 Hz",
-                where="task speech",
+                where=WHERE,
                 remedy="Lower mel_features; 40 is usual",
             )
 
@@ -146,6 +159,7 @@ class Speech:
         """Utterances of the training split."""
         return len(self._utterances["train"])
 
+    @model_fits(WHERE)
     def model(self) -> nn.Module:
         """A new recognizer."""
         return SpeechLstm(self.mel_features, self.hidden, self.layers, CLASSES, self.dropout)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import re
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spectra_cli.errors import InputError
+from spectra_cli.regularfile import open_regular
+from spectra_cli.tasks.atomicfile import replace_file
 
 OPTIMIZER = "optimizer.pt"
 """State of the optimizer at the step that was saved last."""
@@ -42,11 +42,13 @@ class OptimizerState:
         step: of the training.
         parameters: names of the model's parameters in the optimizer's order.
         state: by place in `parameters`, as ``Optimizer.state_dict()["state"]`` has it.
+        stateless: parameters without any: those that no gradient has reached, or all where nothing is kept.
     """
 
     step: int
     parameters: tuple[str, ...]
     state: Mapping[int, Mapping[str, Any]]
+    stateless: tuple[str, ...]
 
 
 class StateFiles:
@@ -84,7 +86,7 @@ class StateFiles:
         """
         tensors = storable(model.state_dict())
         # One entry of metadata only: of several, the order in the file would be arbitrary.
-        _replace(self.weights_path(step), lambda partial: save_file(tensors, partial, metadata={"format": "pt"}))
+        replace_file(self.weights_path(step), lambda partial: save_file(tensors, partial, metadata={"format": "pt"}))
 
     def load_weights(self, step: int) -> dict[str, Tensor]:
         """Weights and buffers of a step, on the CPU.
@@ -107,18 +109,20 @@ class StateFiles:
             InputError: if the file cannot be written.
         """
         names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        content = {"step": step, "parameters": names, "state": optimizer.state_dict()["state"]}
+        state = optimizer.state_dict()["state"]
+        stateless = [name for place, name in enumerate(names) if not state.get(place)]
+        content = {"step": step, "parameters": names, "state": state, "stateless": stateless}
 
         def save(partial: Path) -> None:
             with partial.open("wb") as file:
                 torch.save(content, file)
 
         if not self._each_optimizer:
-            _replace(self.run / OPTIMIZER, save)
+            replace_file(self.run / OPTIMIZER, save)
             return
         kept = self._optimizer_path(step)
-        _replace(kept, save)
-        _replace(self.run / OPTIMIZER, lambda partial: _link(kept, partial, save))
+        replace_file(kept, save)
+        replace_file(self.run / OPTIMIZER, lambda partial: _link(kept, partial, save))
 
     def load_optimizer(self, step: int | None = None) -> OptimizerState | None:
         """The state of the optimizer at a step, on the CPU; None where it was not kept.
@@ -127,13 +131,19 @@ class StateFiles:
             step: of the training; None for the step that was saved last.
 
         Raises:
-            InputError: if there is a file and it is no such state.
+            InputError: if there is a file and it is no such state, or the one saved last is of a step without weights.
         """
         kept = None if step is None else self._optimizer_path(step)
         path = kept if kept is not None and kept.exists() else self.run / OPTIMIZER
         if not path.exists():
             return None
         state = read_optimizer(path)
+        if step is None and not self.weights_path(state.step).exists():
+            raise InputError(
+                f"this is the state of an optimizer at step {state.step}, of which there are no weights",
+                where=str(path),
+                remedy=f"Restore {self.weights_path(state.step).name} or the file, or train anew with another --out",
+            )
         return state if step is None or state.step == step else None
 
     def _optimizer_path(self, step: int) -> Path:
@@ -203,86 +213,102 @@ def read_optimizer(path: Path) -> OptimizerState:
         InputError: if it is none.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        step, parameters, state = content["step"], content["parameters"], content["state"]
-        if not (isinstance(step, int) and isinstance(parameters, list) and isinstance(state, dict)):
-            raise TypeError("its entries are of other types")  # noqa: TRY301 - told as all that is wrong with the file
-        return OptimizerState(step, tuple(parameters), state)
-    except (OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, pickle.UnpicklingError) as error:
-        first = str(error).partition("\n")[0]
-        raise InputError(
-            f"this is not the state of an optimizer that `spectra train` saved ({first})",
-            where=str(path),
-            remedy="Restore the file, or train anew with another --out",
-        ) from error
+        with open_regular(path) as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise _no_state(path, error.strerror or "it cannot be read") from error
+    except MemoryError as error:
+        raise _no_state(path, "it does not fit into memory") from error
+    except Exception as error:  # torch's archives and its unpickler raise whatever the damage leads to
+        raise _no_state(path, "it is damaged, or holds what no optimizer keeps") from error
+    if not isinstance(content, dict) or content.keys() != {"step", "parameters", "state", "stateless"}:
+        raise _no_state(path, "it has other entries")
+    step, parameters, state, stateless = (content[key] for key in ("step", "parameters", "state", "stateless"))
+    if type(step) is not int or not 0 <= step < 10**18:
+        raise _no_state(path, "its step is none")
+    if not (_are_names(parameters) and _are_names(stateless)):
+        raise _no_state(path, "its entries are of other types")
+    if not isinstance(state, dict) or not all(
+        type(place) is int and isinstance(values, dict) for place, values in state.items()
+    ):
+        raise _no_state(path, "its entries are of other types")
+    return OptimizerState(step, tuple(parameters), state, tuple(stateless))
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(type(name) is str for name in value) and len(set(value)) == len(value)
+
+
+def _no_state(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"this is not the state of an optimizer that `spectra train` saved ({reason})",
+        where=str(path),
+        remedy="Restore the file, or train anew with another --out",
+    )
 
 
 def restore_optimizer(optimizer: Optimizer, model: nn.Module, saved: OptimizerState, where: str) -> None:
     """Give an optimizer the memory of another one of its kind; its settings stay.
 
+    What is given is a copy, in memory like that of the parameters: torch's fused updates go through the memory of all
+    of them side by side and check nothing.
+
     Raises:
-        InputError: if the two are for different parameters.
+        InputError: if the two are for different parameters, or what is kept of one is not what this optimizer keeps.
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    fits = tuple(parameters) == saved.parameters and all(
-        isinstance(place, int) and 0 <= place < len(parameters) for place in saved.state
-    )
-    if fits:
-        shapes = [parameter.shape for parameter in parameters.values()]
-        fits = all(
-            value.ndim == 0 or value.shape == shapes[place]
-            for place, values in saved.state.items()
-            for value in values.values()
-            if isinstance(value, Tensor)
-        )
-    if not fits:
-        raise InputError(
-            "this is the state of an optimizer of another model", where=where, remedy="Restore the file of this run"
-        )
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": saved.state})
+    if tuple(parameters) != saved.parameters:
+        raise _of_another(where, "of another model")
+    remembered = {name: saved.state[place] for place, name in enumerate(parameters) if saved.state.get(place)}
+    expected = [name for name in parameters if name not in saved.stateless]
+    if list(remembered) != expected or not set(range(len(parameters))) >= saved.state.keys():
+        raise _of_another(where, "that lacks some of the parameters, or has others")
+    kept = _kept_by(optimizer) if remembered else {}
+    state = {}
+    for place, (name, parameter) in enumerate(parameters.items()):
+        if name not in remembered:
+            continue
+        values = remembered[name]
+        if values.keys() != kept.keys():
+            raise _of_another(where, f"of another kind: what it keeps of '{name}' is not what this one does")
+        if not all(_is_like(values[key], parameter if shaped else None) for key, shaped in kept.items()):
+            raise _of_another(where, f"of another model: what it keeps of '{name}' is of other shapes or types")
+        state[place] = {key: _copied(values[key], parameter if shaped else None) for key, shaped in kept.items()}
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Have a file written beside its place, and put it there when its bytes are on the disk.
+def _kept_by(optimizer: Optimizer) -> dict[str, bool]:
+    """What an optimizer keeps of a parameter after an update, and whether it has the parameter's shape (or is 0-d).
 
-    Raises:
-        InputError: if that cannot be done.
+    It is asked of another optimizer with the same settings, after an update of one weight.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(b"")
-        mode = stat.S_IMODE(partial.stat().st_mode)
-        partial.unlink()
-        write(partial)
-        partial.chmod(mode)  # that of any new file; safetensors makes private ones
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        told = _told(error, path)
-        if told is error:
-            raise
-        raise told from error
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    probe = type(optimizer)([parameter], lr=0.0)  # type: ignore[call-arg]  # every optimizer of a recipe has a rate
+    settings = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
+    probe.param_groups[0].update({**settings, "fused": False})
+    probe.step()
+    return {key: value.ndim > 0 for key, value in probe.state[parameter].items()}
 
 
-def _told(error: BaseException, path: Path) -> BaseException:
-    """What to raise for a failure to save; torch hides what happened behind an error of its own archive."""
-    causes = [error]
-    while causes[-1].__context__ is not None:
-        causes.append(causes[-1].__context__)
-    for cause in causes:
-        if not isinstance(cause, Exception):
-            return cause  # Ctrl-C
-    if not isinstance(error, (OSError, SafetensorError, RuntimeError)):
-        return error
-    reasons = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
-    return InputError(
-        f"the state cannot be saved: {[*reasons, str(error).partition(chr(10))[0]][0]}",
-        where=str(path),
-        remedy="Make room, and run the same command again: it goes on from the step saved before",
-    )
+def _is_like(value: object, parameter: Tensor | None) -> bool:
+    """Whether a value fits in beside a parameter; without one, whether it is a count of updates."""
+    if type(value) is not Tensor or value.device.type != "cpu" or value.layout != torch.strided or value.is_quantized:
+        return False
+    if parameter is None:
+        return value.ndim == 0 and value.dtype == torch.float32 and 0 <= value.item() < 2**63
+    return value.shape == parameter.shape and value.dtype == parameter.dtype
+
+
+def _copied(value: Tensor, parameter: Tensor | None) -> Tensor:
+    """A copy in memory of its own, in the parameter's order of dimensions."""
+    if parameter is None:
+        return value.clone()
+    return torch.empty_like(parameter, device="cpu", requires_grad=False).copy_(value.detach())
+
+
+def _of_another(where: str, what: str) -> InputError:
+    return InputError(f"this is the state of an optimizer {what}", where=where, remedy="Restore the file of this run")
 
 
 def _link(target: Path, name: Path, write: Callable[[Path], None]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,8 +22,10 @@ from torch.optim import Optimizer
 
 from spectra_cli.errors import InputError
 from spectra_cli.tasks.base import Recipe, Task, TrainableTask, moved, place_generator
+from spectra_cli.tasks.dataorder import DataOrder
 from spectra_cli.tasks.determinism import repeatable, seed_everything
-from spectra_cli.tasks.evaluation import device_of, reestimate_batch_norm
+from spectra_cli.tasks.evaluation import batches_of_one_told, device_of, reestimate_batch_norm
+from spectra_cli.tasks.loading import check_initialized
 from spectra_cli.tasks.losses import LossWatch
 from spectra_cli.tasks.schedules import learning_rate
 
@@ -31,6 +34,8 @@ MEMBERS = ("recipe", "training_count", "training_batch", "loss")
 
 TOLD_EVERY_S = 0.1
 """Least time between two reports of progress."""
+
+OTHER_BATCHES = "Give another --batch-size: the last batch of an epoch is what is left over"
 
 Part = tuple[str, int | None]
 """A matrix by the name of its tensor, and its place in the tensor where that is a stack of matrices."""
@@ -90,7 +95,7 @@ def trainable(task: Task, name: str) -> TrainableTask:
     Raises:
         InputError: if it lacks a member, or one is of another type.
     """
-    own: Any = getattr(task, "_task", task)  # behind the guard of a user's task, which has every method
+    own: Any = task  # of which a type checker knows only what every task has
     lacking = [member for member in MEMBERS if not hasattr(own, member)]
     if lacking:
         raise InputError(
@@ -99,17 +104,16 @@ def trainable(task: Task, name: str) -> TrainableTask:
             remedy="Give it recipe, training_count, training_batch(indices, generator) and loss(model, batch), as "
             "spectra_cli.tasks.base.TrainableTask has them",
         )
-    if not isinstance(own.recipe, Recipe):
+    recipe, count = own.recipe, own.training_count
+    if not isinstance(recipe, Recipe):
         raise InputError(
-            f"its recipe is a {type(own.recipe).__name__}",
+            f"its recipe is a {type(recipe).__name__}",
             where=f"task {name}",
             remedy="Make it a spectra_cli.tasks.base.Recipe",
         )
-    if not isinstance(own.training_count, int) or own.training_count < 1:
-        raise InputError(
-            f"its training_count is {own.training_count!r}", where=f"task {name}", remedy="Give data to train on"
-        )
-    return task  # type: ignore[return-value]  # its members have been checked
+    if not isinstance(count, int) or count < 1:
+        raise InputError(f"its training_count is {count!r}", where=f"task {name}", remedy="Give data to train on")
+    return own  # type: ignore[no-any-return]  # its members have been checked
 
 
 def new_model(task: Task, seed: int) -> nn.Module:
@@ -118,10 +122,15 @@ def new_model(task: Task, seed: int) -> nn.Module:
     Args:
         task: that makes the model.
         seed: of torch's global generator.
+
+    Raises:
+        InputError: if a module of it is not initialized.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return task.model()
+        model = task.model()
+    check_initialized(model)
+    return model
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
@@ -148,7 +157,9 @@ def _can_be_fused(parameter: Tensor) -> bool:
     return parameter.is_floating_point() and parameter.device.type in {"cpu", "cuda"}
 
 
-def perturb(state: Mapping[str, Tensor], perturbation: Perturbation, seed: int) -> None:
+def perturb(
+    state: Mapping[str, Tensor], perturbation: Perturbation, seed: int, masks: Mapping[str, Tensor] | None = None
+) -> None:
     """Add Gaussian noise of Frobenius norm eta * ||W||_F to every matrix W, in place.
 
     The noise is drawn and scaled in float64 on the CPU, so that it does not depend on the device.
@@ -157,14 +168,41 @@ def perturb(state: Mapping[str, Tensor], perturbation: Perturbation, seed: int) 
         state: weights by name; what is changed here changes in the model.
         perturbation: how much, and which matrices.
         seed: of the run.
+        masks: by name, of the weights' shapes: outside of them there is no noise, and that within has the whole norm.
+
+    Raises:
+        InputError: if a matrix is complex.
     """
+    check_real(state, perturbation.matrices)
     with torch.no_grad():
         for place, (name, index) in enumerate(perturbation.matrices):
-            weight = state[name] if index is None else state[name][index]
+            mask = (masks or {}).get(name)
+            if index is None:
+                weight = state[name]
+            else:
+                weight, mask = state[name][index], None if mask is None else mask[index]
             noise = torch.randn(weight.shape, generator=place_generator(seed, 4, place), dtype=torch.float64)
-            scale = perturbation.eta * torch.linalg.vector_norm(weight.double()).item()
-            noise *= scale / torch.linalg.vector_norm(noise).item()
+            if mask is not None:
+                noise.masked_fill_(~mask.cpu(), 0.0)
+            norm = torch.linalg.vector_norm(noise).item()
+            if not norm:
+                continue  # nothing is left of the matrix
+            noise *= perturbation.eta * torch.linalg.vector_norm(weight.double()).item() / norm
             weight.copy_(weight.double() + noise.to(weight.device))
+
+
+def check_real(state: Mapping[str, Tensor], matrices: Sequence[Part]) -> None:
+    """Check that matrices can get noise.
+
+    Raises:
+        InputError: naming the first that is complex.
+    """
+    for name, _ in matrices:
+        if state[name].is_complex():
+            raise InputError(
+                f"'{name}' is complex ({str(state[name].dtype).removeprefix('torch.')}), and noise is real",
+                remedy="Leave --perturb out, or train a model with real matrices",
+            )
 
 
 def train(
@@ -211,7 +249,7 @@ class _Loop:
         self._device = device_of(model)
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._masks = _Masks(model, course.masks)
-        self._batches = _Batches(course)
+        self._order = DataOrder(course.recipe, course.training_count, course.seed)
         self._losses = LossWatch(self._device, course.recipe)
 
     def run(self, start: int, *, resumed: bool) -> None:
@@ -221,22 +259,27 @@ class _Loop:
         if not resumed and course.masks:
             self._masks.apply()
             reestimate_batch_norm(self._task, self._model)
-        told = time.monotonic()
-        for step in range(start, course.total_steps + 1):
-            if step > start or not resumed:
-                if step == noisy_step:
-                    self._perturb()
-                if step in saved:
-                    self._losses.check()
-                    self._observer.save(step, self._model, self._optimizer)
-                    self._losses.saved = step
-            if step == course.total_steps:
-                break
-            self._update(step)
-            now = time.monotonic()
-            if now - told >= TOLD_EVERY_S:
-                told = now
-                self._observer.progress(step + 1, self._losses.latest)
+        told, done = time.monotonic(), start
+        try:
+            for step in range(start, course.total_steps + 1):
+                if step > start or not resumed:
+                    if step == noisy_step:
+                        self._perturb()
+                    if step in saved:
+                        self._losses.check()
+                        self._observer.save(step, self._model, self._optimizer)
+                        self._losses.saved = step
+                if step == course.total_steps:
+                    break
+                self._update(step)
+                done = step + 1
+                now = time.monotonic()
+                if now - told >= TOLD_EVERY_S:
+                    told = now
+                    self._observer.progress(done, self._losses.latest)
+        except KeyboardInterrupt:
+            self._observer.progress(done, self._losses.latest)  # whoever tells of the interruption says this step
+            raise
 
     def _update(self, step: int) -> None:
         """One step of the optimizer; nothing here waits for a GPU."""
@@ -244,9 +287,11 @@ class _Loop:
         rate = learning_rate(recipe, step, course.total_steps)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        batch = self._task.training_batch(self._batches.indices(step), place_generator(course.seed, 2, step))
+        indices = self._order.indices(step)
+        batch = self._task.training_batch(indices, place_generator(course.seed, 2, step))
         seed_everything(place_generator(course.seed, 3, step).initial_seed(), device)
-        loss = self._task.loss(self._model, moved(batch, device))
+        with batches_of_one_told(self._model, OTHER_BATCHES) if len(indices) == 1 else nullcontext():
+            loss = self._task.loss(self._model, moved(batch, device))
         self._losses.add(step, loss)
         self._optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -260,7 +305,7 @@ class _Loop:
     def _perturb(self) -> None:
         """Noise, then the statistics of batch norm for what the weights are now, as in the papers' code."""
         assert self._course.perturbation is not None  # noqa: S101 - or this is not called
-        perturb(self._model.state_dict(), self._course.perturbation, self._course.seed)
+        perturb(self._model.state_dict(), self._course.perturbation, self._course.seed, self._course.masks)
         self._masks.apply()
         reestimate_batch_norm(self._task, self._model)
 
@@ -283,25 +328,3 @@ class _Masks:
         for parameter, outside in self._outside:
             if parameter.grad is not None:
                 parameter.grad.masked_fill_(outside, 0.0)
-
-
-class _Batches:
-    """Which examples are met at which step."""
-
-    def __init__(self, course: Course) -> None:
-        self._course = course
-        self._size = course.recipe.batch_size
-        self._steps = course.recipe.steps_per_epoch(course.training_count)
-        self._epoch = -1
-        self._order = torch.arange(course.training_count)
-
-    def indices(self, step: int) -> Tensor:
-        """(batch,) int64; the last batch of an epoch may be smaller."""
-        if self._size is None:
-            return self._order
-        epoch, place = divmod(step, self._steps)
-        if epoch != self._epoch:
-            generator = place_generator(self._course.seed, 1, epoch)
-            self._order = torch.randperm(self._course.training_count, generator=generator)
-            self._epoch = epoch
-        return self._order[place * self._size : (place + 1) * self._size]

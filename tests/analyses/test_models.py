@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +109,62 @@ def test_a_model_on_the_meta_device_will_do() -> None:
     assert names(model) == ["conv.weight", "grow.weight"]
 
 
+class LanguageModel(nn.Module):
+    """Two layers between an embedding and an output layer that is the embedding."""
+
+    def __init__(self, embedding: str, output: str) -> None:
+        super().__init__()
+        self.add_module(embedding, nn.Embedding(20, 12))
+        self.layers = nn.ModuleList([nn.Linear(12, 12), nn.Linear(12, 12)])
+        self.norm = nn.LayerNorm(12)
+        head = nn.Linear(12, 20, bias=False)
+        head.weight = self.get_parameter(f"{embedding}.weight")
+        self.add_module(output, head)
+
+
+@pytest.mark.parametrize(
+    ("embedding", "output"),
+    [
+        ("embed", "head"),
+        ("embedding", "lm_head"),
+        ("token_embedding", "output"),
+        ("tok", "unembed"),
+        ("wte", "decoder"),
+        ("emb", "out"),
+    ],
+)
+def test_a_tied_output_layer_is_left_alone_and_every_layer_is_pruned(embedding: str, output: str) -> None:
+    matrices = matrices_of_model(LanguageModel(embedding, output))
+    assert matrices.output_names == [f"{embedding}.weight"]
+    assert [spec.parameter for spec in matrices.prunable().values()] == ["layers.0.weight", "layers.1.weight"]
+
+
+def test_buffers_are_no_matrices() -> None:
+    model = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 5))
+    model[0].register_buffer("sinusoids", torch.randn(9, 12))
+    model[2].register_buffer("table", torch.randn(5, 5))
+    matrices = matrices_of_model(model)
+    assert matrices.output_names == ["2.weight"]
+    assert matrices.maskable() == names(model) == ["0.weight", "1.weight"]
+
+
+def test_what_is_called_last_is_asked_for_only_where_nothing_else_says() -> None:
+    asked: list[list[str]] = []
+
+    def called_last(among: Collection[str]) -> list[str]:
+        asked.append(list(among))
+        return ["0.weight"]
+
+    model = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5))
+    assert matrices_of_model(model, called_last=called_last).output_names == ["0.weight"]
+    assert asked == [["0.weight", "1.weight"]]
+    assert matrices_of_model(model, output_layer="1.*", called_last=called_last).output_names == ["1.weight"]
+    assert matrices_of_model(Recurrent(), called_last=lambda _: []).output_names == ["output.weight"]
+    known = nn.ModuleDict({"decoder": nn.Linear(4, 10), "lstm": nn.LSTM(4, 4)})  # a family says it
+    assert matrices_of_model(known, called_last=called_last).output_names == ["decoder.weight"]
+    assert len(asked) == 1
+
+
 # Reading and writing
 
 
@@ -159,6 +215,11 @@ def test_tied_tensors_stay_tied_in_a_copy_and_views_are_not_tied() -> None:
     assert torch.equal(shared, torch.ones(3, 2))
     copy["first"][0] = 9
     assert copy["all"][0] == 0
+
+
+def test_what_is_no_tensor_is_passed_over() -> None:
+    state = {"weight": torch.ones(2, 3), "_extra_state": {"scale": 3}}
+    assert list(copied(state)) == list(StateReader(state).tensors) == ["weight"]
 
 
 # A checkpoint under the names of its model

@@ -614,6 +614,16 @@ def test_a_missing_path_names_similar_ones(tmp_path: Path) -> None:
         discover(tmp_path / "other" / "seed_1", peek=never)
 
 
+def test_a_directory_is_called_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "runs/x/step_1.pt")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        discover("runs/nothing", peek=never)
+    assert str(caught.value) == "runs/nothing: does not exist. The directory runs holds x."
+    with pytest.raises(InputError, match=r"nothing: does not exist\. The working directory holds runs\."):
+        discover("nothing", peek=never)
+
+
 def test_a_dead_link_says_where_it_led(tmp_path: Path) -> None:
     (tmp_path / "run").symlink_to("moved")
     with pytest.raises(InputError, match="a link to moved, which does not exist"):

@@ -124,12 +124,15 @@ def test_a_pair_that_cannot_be_used_is_3_and_names_itself(spectra: Fixture, tabl
     assert outcome.status == 3
     problems = [line for line in outcome.err.splitlines() if line.startswith("Warning: ")]
     assert len(problems) == 2
-    assert problems[0].startswith("Warning: runs/a and runs/wide: 'decoder.weight' is 6 x 4 in A and 6 x 8 in B.")
+    assert problems[0].startswith(
+        "Warning: runs/a and runs/wide: the option d_model of modular-addition is 4 for A and 8 for B; "
+        "so 'decoder.weight' is 6 x 4 in A and 6 x 8 in B."
+    )
     assert problems[1].startswith("Warning: runs/absent: does not exist")
-    assert [row["status"] for row in table("barrier.parquet")] == ["shape_mismatch", "no_input", *["ok"] * 4]
-    assert "2 of 6 rows not ok: shape_mismatch (1), no_input (1); see the column status" in outcome.err
+    assert [row["status"] for row in table("barrier.parquet")] == ["task_mismatch", "no_input", *["ok"] * 4]
+    assert "2 of 6 rows not ok: task_mismatch (1), no_input (1); see the column status" in outcome.err
     told = json.loads(outcome.out)
-    assert [pair["status"] for pair in told["pairs"]] == ["shape_mismatch", "no_input", "ok"]
+    assert [pair["status"] for pair in told["pairs"]] == ["task_mismatch", "no_input", "ok"]
     assert len(told["problems"]) == 2
     assert outcome.widest <= 80
 
@@ -146,12 +149,20 @@ def test_nothing_usable_is_1_and_writes_nothing(spectra: Fixture) -> None:
 @pytest.mark.usefixtures("runs")
 def test_different_shapes_are_1_before_torch_is_asked_for_anything(spectra: Fixture) -> None:
     make_addition("runs/wide", 1, mlp=8)
+    said = "'transformer_encoder.layers.0.linear1.bias' is 6 in A and 8 in B."
+    for arguments in ((), ("--set", "mlp=6"), ("--task", "absent.py:make")):
+        outcome = spectra("barrier", "runs/a", "runs/wide", "--device", "cuda:99", *arguments)
+        assert outcome.status == 1
+        (line,) = outcome.err.splitlines()
+        why = "" if arguments else "the option mlp of modular-addition is 6 for A and 8 for B; so "
+        assert line.startswith(f"Error: runs/a and runs/wide: {why}{said}")
+    Path("runs/wide/run.json").write_text(json.dumps({"task": "speech"}))
     outcome = spectra("barrier", "runs/a", "runs/wide", "--device", "cuda:99")
-    assert outcome.status == 1
-    (line,) = outcome.err.splitlines()
-    assert line.startswith(
-        "Error: runs/a and runs/wide: 'transformer_encoder.layers.0.linear1.bias' is 6 in A and 8 in B."
-    )
+    assert f"runs/wide: A was trained on modular-addition, B on speech; so {said}" in outcome.err
+    for content in ("broken", json.dumps({"task": "modular-addition"})):
+        Path("runs/wide/run.json").write_text(content)
+        outcome = spectra("barrier", "runs/a", "runs/wide", "--device", "cuda:99")
+        assert f"runs/wide: {said}" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -159,7 +170,7 @@ def test_different_shapes_are_1_before_torch_is_asked_for_anything(spectra: Fixt
     [
         (["runs/a"], 2, "two PATHs are needed, A and B, or else --pairs FILE"),
         ([], 2, "two PATHs are needed"),
-        (["runs/a", "runs/b", "--pairs", "pairs.csv"], 2, "two PATHs are needed"),
+        (["runs/a", "runs/b", "--pairs", "pairs.csv"], 2, "--pairs and the PATH runs/a exclude each other"),
         (["runs/a", "runs/b", "--alphas", "1"], 2, "--alphas 1 leaves no room for both ends"),
         (["runs/a", "runs/b", "--batch-norm", "other"], 2, "--batch-norm other is no policy"),
         (["runs/a", "runs/b", "--split", "test"], 2, "--split test: the task has none. Its splits are train, val"),
@@ -168,10 +179,11 @@ def test_different_shapes_are_1_before_torch_is_asked_for_anything(spectra: Fixt
         (["runs/a", "runs/b", "--task", "modular-adition"], 2, "Did you mean modular-addition"),
         (["runs/a", "runs/b", "--task", "absent.py:make"], 2, "there is no such file"),
         (["runs/a", "runs/b", "--set", "prime=7"], 1, "'decoder.bias' is 6 in the checkpoint and 8 in the task's"),
+        (["runs/a", "runs/b", "--set", "prime=7"], 1, "Leave it to the run.json, which says prime=5, not 7."),
         (["runs/a", "runs/b@7"], 1, "runs/b@7: no checkpoint has step 7"),
         (["runs", "runs/b"], 1, "runs: this holds 3 runs. Name one of them: runs/a, runs/b, runs/c"),
         (["runs/a", "absent"], 1, "absent: does not exist"),
-        (["runs/a", "runs/b", "--pairs", "absent.csv"], 2, "two PATHs"),
+        (["runs/a", "runs/b", "--pairs", "absent.csv"], 2, "exclude each other"),
         (["--pairs", "absent.csv"], 1, "absent.csv: cannot be read"),
         (["--pairs", "pairs.csv"], 2, "pairs.csv, line 2: 3 columns, not 2"),
         (["runs/a", "runs/b", "--out", "x.parquet", "--spectra-out", "x.parquet"], 2, "x.parquet"),
@@ -255,6 +267,55 @@ def test_spectra_along_the_line_are_a_table_of_their_own(spectra: Fixture, table
             assert row["digest"] == rank["digest"]
             assert row["effective_rank"] == pytest.approx(rank["effective_rank"], rel=1e-9)
             assert row["singular_values"] == pytest.approx(rank["singular_values"], rel=1e-6)
+
+
+@pytest.mark.usefixtures("runs")
+def test_the_agreement_of_b_with_a_is_a_table_of_its_own(spectra: Fixture, table: Fixture) -> None:
+    """For one pair the table that sva makes of B with --against A, also where nobody reads a summary."""
+    arguments = ["--alphas", "2", "--split", "val", "--sva-out", "agreement.parquet", "--quiet"]
+    assert spectra("barrier", "runs/a", "runs/b@400", *arguments).status == 0
+    rows = table("agreement.parquet")
+    assert pq.read_schema("agreement.parquet").equals(arrow_schema("sva", leave_out=("variant",)))
+    spectra("sva", "runs/b@400", "--against", "runs/a")
+    expected = table("sva.parquet")
+    assert len(rows) == len(expected) == 6
+    for row, other in zip(rows, expected, strict=True):
+        assert (row["run"], row["checkpoint"], row["step"]) == ("runs/b", "step_400.safetensors", 400)
+        assert (row["reference_run"], row["reference_step"]) == ("runs/a", 400)
+        for name in ("depth", "parameter", "reference_checkpoint", "status"):
+            assert row[name] == other[name], name
+        assert row["score"] == pytest.approx(other["score"], abs=1e-6)
+        assert row["diagonal"] == pytest.approx(other["diagonal"], abs=1e-5)
+
+
+@pytest.mark.usefixtures("runs")
+def test_agreement_of_many_pairs_has_rows_for_each_and_one_for_a_pair_that_cannot_be_used(
+    spectra: Fixture, table: Fixture
+) -> None:
+    Path("pairs.csv").write_text("runs/a,runs/b\nruns/a,absent\nruns/c,runs/b@0\n")
+    arguments = ["--alphas", "2", "--split", "val", "--sva-out", "agreement.parquet", "--include", "*linear*"]
+    outcome = spectra("barrier", "--pairs", "pairs.csv", *arguments, "--json")
+    assert outcome.status == 3
+    named = [(row["reference_run"], row["run"], row["step"], row["status"]) for row in table("agreement.parquet")]
+    assert named == [
+        *[("runs/a", "runs/b", 400, "ok")] * 2,
+        ("runs/a", "absent", None, "no_input"),
+        *[("runs/c", "runs/b", 0, "ok")] * 2,
+    ]
+    told = json.loads(outcome.out)["tables"]
+    assert (told[1]["table"], told[1]["statuses"]) == ("sva", {"ok": 4, "no_input": 1})
+    assert "agreement.parquet: 5 rows from 3 pairs" in outcome.err
+
+
+@pytest.mark.usefixtures("runs")
+def test_two_points_have_none_between(spectra: Fixture) -> None:
+    outcome = spectra("barrier", "runs/a", "runs/b", "--alphas", "2", "--json")
+    heading, first = lines_of(outcome.err)[1:3]
+    assert heading == ["metric", "at", "A", "at", "B", "barrier", "over", "midpoint"]
+    (curve, *_) = json.loads(outcome.out)["pairs"][0]["curves"]
+    numbers = (curve["value_a"], curve["value_b"], curve["barrier"])
+    assert first[2:5] == [f"{number:.4g}" for number in numbers]
+    assert (curve["value_middle"], curve["alpha_middle"]) == (None, None)
 
 
 @pytest.mark.usefixtures("runs")

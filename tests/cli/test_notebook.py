@@ -89,3 +89,24 @@ def test_the_package_offers_what_it_says_and_nothing_else() -> None:
     assert all(hasattr(spectra_cli, name) for name in spectra_cli.__all__)
     with pytest.raises(AttributeError, match="module 'spectra_cli' has no attribute 'ranks'"):
         _ = spectra_cli.ranks
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "said"),
+    [
+        ("rank", "step", "rank() has no argument 'step'. Did you mean steps?"),
+        ("rank", "heads", "rank() has no argument 'heads'"),
+        ("align", "head", "align() has no argument 'head'. Did you mean heads?"),
+        ("sva", "full", "sva() has no argument 'full'"),
+        ("analyze", "referense", "analyze() has no argument 'referense'. Did you mean reference?"),
+        ("prune_eval", "step", "prune_eval() has no argument 'step'. Did you mean steps?"),
+        ("prune_eval", "keeps", "prune_eval() has no argument 'keeps'. Did you mean keep?"),
+        ("barrier", "steps", "barrier() has no argument 'steps'"),
+        ("barrier", "alpha", "barrier() has no argument 'alpha'. Did you mean alphas?"),
+    ],
+)
+def test_an_argument_that_is_none_is_told_by_the_name_of_the_function(name: str, argument: str, said: str) -> None:
+    """Also one that another of the functions has, which would otherwise be taken without effect."""
+    with pytest.raises(TypeError) as caught:
+        getattr(spectra_cli, name)("runs/a", **{argument: 3})
+    assert str(caught.value).startswith(said)

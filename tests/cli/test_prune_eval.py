@@ -72,7 +72,7 @@ def test_a_run_that_knows_its_task_needs_nothing_more(spectra: Fixture, table: F
 
 
 def test_the_printed_values_are_those_of_the_table(spectra: Fixture, table: Fixture) -> None:
-    """Every row of the printed table: the loss at every step shown, the error at the last."""
+    """Every row of the printed table: the losses first, then the errors, each at every step."""
     addition_run()
     outcome = spectra("prune-eval", "run", "--keep", "0.3")
     lines = outcome.err.splitlines()
@@ -81,22 +81,73 @@ def test_the_printed_values_are_those_of_the_table(spectra: Fixture, table: Fixt
     values = {(row["split"], row["metric"], row["step"], row["variant"]): row["value"] for row in table(TABLE)}
     label = ""
     printed: dict[tuple[str, str, int], list[float]] = {}
-    for line in lines[heading + 1 : heading + 9]:
+    for line in lines[heading + 1 : heading + 13]:
         label = line[:11].strip() or label
         step, *cells = line[11:].split()
         split, metric = label.split()
         printed[split, metric, int(step)] = [float(cell) for cell in cells]
-    expected = [(split, "loss", step) for split in ("train", "val") for step in (0, 100, 200)]
-    assert list(printed) == [*expected, ("train", "error", 200), ("val", "error", 200)]
+    assert list(printed) == [
+        (split, metric, step) for metric in ("loss", "error") for split in ("train", "val") for step in (0, 100, 200)
+    ]
+    assert "in the table" not in outcome.err
     for (split, metric, step), cells in printed.items():
         ours = [values[split, metric, step, variant] for variant in ("full", "top", "bottom", "magnitude", "random")]
         assert cells == pytest.approx(ours, rel=1e-3)
 
 
+MANY = """
+from spectra_cli.tasks.base import Metric
+from tests.analyses import tiny_tasks
+
+class Many(tiny_tasks.Classification):
+    def __init__(self, count):
+        super().__init__(lambda: tiny_tasks.Network(7), tiny_tasks._vectors)
+        self.count = count
+
+    def metrics(self, model, batch):
+        return {**super().metrics(model, batch), **{f"m{i}": Metric(1.0, 1) for i in range(self.count)}}
+
+def make(count: int = 0):
+    return Many(count)
+"""
+
+
+@pytest.mark.parametrize(
+    ("steps", "count", "error_rows", "said"),
+    [
+        (5, 0, 10, None),
+        (9, 0, 10, "... more steps in the table"),
+        (5, 1, 2, "... more steps in the table"),
+        (5, 6, 2, "... more steps and 8 more metrics in the table"),
+        (1, 3, 2, None),
+    ],
+)
+def test_all_metrics_are_shown_at_the_same_steps_as_long_as_they_fit_a_screen(
+    steps: int, count: int, error_rows: int, said: str | None, spectra: Fixture
+) -> None:
+    """Else only the loss is, and the others at the last step."""
+    mlp_run(steps=tuple(range(0, 100 * steps, 100)))
+    Path("many.py").write_text(MANY)
+    arguments = ["--task", "many.py:make", "--set", f"count={count}", "--variants", "full"]
+    outcome = spectra("prune-eval", "run", *arguments)
+    assert outcome.status == 0
+    lines = outcome.err.splitlines()
+    assert len(lines) <= 30
+    label, rows = "", []
+    for line in lines:
+        if cells := re.match(r"((?:train|val) \w+)? +\d+ +\d", line):
+            label = cells[1] or label
+            rows.append(label)
+    assert rows.count("train error") + rows.count("val error") == error_rows
+    more = [line for line in lines if line.startswith("...")]
+    assert more == ([] if said is None else [said])
+
+
 def test_of_many_steps_some_are_shown_and_the_ends_are(spectra: Fixture) -> None:
     mlp_run(steps=tuple(range(0, 1300, 10)))
     outcome = spectra("prune-eval", "run", *MLP, "--variants", "full,top", "--split", "val")
-    shown = [int(step) for step in re.findall(r"^(?:val loss|        ) +(\d+) ", outcome.err, re.MULTILINE)]
+    losses, _, _ = outcome.err.partition("val error")
+    shown = [int(step) for step in re.findall(r"^(?:val loss|        ) +(\d+) ", losses, re.MULTILINE)]
     assert (len(shown), shown[0], shown[-1]) == (5, 0, 1290)
     assert all(250 <= later - earlier <= 400 for earlier, later in pairwise(shown))
 
@@ -278,7 +329,7 @@ def test_a_single_checkpoint_that_does_not_fit_is_1_and_lists_the_names(spectra:
     [
         (["--task", "modular-adition"], "no task 'modular-adition'. Did you mean modular-addition"),
         (["--task", "absent.py:make"], "absent.py:make: there is no such file"),
-        ([*MLP[:1], f"{MLP[1]}p"], "it has no callable 'mlpp'. Name one of mlp"),
+        ([*MLP[:1], f"{MLP[1]}p"], "it has no callable 'mlpp'. "),
         ([*MLP, "--set", "width"], "--set width is not KEY=VALUE"),
         ([*MLP, "--set", "width=7", "--set", "width=8"], "--set width is given twice"),
         ([*MLP, "--set", "witdh=7"], "no option 'witdh'. Did you mean width"),
@@ -348,3 +399,37 @@ def test_the_same_fault_in_many_checkpoints_is_two_messages(spectra: Fixture) ->
     assert outcome.status == 3
     assert outcome.err.count("Warning: ") == 2
     assert "the same in 4 more of its checkpoints: 1 of 2 matrices not_finite: they hold NaN" in outcome.err
+
+
+def test_options_that_contradict_the_run_json_are_named_where_the_checkpoint_does_not_fit(spectra: Fixture) -> None:
+    """Only those that do; `--task` alone leaves the options of the run.json in force."""
+    addition_run()
+    said = "'encoder.weight' is 6 x 4 in the checkpoint and 8 x 4 in the task's model. "
+    outcome = spectra("prune-eval", "run@final", "--set", "prime=7", "--set", "d_model=4")
+    assert outcome.status == 1
+    assert said + "Leave it to the run.json, which says prime=5, not 7." in one_paragraph(outcome.err)
+    outcome = spectra("prune-eval", "run@final", "--task", "modular-addition", "--set", "prime=7")
+    assert "which says prime=5, not 7." in one_paragraph(outcome.err)
+    outcome = spectra("prune-eval", "run@final", *MLP)
+    assert f"Leave it to the run.json, which says the task modular-addition, not {MLP[1]}." in outcome.err
+    (Path("run") / "run.json").unlink()
+    outcome = spectra("prune-eval", "run@final", "--task", "modular-addition", "--set", "prime=7")
+    assert "Give the --task and the options" in one_paragraph(outcome.err)
+
+
+def test_a_table_of_another_kind_is_not_replaced(spectra: Fixture) -> None:
+    """Neither the metrics of the run itself, as a slip in --out would have it."""
+    directory = addition_run()
+    assert spectra("rank", directory, "--out", "run/metrics.parquet").status == 0
+    before = Path("run/metrics.parquet").read_bytes()
+    outcome = spectra("prune-eval", "run@final", "--variants", "full", "--out", "run/metrics.parquet")
+    assert outcome.status == 1
+    assert "run/metrics.parquet: this file is a table rank; a table prune_eval does not replace it" in outcome.err
+    assert Path("run/metrics.parquet").read_bytes() == before
+
+
+def test_the_file_says_which_layer_was_left_alone(spectra: Fixture) -> None:
+    addition_run()
+    assert spectra("prune-eval", "run@final", "--variants", "full,top").status == 0
+    metadata = pq.read_metadata(TABLE).metadata
+    assert json.loads(metadata[b"spectra.output_layers"]) == {".": ["decoder.weight"]}

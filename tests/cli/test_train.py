@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from spectra_cli.cli.interruption import Terminated, interrupted
 from spectra_cli.cli.main import run
-from spectra_cli.cli.trainshow import TrainingProgress, readable_bytes, readable_time
+from spectra_cli.cli.trainshow import TrainingProgress, _spread, readable_bytes, readable_time
 from spectra_cli.errors import UsageError
 from spectra_cli.execution.trainoptions import MaskChoice, Noise, TrainOptions, parse_mask, parse_noise
 from spectra_cli.execution.trainsaver import Beginning
@@ -30,15 +32,52 @@ NOT_FINITE = f"{tiny_training.__file__}:make_not_finite"
 
 
 def test_a_run_is_told_in_80_columns(spectra: Fixture) -> None:
-    outcome = spectra("train", TINY, "--out", "runs/a", "--save-every", "5")
+    Path("tiny.py").write_text("from tests.tasks.tiny_training import make")
+    outcome = spectra("train", "tiny.py", "--out", "runs/a", "--save-every", "5")
     assert (outcome.status, outcome.out) == (0, "")
     assert outcome.widest <= 80
     lines = outcome.err.splitlines()
     assert lines[0] == "Training from step 0 to 25: 171 parameters, 10 checkpoints of 756 B"
     assert "seed 0" in outcome.err
-    assert [line.split()[0] for line in lines if line.lstrip()[:1].isdigit()] == ["0", "2", "4", "5", "15", "25"]
+    assert [line.split()[0] for line in lines if line.lstrip()[:1].isdigit()] == [
+        *("0", "5", "10", "15", "20", "25"),
+        "6",
+    ]
+    assert "6 of 10 checkpoints; all are in metrics.parquet" in lines
     assert any(line.startswith("runs/a: 10 checkpoints to step 25 in ") for line in lines)
-    assert lines[-2:] == ["Next: spectra rank runs/a", "      spectra prune-eval runs/a"]
+    assert lines[-2:] == ["Next: spectra rank runs/a", "      spectra prune-eval runs/a --task tiny.py"]
+    suggested = lines[-1].split()[1:]
+    assert spectra(*suggested, "--keep", "0.5", "--quiet").status == 0
+
+
+def test_the_metrics_of_validation_are_shown_first(spectra: Fixture) -> None:
+    Path("wide.py").write_text(
+        "from tests.tasks.tiny_training import SGD, TinyTask\n"
+        "class Wide(TinyTask):\n"
+        "    def __init__(self): super().__init__(SGD)\n"
+        "    def metrics(self, model, batch):\n"
+        "        found = super().metrics(model, batch)\n"
+        "        return {'loss': found['loss'], 'perplexity': found['loss'], 'error': found['error']}\n"
+    )
+    outcome = spectra("train", "wide.py:Wide", "--out", "a", "--steps", "4")
+    splits, names = (line.split() for line in outcome.err.splitlines()[2:4])
+    assert list(zip(splits, names[2:], strict=True)) == [
+        ("train", "loss"),
+        ("val", "loss"),
+        ("val", "perplexity"),
+        ("train", "error"),
+        ("val", "error"),
+    ]
+    assert "5 of 6 metrics; all are in metrics.parquet" in outcome.err
+
+
+def test_rows_are_spread_evenly_over_the_steps() -> None:
+    saved = [0, 2, 4, 6, 8, *range(10, 101, 10)]
+    assert _spread(saved, saved, 6) == [0, 20, 40, 60, 80, 100]
+    assert _spread([0, 1, 3, 10, 30, 100], range(6), 6) == [0, 1, 3, 10, 30, 100]
+    assert _spread([0, 1, 3, 10, 30, 100, 300], range(7), 4) == [0, 3, 30, 300]
+    assert _spread([0, 1, 2, 3, 1000], [0, 1, 2, 3, 1000], 4) == [0, 3, 1000]  # no step comes twice
+    assert _spread([3], [3], 6) == [3]
 
 
 def test_the_checkpoints_can_be_analysed(spectra: Fixture, table: Fixture) -> None:
@@ -105,7 +144,11 @@ USAGE: list[tuple[list[str], str]] = [
     (["--log-saves", "1"], "--log-saves 1 is below 2"),
     (["--seed", "-1"], "--seed -1 is no seed"),
     (["--perturb", "0.1"], "--perturb 0.1 is not ETA@STEP"),
-    (["--mask", "magnitude:0.05"], "--mask without --mask-from"),
+    (
+        ["--mask", "magnitude:0.05"],
+        "--mask magnitude:0.05 without --mask-from. Give --mask-from RUN@final, whose weights",
+    ),
+    (["--mask", "random:0.05"], "it keeps as many weights as magnitude:0.05 would"),
     (["--mask-from", "x"], "--mask-from without --mask"),
     (["--mask", "largest:0.05", "--mask-from", "x"], "neither magnitude:KEEP nor random:KEEP"),
     (["--mask", "random:1.5", "--mask-from", "x"], "neither magnitude:KEEP nor random:KEEP"),
@@ -264,8 +307,41 @@ def test_a_signal_is_told_with_the_way_to_go_on(sent: signal.Signals, status: in
     error = said.splitlines()[-1]
     assert error.startswith(f"Error: a: {word} at step ")
     assert error.endswith("stay. Run the same command again to go on from there.")
-    assert any(f"the checkpoints until step {step} stay" in error for step in steps[-2:])
+    saved = next(step for step in steps[-2:] if f"the checkpoints until step {step} stay" in error)
+    assert int(error.partition(" at step ")[2].partition(";")[0]) >= saved
     assert not list(Path("a").glob(".*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "at", "saved", "said"),
+    [
+        ([], None, None, "interrupted before a checkpoint was saved. Run the same command again."),
+        (
+            [0],
+            0,
+            None,
+            "at step 0; only the weights of step 0 are saved, without their metrics. Run .*, which begins anew",
+        ),
+        ([0], 7, 0, "interrupted at step 7; only the checkpoint at step 0 is saved. Run .* to go on from there"),
+        ([0, 1], 1, 0, "interrupted at step 1; only the checkpoint at step 0 is saved. Run .* to go on from there"),
+        ([0, 5, 10], 10, 5, "interrupted at step 10; the checkpoints until step 5 stay. Run .* to go on from there"),
+        ([0, 5, 10], None, None, "interrupted; the checkpoints until step 10 stay. Run .* to go on from there"),
+    ],
+)
+def test_an_interruption_says_what_there_is_to_go_on_from(
+    on_disk: list[int], at: int | None, saved: int | None, said: str
+) -> None:
+    """The weights of a step come before what it takes to go on from them."""
+    Path("a").mkdir()
+    for step in on_disk:
+        StateFiles(Path("a")).weights_path(step).touch()
+    progress = TrainingProgress(100, quiet=True)
+    progress.step, progress.saved_step = at, saved
+    error = interrupted(progress, Path("a"), KeyboardInterrupt())
+    assert re.search(said, str(error))
+    assert error.exit_status == 130
+    terminated = interrupted(progress, Path("a"), Terminated())
+    assert (str(terminated), terminated.exit_status) == (str(error).replace("interrupted", "terminated"), 143)
 
 
 def test_modular_addition_is_killed_and_goes_on_bit_for_bit(spectra: Fixture) -> None:

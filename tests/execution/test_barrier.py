@@ -19,13 +19,15 @@ from torch.optim.swa_utils import update_bn
 
 import spectra_cli
 from spectra_cli.errors import InputError, SpectraError, UsageError
+from spectra_cli.execution import barrier as execution
 from spectra_cli.execution.barrier import BarrierJob
 from spectra_cli.execution.listener import SkippedWorkWarning
 from spectra_cli.execution.options import Options, TaskOptions
 from spectra_cli.execution.pairfile import read_pairs
 from spectra_cli.execution.pairs import BarrierPlan, make_barrier_plan
+from spectra_cli.execution.taskruns import ModelPool
 from spectra_cli.tasks.base import Metric
-from spectra_cli.tasks.registry import TaskError
+from spectra_cli.tasks.guarded import TaskError
 from tests.analyses import tiny_tasks
 
 FILE = Path(tiny_tasks.__file__)
@@ -167,6 +169,18 @@ def test_the_ends_are_the_plain_evaluation_of_the_checkpoints() -> None:
         assert frame.loc[frame["alpha"] == alpha, "value"].tolist() == full["value"].tolist()
     assert frame["barrier_interior"].isna().all()
     assert frame["barrier"].eq(0.0).all()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("make", [tiny_tasks.mlp, tiny_tasks.cnn, tiny_tasks.recurrent])
+def test_a_gpu_finds_the_same_line(make: Callable[[], tiny_tasks.Classification]) -> None:
+    """In full float32: TF32 would be off by 1e-3. A checkpoint has no barrier with itself there either."""
+    ends(make)
+    cpu, gpu = (barrier(task=f"{FILE}:{make.__name__}", device=device) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(gpu["value"], cpu["value"], rtol=2e-6)
+    itself = barrier(b="a.safetensors", task=f"{FILE}:{make.__name__}", device="cuda")
+    assert itself["barrier"].eq(0.0).all()
 
 
 class Quadratic:
@@ -316,8 +330,10 @@ def test_rows_name_both_checkpoints() -> None:
 
 def test_files_record_the_task_and_the_policy() -> None:
     ends(tiny_tasks.mlp)
-    barrier(settings={"width": 7}, out="barrier.parquet", spectra_out="spectra.parquet", alphas=3, tags={"seed": "1"})
-    for name, table in (("barrier.parquet", "barrier"), ("spectra.parquet", "barrier_spectra")):
+    tables = {"barrier": "barrier.parquet", "barrier_spectra": "spectra.parquet", "sva": "sva.parquet"}
+    outs = dict(zip(("out", "spectra_out", "sva_out"), tables.values(), strict=True))
+    barrier(settings={"width": 7}, alphas=3, tags={"seed": "1"}, **outs)
+    for table, name in tables.items():
         metadata = pq.read_schema(name).metadata
         assert metadata[b"spectra.schema"] == f"{table}/1".encode()
         recorded = json.loads(metadata[b"spectra.settings"])
@@ -593,6 +609,24 @@ def test_a_run_json_that_names_a_file_is_refused() -> None:
     with pytest.raises(InputError, match=r"run\.json: names the task .* a file"):
         spectra_cli.barrier("a.safetensors", "b.safetensors")
     assert barrier(alphas=2)["status"].eq("ok").all()
+
+
+def test_tasks_are_let_go_of_after_the_last_pair_that_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a pair could not be used: the model of the first task is gone when that of the second is made."""
+    pools: list[ModelPool] = []
+
+    class Pool(ModelPool):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            pools.append(self)
+
+    monkeypatch.setattr(execution, "ModelPool", Pool)
+    ends = [run_of(f"{prime}/{seed}", prime, seed=seed) for prime in (5, 7) for seed in (1, 2)]
+    Path("7/2/step_1.safetensors").write_bytes(Path("7/2/step_1.safetensors").read_bytes()[:-4])
+    plan = make_barrier_plan([(ends[0], ends[1]), (ends[2], ends[3]), (ends[2], ends[2])], Options(), TaskOptions(), 2)
+    alive = [len(pools[0]._models) for _ in BarrierJob(plan, Heard()).results()]
+    assert alive == [1, 0, 1]
+    assert (pools[0]._models, pools[0]._tasks) == ({}, {})
 
 
 def test_without_a_run_json_a_task_must_be_named() -> None:

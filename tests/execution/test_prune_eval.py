@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import warnings
 import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,12 +21,15 @@ from spectra_cli.analyses.modelstates import StateEvaluator
 from spectra_cli.analyses.pruning import Pruning
 from spectra_cli.checkpoints.discovery import discover
 from spectra_cli.errors import InputError, UsageError
+from spectra_cli.execution.listener import SkippedWorkWarning
 from spectra_cli.execution.options import Options, TaskOptions
 from spectra_cli.execution.plan import make_plan
 from spectra_cli.execution.prune_eval import PruneEvaluation
 from spectra_cli.execution.taskruns import ChosenTask, ModelPool, task_of_run
 from spectra_cli.tasks.evaluation import Value
 from spectra_cli.tasks.modular_addition import ModularAddition
+from spectra_cli.tasks.registry import make_task
+from spectra_cli.tasks.training import new_model
 from tests.analyses import tiny_tasks
 
 TINY = {"d_model": 4, "num_heads": 2, "mlp": 6}
@@ -158,6 +162,29 @@ def test_the_same_file_on_the_command_line_takes_the_options_of_the_run_json() -
     assert "made 9" in log()
 
 
+@pytest.mark.parametrize("written", ["./own.py:make", "own.py", "sub/../own.py:make", "absolute"])
+def test_the_options_hold_however_the_path_of_the_file_is_written(written: str) -> None:
+    run = mlp_run("run", width=9)
+    Path("own.py").write_text(TASK)
+    Path("sub").mkdir()
+    record(run, "own.py:make", {"width": 9})
+    task = str(Path("own.py").resolve()) if written == "absolute" else written
+    assert (chosen(run, task=task).settings, chosen(run, task=task).remark) == ({"width": 9}, "")
+
+
+def test_options_of_a_run_json_that_another_task_does_not_get_are_told_once() -> None:
+    run = mlp_run("run", steps=(0, 1))
+    Path("own.py").write_text(TASK)
+    record(run, "modular-addition", {"prime": 5})
+    with pytest.warns(SkippedWorkWarning, match=r"on modular-addition: its options \(prime=5\) are not used") as told:
+        spectra_cli.prune_eval(run, task="own.py:make", variants=FULL)
+    assert len(told) == 1
+    record(run, "modular-addition")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        spectra_cli.prune_eval(run, task="own.py:make", variants=FULL)
+
+
 def test_a_wrong_option_of_any_run_is_told_before_work() -> None:
     addition_run("runs/a", 5)
     bad = addition_run("runs/b", 5)
@@ -236,6 +263,7 @@ class Choice:
 
     def __init__(self, key: str) -> None:
         self.key, self.task, self.made = key, Counted(), 0
+        self.seed, self.model_key = 0, (key, 0)
 
     def make(self) -> Counted:
         self.made += 1
@@ -341,3 +369,160 @@ def test_evaluations_are_counted_for_the_progress() -> None:
     assert told[0][0] == "step_0.pt, full"
     assert told[-1][0] == "step_2.pt, top"
     assert len(problems) == 1
+
+
+# Models as users write them
+
+ODD = """
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+from tests.analyses import tiny_tasks
+
+class HeadFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head, self.a, self.b = nn.Linear(7, 5), nn.Linear(6, 7), nn.Linear(7, 7)
+
+    def forward(self, x):
+        return self.head(self.b(self.a(x)))
+
+class Scaled(nn.Linear):
+    scale = 1.0
+
+    def forward(self, x):
+        return self.scale * super().forward(x)
+
+    def get_extra_state(self):
+        return torch.tensor(self.scale)
+
+    def set_extra_state(self, state):
+        self.scale = float(state)
+
+class Described(nn.Linear):
+    def get_extra_state(self):
+        return {"since": 3}
+
+    def set_extra_state(self, state): ...
+
+class Features(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("features", torch.randn(6, 7), persistent=False)
+        self.output = nn.Linear(7, 5)
+
+    def forward(self, x):
+        return self.output(x @ self.features)
+
+MODELS = {
+    "head_first": HeadFirst,
+    "scaled": lambda: nn.Sequential(Scaled(6, 7), nn.Linear(7, 5)),
+    "described": lambda: nn.Sequential(Described(6, 7), nn.Linear(7, 5)),
+    "features": Features,
+    "spectral": lambda: nn.Sequential(spectral_norm(nn.Linear(6, 7)), nn.Linear(7, 5)),
+    "lazy": lambda: nn.Sequential(nn.LazyLinear(7), nn.Linear(7, 5)),
+}
+
+def make(model: str):
+    return tiny_tasks.Classification(MODELS[model], tiny_tasks._vectors)
+"""
+
+
+def odd(name: str, seed: int = 3) -> tuple[Any, nn.Module]:
+    """The task and a model of it, as they come from the file."""
+    Path("odd.py").write_text(ODD)
+    task = make_task("odd.py:make", {"model": name}, files_allowed=True)
+    torch.manual_seed(seed)
+    return task, task.model()
+
+
+def evaluated(model: nn.Module, name: str, **options: Any) -> pd.DataFrame:
+    """What prune_eval says of the model's state dict."""
+    Path("run").mkdir()
+    torch.save({key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}, "run/step_1.pt")
+    return spectra_cli.prune_eval("run", task="odd.py:make", settings={"model": name}, split="train", **options)
+
+
+def loss_of(task: Any, model: nn.Module) -> float:
+    parts = [task.metrics(model.eval(), batch)["loss"] for batch in task.batches("train")]
+    return float(sum(part.total for part in parts) / sum(part.count for part in parts))
+
+
+def value(frame: pd.DataFrame, variant: str) -> float:
+    return float(frame.query("variant == @variant and metric == 'loss'")["value"].item())
+
+
+def test_the_output_layer_is_that_which_is_called_last() -> None:
+    task, model = odd("head_first")
+    frame = evaluated(model, "head_first", variants=("bottom",), keep=1.0)
+    with torch.no_grad():
+        for name in ("a.weight", "b.weight"):
+            model.get_parameter(name).zero_()
+        assert value(frame, "bottom") == pytest.approx(loss_of(task, model), rel=1e-6)
+
+
+def test_extra_state_of_modules_counts() -> None:
+    task, model = odd("scaled")
+    model[0].scale = 4.0  # type: ignore[index,union-attr]  # a Sequential
+    expected = loss_of(task, model)
+    frame = evaluated(model, "scaled", variants=("full", "top"), keep=1.0)
+    assert value(frame, "full") == pytest.approx(expected, rel=1e-9)
+    assert value(frame, "top") == pytest.approx(expected, rel=1e-9)
+
+
+def test_extra_state_that_no_checkpoint_holds_is_that_of_a_new_model() -> None:
+    task, model = odd("described")
+    assert value(evaluated(model, "described", variants=FULL), "full") == pytest.approx(loss_of(task, model), rel=1e-9)
+
+
+def test_of_a_weight_that_is_computed_the_effective_one_is_pruned() -> None:
+    task, model = odd("spectral")
+    effective = model.eval()[0].weight.detach().clone()  # type: ignore[index,union-attr]  # a Sequential
+    frame = evaluated(model, "spectral", variants=("full", "bottom"), keep=0.5)
+    assert value(frame, "full") == pytest.approx(loss_of(task, model), rel=1e-6)
+    left, values, right = torch.linalg.svd(effective.double(), full_matrices=False)
+    plain = nn.Sequential(nn.Linear(6, 7), nn.Linear(7, 5))
+    with torch.no_grad():
+        plain[0].weight.copy_((left[:, 3:] * values[3:]) @ right[3:])
+        plain[0].bias.copy_(model.get_parameter("0.bias"))
+        plain[1].load_state_dict(model[1].state_dict())  # type: ignore[index,union-attr]  # as above
+    assert value(frame, "bottom") == pytest.approx(loss_of(task, plain), rel=1e-5)
+
+
+def test_a_lazy_model_is_an_input_error() -> None:
+    odd("lazy")
+    with pytest.raises(InputError, match="'0.weight' is not initialized"):
+        evaluated(nn.Linear(2, 2), "lazy")
+
+
+@pytest.mark.parametrize("trunk", [False, True])
+def test_what_no_checkpoint_holds_is_made_with_the_seed_of_the_run(trunk: bool) -> None:
+    """Of a branch with that of its trunk."""
+    task, _ = odd("features")
+    model = new_model(task, 8)
+    Path("run").mkdir()
+    torch.save(model.state_dict(), "run/step_1.pt")
+    said: dict[str, Any] = {"task": "odd.py:make", "options": {"model": "features"}, "seed": 8}
+    if trunk:
+        Path("first").mkdir()
+        Path("first/run.json").write_text(json.dumps(said))
+        said |= {"seed": 5, "trunk": "../first", "split_step": 1}
+    Path("run/run.json").write_text(json.dumps(said))
+    frame = spectra_cli.prune_eval("run", task="odd.py:make", variants=FULL, split="train")
+    assert value(frame, "full") == pytest.approx(loss_of(task, model), rel=1e-9)
+
+
+def test_runs_of_other_seeds_have_other_models_of_one_task() -> None:
+    """And a trunk that is not there, or is its own, leaves the seed of the run."""
+    task, _ = odd("features")
+    expected = {}
+    for name, seed, trunk in (("a", 1, None), ("b", 2, "../gone"), ("c", 3, "../c")):
+        model = new_model(task, seed)
+        Path("runs", name).mkdir(parents=True)
+        torch.save(model.state_dict(), f"runs/{name}/step_1.pt")
+        said = {"task": "odd.py:make", "options": {"model": "features"}, "seed": seed, "trunk": trunk}
+        Path("runs", name, "run.json").write_text(json.dumps(said))
+        expected[name] = loss_of(task, model)
+    frame = spectra_cli.prune_eval("runs", task="odd.py:make", variants=FULL, split="train").query("metric == 'loss'")
+    assert dict(zip(frame["run"], frame["value"], strict=True)) == pytest.approx(expected, rel=1e-9)
+    assert len(set(expected.values())) == 3

@@ -15,13 +15,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from spectra_cli.analyses.modelstates import StateEvaluator
 from spectra_cli.checkpoints.discovery import discover
 from spectra_cli.errors import InputError, SpectraError, UsageError
 from spectra_cli.execution.training import TrainingResult, run_training
@@ -30,6 +32,8 @@ from spectra_cli.execution.trainplan import plan_training
 from spectra_cli.execution.trainrecord import recorded_options
 from spectra_cli.execution.trainsaver import Beginning
 from spectra_cli.tables.schemas import arrow_schema
+from spectra_cli.tables.writer import TableWriter
+from spectra_cli.tasks.base import Metric, Recipe
 from spectra_cli.tasks.losses import DivergedError
 from spectra_cli.tasks.options import option_parameters
 from spectra_cli.tasks.registry import find_task, make_task, task_names
@@ -256,7 +260,7 @@ def test_discovery_finds_exactly_the_steps(whole: dict[str, Path]) -> None:
 def test_the_record_says_how_it_was_trained(whole: dict[str, Path]) -> None:
     record = read_record(whole["adamw"])
     assert record is not None
-    assert (record.task, record.options, record.seed) == (TINY, {"optimizer": "adamw"}, 0)
+    assert (record.task, record.options, record.seed) == (TINY, {"optimizer": "adamw", "width": 8}, 0)
     assert (record.trunk, record.split_step) == (None, None)
     assert record.training["recipe"]["schedule"] == "cosine"
     assert (record.training["total_steps"], record.training["training_count"]) == (24, 23)
@@ -321,6 +325,32 @@ def test_what_is_given_replaces_the_default_and_a_path_to_data_becomes_absolute(
     assert recorded_options("image-classification", {"data": "absent"})["data"] == "absent"
 
 
+def test_a_task_from_a_file_is_recorded_like_an_installed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Defaults are noted and values have their types; the file is found from any directory."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "here" / "tiny.py").write_text(
+        "from tests.tasks.tiny_training import SGD, TinyTask\n"
+        "def make(width: int = 8, noise: float = 0.5, sizes: tuple[int, ...] = (1, 2), opaque=object(), **rest):\n"
+        "    return TinyTask(SGD, width)\n"
+    )
+    monkeypatch.chdir(tmp_path / "here")
+    chosen = options(tmp_path / "run", task="tiny.py", settings={"noise": "2.0", "other": "x"}, steps=5)
+    train(chosen)
+    record = read_record(tmp_path / "run")
+    assert record is not None
+    assert record.task == f"{(tmp_path / 'here').resolve()}/tiny.py:make"
+    assert record.options == {"width": 8, "noise": 2.0, "sizes": [1, 2], "other": "x"}
+    monkeypatch.chdir(tmp_path / "there")
+    again = replace(chosen, task="../here/tiny.py:make")
+    assert train(again).start is None
+    assert train(replace(again, steps=7)).start == 5
+    train(options(tmp_path / "branch", task="../here/tiny.py", settings={}, branch_from=f"{tmp_path / 'run'}@5"))
+    branch = read_record(tmp_path / "branch")
+    assert branch is not None
+    assert (branch.task, branch.options) == (record.task, record.options)
+
+
 # A run that is there
 
 
@@ -331,6 +361,22 @@ def test_a_finished_run_is_left_as_it_is(whole: dict[str, Path]) -> None:
     assert result.steps == StateFiles(whole["sgd"]).steps()
     assert len(result.rows) == 4 * len(result.steps)
     assert {path: path.stat().st_mtime_ns for path in whole["sgd"].iterdir()} == before
+
+
+def test_the_optimizers_states_are_kept_on_where_the_run_began_so(
+    whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--save-optimizer changes nothing about the training, so that nobody need repeat it."""
+    with monkeypatch.context() as patched:
+        kill_at(patched, "update", 12)
+        with pytest.raises(Killed):
+            train(options(tmp_path / "run", save_optimizer=True))
+    train(options(tmp_path / "run"))
+    assert contents(tmp_path / "run").keys() == contents(whole["sgd"]).keys()
+    assert (tmp_path / "run" / "run.json").read_bytes() == (whole["sgd"] / "run.json").read_bytes()
+    train(options(tmp_path / "without", steps=4))
+    with pytest.raises(UsageError, match=r"--save-optimizer was not given, and is now given\."):
+        train(options(tmp_path / "without", steps=4, save_optimizer=True))
 
 
 def test_a_finished_run_whose_optimizer_state_was_removed_is_finished(tmp_path: Path) -> None:
@@ -354,17 +400,21 @@ def test_an_unfinished_run_without_its_optimizer_state_cannot_go_on(
 
 
 DIFFERENT: list[tuple[dict[str, Any], str]] = [
-    ({"seed": 1}, "seed was 0, and is now 1"),
-    ({"lr": 0.5}, r"lr was 0\.05, and is now 0\.5"),
-    ({"weight_decay": 0.0}, "weight decay was"),
-    ({"batch_size": 23}, "batch size was 5, and is now 23"),
-    ({"settings": {"optimizer": "sgd", "width": "8"}}, "option width was not given, and is now 8"),
-    ({"settings": {"optimizer": "adamw"}}, "option optimizer was sgd, and is now adamw"),
-    ({"save_every": 3}, "--save-every was 5, and is now 3"),
-    ({"save_optimizer": False}, "save optimizer was true"),
-    ({"perturb": Noise(0.1, 3)}, "perturb was not given"),
-    ({"epochs": 4}, "25 steps long, and now 20"),
-    ({"task": NOT_FINITE, "settings": {}}, "task was"),
+    ({"seed": 1}, r"sgd: --seed was 0, and is now 1\. "),
+    ({"lr": 0.5}, r"sgd: --lr was 0\.05, and is now 0\.5\. "),
+    ({"lr": 0.1, "seed": 2}, r"sgd: --seed was 0, and is now 2; --lr was 0\.05, and is now 0\.1\. "),
+    ({"weight_decay": 0.0}, r"sgd: --weight-decay was 0\.001, and is now 0\.0\. "),
+    ({"batch_size": 23}, r"sgd: --batch-size was 5, and is now 23\. "),
+    ({"settings": {"width": "9"}, "lr": 0.1}, r"sgd: --set width was 8, and is now 9; --lr was 0\.05, .* 0\.1\. "),
+    ({"settings": {"optimizer": "adamw"}}, r"sgd: --set optimizer was sgd, and is now adamw\. "),
+    ({"save_every": 3}, r"sgd: --save-every was 5, and is now 3\. "),
+    ({"perturb": Noise(0.1, 3)}, r"sgd: --perturb was not given, and is now 0\.1@3\. "),
+    ({"epochs": 4}, r"sgd: the run is 25 steps long, and now 20 are asked for\. "),
+    (
+        {"epochs": 4, "seed": 1},
+        r"sgd: --seed was 0, and is now 1; the run is 25 steps long, and now 20 are asked for\. ",
+    ),
+    ({"task": NOT_FINITE, "settings": {}}, r"sgd: TASK was [^;]*:make, and is now [^;]*:make_not_finite\. "),
 ]
 
 
@@ -387,8 +437,10 @@ def test_a_longer_training_goes_on_where_the_rate_is_constant(tmp_path: Path) ->
 
 
 def test_a_longer_training_is_refused_where_the_rate_depends_on_the_length(whole: dict[str, Path]) -> None:
-    with pytest.raises(UsageError, match=r"24 steps long, and now 48 .*cosine"):
-        train(options(whole["adamw"], "adamw", save_optimizer=True, steps=48))
+    chosen = options(whole["adamw"], "adamw", save_optimizer=True, steps=48)
+    with pytest.raises(UsageError, match=r"adamw: the run is 24 steps long, and now 48 .*cosine") as caught:
+        train(chosen)
+    assert f"spectra train {TINY} --branch-from {whole['adamw']}@final --steps 48 --out NEW" in str(caught.value)
 
 
 def test_a_directory_with_other_things_is_refused(tmp_path: Path) -> None:
@@ -480,7 +532,7 @@ def test_a_branch_with_another_seed_meets_other_data(whole: dict[str, Path], tmp
     assert (record.seed, record.split_step) == (1, 10)
     assert record.trunk is not None
     assert (out / record.trunk).resolve() == whole["adamw"].resolve()
-    assert record.options == {"optimizer": "adamw"}
+    assert record.options == {"optimizer": "adamw", "width": 8}
     assert record.training["recipe"]["schedule"] == "cosine"
     assert record.training["total_steps"] == 24
 
@@ -525,7 +577,7 @@ def test_the_task_of_a_branch_is_its_trunks(whole: dict[str, Path], tmp_path: Pa
     train(options(tmp_path / "b", settings={}, branch_from=trunk, seed=1))
     record = read_record(tmp_path / "b")
     assert record is not None
-    assert record.options == {"optimizer": "sgd"}
+    assert record.options == {"optimizer": "sgd", "width": 8}
 
 
 @pytest.mark.parametrize(
@@ -587,6 +639,34 @@ def test_noise_outside_of_the_training_is_a_usage_error(whole: dict[str, Path], 
     for step in (9, 26):
         with pytest.raises(UsageError, match="goes from step 10 to 25"):
             train(options(tmp_path / "b", branch_from=f"{whole['sgd']}@10", perturb=Noise(0.5, step)))
+
+
+def test_noise_on_a_complex_matrix_is_refused_before_anything_is_saved(tmp_path: Path) -> None:
+    class Waves(TinyTask):
+        def model(self) -> nn.Module:
+            first = nn.Linear(6, 8, dtype=torch.complex64)
+            return nn.Sequential(Complex(), first, Modulus(), nn.Linear(8, 3))
+
+    plan = plan_training(options(tmp_path / "run", perturb=Noise(0.1, 3)))
+    with pytest.raises(InputError, match=r"'1\.weight' is complex"):
+        run_training(replace(plan, task=Waves(SGD)), Listener(), ["spectra"])
+    assert StateFiles(tmp_path / "run").steps() == []
+    plan = replace(plan, options=replace(plan.options, perturb=None))
+    assert run_training(replace(plan, task=Waves(SGD)), Listener(), ["spectra"]).start == 0
+
+
+class Complex(nn.Module):
+    """Real numbers as complex ones."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values.to(torch.complex64)
+
+
+class Modulus(nn.Module):
+    """Absolute values of complex numbers."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values.abs()
 
 
 def test_the_output_layer_can_be_named(whole: dict[str, Path], tmp_path: Path) -> None:
@@ -670,8 +750,11 @@ def test_a_masked_run_is_resumed_and_its_mask_must_be_the_same(
 
 def test_a_mask_of_another_model_is_refused(whole: dict[str, Path], tmp_path: Path) -> None:
     chosen = options(tmp_path / "t", settings={"width": "9"}, mask=MaskChoice("magnitude", 0.5, str(whole["sgd"])))
-    with pytest.raises(SpectraError, match=r"step_25.safetensors: '0.bias' is 8 in the checkpoint and 9"):
+    with pytest.raises(SpectraError, match=r"step_25.safetensors: '0.bias' is 8 in the checkpoint and 9") as caught:
         train(chosen)
+    assert "Name a --mask-from that was trained" in str(caught.value)
+    assert "its run.json says width=8, not 9." in str(caught.value)
+    assert "--task" not in str(caught.value)  # of which `spectra train` has none
 
 
 def test_a_branch_of_a_masked_run_is_told_that_it_has_no_mask(whole: dict[str, Path], tmp_path: Path) -> None:
@@ -711,9 +794,111 @@ def test_a_notice_is_passed_on_and_what_begins_is_told(tmp_path: Path, monkeypat
 
 
 def test_a_last_batch_of_one_example_is_told_where_batch_norm_cannot_use_it(tmp_path: Path) -> None:
-    with pytest.raises(SpectraError, match=r"more than 1 value per channel|single example"):
+    with pytest.raises(SpectraError, match=r"layer '1' .* cannot normalize a batch of one.*--batch-size"):
         train(options(tmp_path / "run", batch_size=22))
     assert StateFiles(tmp_path / "run").steps()
+
+
+def test_metrics_that_draw_numbers_are_those_that_the_weights_have_alone(tmp_path: Path) -> None:
+    """`spectra prune-eval` takes them of a checkpoint by itself, after other draws."""
+
+    class Drawing(TinyTask):
+        def metrics(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Metric]:
+            points, classes = batch
+            return super().metrics(model, (points + torch.randn(points.shape), classes))
+
+    task = Drawing(SGD)
+    run_training(replace(plan_training(options(tmp_path / "run")), task=task), Listener(), ["spectra"])
+    rows = pq.read_table(tmp_path / "run" / "metrics.parquet").to_pylist()
+    evaluator = StateEvaluator(task, task.model(), task.splits, reestimates=False)
+    for step in (25, 3):
+        found = evaluator.values(weights(tmp_path / "run")[step].items())
+        expected = {split: {} for split in task.splits}
+        for row in rows:
+            if row["step"] == step:
+                expected[row["split"]][row["metric"]] = row["value"]
+        assert {split: {name: value.value for name, value in of.items()} for split, of in found.items()} == expected
+
+
+def test_metrics_that_a_full_disk_does_not_take_are_told_with_their_path_and_the_run_goes_on(
+    whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    chosen = options(tmp_path / "run", save_optimizer=True)
+    with monkeypatch.context() as patched:
+        real = TableWriter.write
+
+        def on_a_full_disk(writer: TableWriter, rows: list[dict[str, Any]]) -> None:
+            if len(rows) > 12:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (16, hard))
+            real(writer, rows)
+
+        patched.setattr(TableWriter, "write", on_a_full_disk)
+        try:
+            with pytest.raises(InputError, match=r"run/metrics\.parquet: the metrics cannot be saved: .*Make room"):
+                train(chosen)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert StateFiles(tmp_path / "run").load_optimizer().step == 2  # type: ignore[union-attr]  # it is there
+    train(chosen)
+    assert contents(tmp_path / "run") == contents(whole["sgd"])
+
+
+# Data that change
+
+
+class OtherPoints(TinyTask):
+    """The same task on other data."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        self.points = {split: points + 1e-6 for split, points in self.points.items()}
+
+
+def test_a_run_does_not_go_on_with_other_data(whole: dict[str, Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(options(run, steps=10))
+    before = contents(run)
+    longer = plan_training(options(run, steps=12))
+    with pytest.raises(InputError, match=r"run: the first training batch is not the one .*another --out"):
+        run_training(replace(longer, task=OtherPoints(SGD)), Listener(), ["spectra"])
+    assert contents(run) == before
+    path = run / "run.json"
+    record = json.loads(path.read_text())
+    assert len(record["training"].pop("first_batch")) == 64
+    path.write_text(json.dumps(record))  # as an earlier version wrote it
+    longer = plan_training(options(run, steps=12))
+    assert run_training(replace(longer, task=OtherPoints(SGD)), Listener(), ["spectra"]).start == 10
+    assert "first_batch" not in json.loads(path.read_text())["training"]
+
+
+@pytest.mark.parametrize("change", [{}, {"seed": 1}, {"batch_size": 7}], ids=str)
+def test_a_branch_on_other_data_than_its_trunks_is_told(
+    change: dict[str, int], whole: dict[str, Path], tmp_path: Path
+) -> None:
+    for task, told in ((TinyTask(SGD), False), (OtherPoints(SGD), True)):
+        listener = Listener()
+        plan = plan_training(options(tmp_path / str(told), branch_from=f"{whole['sgd']}@10", steps=11, **change))
+        run_training(replace(plan, task=task), listener, ["spectra"])
+        assert any("not what the trunk began with" in problem for problem in listener.problems) == told
+
+
+def test_batches_that_cannot_be_drawn_again_are_told_once_and_the_run_goes_on(tmp_path: Path) -> None:
+    class Arbitrary(TinyTask):
+        def training_batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            points, classes = super().training_batch(indices, generator)
+            self.points["train"] += 1e-3
+            return points, classes
+
+    told = []
+    for steps in (2, 4):
+        listener = Listener()
+        plan = plan_training(options(tmp_path / "run", steps=steps))
+        run_training(replace(plan, task=Arbitrary(SGD)), listener, ["spectra"])
+        told.append(any("another batch for the same indices" in problem for problem in listener.problems))
+    assert told == [True, False]
+    assert StateFiles(tmp_path / "run").steps() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -738,3 +923,22 @@ def test_metrics_that_are_damaged_or_gone(
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         train(chosen)
+
+
+def test_another_table_in_the_place_of_the_metrics_is_told_and_left(tmp_path: Path) -> None:
+    """A table that someone wrote there would be taken for metrics without any of their columns."""
+    chosen, path = options(tmp_path / "run", steps=4), tmp_path / "run" / "metrics.parquet"
+    train(chosen)
+    path.unlink()
+    with TableWriter(path, "prune_eval"):
+        pass
+    before = path.read_bytes()
+    for steps in (4, 6):
+        with pytest.raises(InputError, match=r"metrics\.parquet: this is a table of prune_eval, not the metrics of"):
+            train(replace(chosen, steps=steps))
+    assert path.read_bytes() == before
+    pq.write_table(pa.table({"step": [1, 2]}), path)
+    with pytest.raises(InputError, match="this is a table of something else"):
+        train(chosen)
+    path.unlink()
+    assert train(chosen).start is None

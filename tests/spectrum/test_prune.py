@@ -169,28 +169,41 @@ def tensors(seed: int = 0) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("keep", [0.05, 0.3, 1.0, 1e-9])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-def test_one_threshold_holds_for_all_tensors(keep: float, dtype: torch.dtype) -> None:
-    """The ceil(keep * N)-th of all magnitudes, from a sorted list."""
+def test_the_largest_of_all_tensors_are_kept(keep: float, dtype: torch.dtype) -> None:
+    """The first ceil(keep * N) of a stable list sorted by magnitude: of equals, as in bfloat16, the first."""
     weights = {name: tensor.to(dtype) for name, tensor in tensors().items()}
-    every = sorted((abs(number) for tensor in weights.values() for number in tensor.flatten().tolist()), reverse=True)
-    threshold = every[math.ceil(keep * len(every)) - 1]
-    masks = magnitude_masks(weights, keep)
-    for name, tensor in weights.items():
-        assert (masks[name].dtype, masks[name].shape) == (torch.bool, tensor.shape)
-        assert torch.equal(masks[name], tensor.abs().double() >= threshold)
-    if dtype != torch.bfloat16:  # in which many are equal
-        assert sum(int(mask.sum()) for mask in masks.values()) == math.ceil(keep * len(every))
+    every = [
+        (name, place, abs(number))
+        for name, tensor in weights.items()
+        for place, number in enumerate(tensor.flatten().tolist())
+    ]
+    expected = {name: torch.zeros(tensor.numel(), dtype=torch.bool) for name, tensor in weights.items()}
+    for name, place, _ in sorted(every, key=lambda entry: -entry[2])[: math.ceil(keep * len(every))]:
+        expected[name][place] = True
+    for name, mask in magnitude_masks(weights, keep).items():
+        assert (mask.dtype, mask.shape) == (torch.bool, weights[name].shape)
+        assert torch.equal(mask.flatten(), expected[name])
 
 
-def test_what_equals_the_threshold_is_kept() -> None:
-    masks = magnitude_masks({"a": torch.tensor([1.0, -2.0, 2.0, 0.5]), "b": torch.tensor([[2.0, 3.0]])}, 0.34)
+def test_of_equals_the_first_are_kept() -> None:
+    """In the order of the tensors, then row by row, whatever the strides."""
+    masks = magnitude_masks({"a": torch.tensor([1.0, -2.0, 2.0, 0.5]), "b": torch.tensor([[2.0, 3.0]])}, 0.5)
     assert masks["a"].tolist() == [False, True, True, False]
-    assert masks["b"].tolist() == [[True, True]]
+    assert masks["b"].tolist() == [[False, True]]
+    signs = torch.tensor([[0.1, -0.1], [-0.1, 0.1], [0.1, 0.1]])
+    assert magnitude_masks({"a": signs}, 0.5)["a"].tolist() == [[True, True], [True, False], [False, False]]
+    assert magnitude_masks({"a": signs.T}, 0.5)["a"].tolist() == [[True, True, True], [False, False, False]]
+
+
+def test_of_weights_of_one_magnitude_as_many_are_kept_as_asked() -> None:
+    masks = magnitude_masks({name: 0.1 * tensor.sign() for name, tensor in tensors().items()}, 0.05)
+    assert sum(int(mask.sum()) for mask in masks.values()) == math.ceil(0.05 * (35 + 48 + 60))
 
 
 def test_zeros_are_never_kept() -> None:
-    masks = magnitude_masks({"a": torch.tensor([0.0, 1.0, -0.0, 0.0])}, 1.0)
-    assert masks["a"].tolist() == [False, True, False, False]
+    for keep in (0.5, 1.0):
+        masks = magnitude_masks({"a": torch.tensor([0.0, 1.0, -0.0, 0.0])}, keep)
+        assert masks["a"].tolist() == [False, True, False, False]
 
 
 def test_a_threshold_of_one_type_counts_for_tensors_of_another() -> None:

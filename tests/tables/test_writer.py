@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import stat
@@ -19,7 +20,16 @@ from spectra_cli.errors import InputError, UsageError
 from spectra_cli.tables.schemas import arrow_schema
 from spectra_cli.tables.writer import TableWriter, table_of
 
-OLD = b"PAR1what was there before"
+
+def old_table(name: str | None = "rank") -> bytes:
+    """A Parquet file, of spectra's if it has the name of a table."""
+    metadata = {} if name is None else {"spectra.schema": f"{name}/1"}
+    file = io.BytesIO()
+    pq.write_table(pa.table({"was": ["there before"]}).replace_schema_metadata(metadata), file)
+    return file.getvalue()
+
+
+OLD = old_table()
 
 
 def row(depth: int, **columns: Any) -> dict[str, Any]:
@@ -221,3 +231,38 @@ def test_a_pipe_is_not_replaced_by_a_table(tmp_path: Path) -> None:
 def test_a_name_that_promises_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Parquet"):
         TableWriter(tmp_path / "rank.csv", "rank")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (old_table("metrics"), "this file is a table metrics; a table rank does not replace it"),
+        (old_table("barrier_spectra"), "this file is a table barrier_spectra;"),
+        (old_table(None), "this Parquet file is none that spectra wrote"),
+        (old_table()[:-12] + b"\xff\xff\x00\x00" + old_table()[-8:], "this Parquet file is none that spectra wrote"),
+        (old_table()[:-5], "this Parquet file is none that spectra wrote"),
+        (b"PAR1 and no more", "this Parquet file is none that spectra wrote"),
+        (b"my notes", "this file is no Parquet table"),
+    ],
+)
+def test_nothing_but_an_older_table_of_the_same_name_is_replaced(tmp_path: Path, content: bytes, said: str) -> None:
+    """`--out runs/a/metrics.parquet` must not cost the metrics of a run; a link to them neither."""
+    real, link = tmp_path / "real.parquet", tmp_path / "link.parquet"
+    real.write_bytes(content)
+    link.symlink_to(real)
+    for path in (real, link):
+        with pytest.raises(InputError, match=said) as caught:
+            TableWriter(path, "rank")
+        assert caught.value.where == str(path)
+        assert "--out another name" in str(caught.value)
+    assert real.read_bytes() == content
+    assert names_in(tmp_path) == ["link.parquet", "real.parquet"]
+
+
+@pytest.mark.parametrize("content", [b"", old_table(), old_table().replace(b"rank/1", b"rank/0")])
+def test_an_empty_file_and_a_table_of_an_older_version_are_replaced(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "rank.parquet"
+    path.write_bytes(content)
+    with TableWriter(path, "rank") as table:
+        table.write([row(0)])
+    assert pq.read_table(path).num_rows == 1

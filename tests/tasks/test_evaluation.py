@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,31 @@ def test_a_model_is_evaluated_in_evaluation_mode_and_every_module_gets_its_own_b
     assert [module.training for module in model.modules()] == [True, True, True, False]
 
 
+class Drawn(Rows):
+    """Batches and metrics that draw from torch's global generator."""
+
+    def batches(self, split: str) -> Iterator[Tensor]:
+        for batch in super().batches(split):
+            yield batch + torch.randn(batch.shape)
+
+
+def test_what_batches_and_metrics_draw_does_not_depend_on_what_was_drawn_before() -> None:
+    task = Drawn([torch.ones(4, 3)], lambda row: {"x": Metric((row * torch.rand(row.shape)).sum(), len(row))})
+    found, estimated = [], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before, layer = torch.get_rng_state(), nn.BatchNorm1d(3)
+        found.append(evaluate(task, nn.Identity(), "val")["x"])
+        reestimate_batch_norm(task, layer)
+        assert layer.running_mean is not None
+        estimated.append(layer.running_mean.tolist())
+        assert torch.equal(torch.get_rng_state(), before)
+    assert found[0] == found[1]
+    assert estimated[0] == estimated[1]
+    assert found[0].value != 3.0
+    assert min(abs(mean - 1.0) for mean in estimated[0]) > 0
+
+
 def test_where_a_model_is_follows_from_its_parameters_or_buffers() -> None:
     assert device_of(nn.Linear(1, 1, device="meta")) == torch.device("meta")
     assert device_of(nn.BatchNorm1d(2, affine=False, device="meta")) == torch.device("meta")
@@ -267,6 +293,26 @@ def test_a_last_batch_of_one_example_is_passed_over_where_it_has_no_variance() -
 def test_batches_of_one_example_only_are_an_error_that_says_so() -> None:
     with pytest.raises(InputError, match="batch normalization has one value per channel"):
         reestimate_batch_norm(Rows(images(3, [1, 1, 1])), convolutional())
+
+
+@pytest.mark.parametrize("estimates", [False, True])
+def test_a_layer_without_running_statistics_is_named_where_a_batch_of_one_comes(estimates: bool) -> None:
+    """Both in a model that has no others, and where those of others are estimated."""
+    first = nn.BatchNorm1d(3) if estimates else nn.Linear(3, 3)
+    model = nn.Sequential(first, nn.ReLU(), nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False)))
+    task = Rows(cut(torch.randn(5, 3), [4, 1]))
+    run = reestimate_batch_norm if estimates else partial(evaluate, split="val")
+    with pytest.raises(InputError, match=r"layer '2\.0' \(BatchNorm1d\) cannot normalize a batch of one.*larger"):
+        run(task, model)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_layers_that_can_normalize_a_batch_of_one_do() -> None:
+    """Those with running statistics, and those with many positions: nothing is refused that torch takes."""
+    for layer in (nn.BatchNorm2d(1), nn.BatchNorm2d(1, track_running_stats=False)):
+        found = evaluate(Rows(images(1, [1])), layer, "val")["loss"]
+        expected = layer.eval()(images(1, [1])[0]).double().sum().item()
+        assert found.value == pytest.approx(expected, abs=1e-12)
 
 
 def test_models_without_running_statistics_are_left_alone() -> None:

@@ -519,7 +519,7 @@ def test_widths_scale_all_layers() -> None:
         ({"model": "resnet20", "depth": 2}, "depth is 2"),
         ({"width": 0}, "width is 0"),
         ({"num_classes": 0}, "num_classes is 0"),
-        ({"image_shape": (1, 0, 8)}, "image_shape is \\(1, 0, 8\\)"),
+        ({"image_shape": (1, 0, 8)}, "image_shape is 1,0,8"),
         ({"eval_examples": 0}, "eval_examples is 0"),
         ({"eval_batch_size": 0}, "eval_batch_size is 0"),
     ],

@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import sys
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +22,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from spectra_cli.errors import InputError, MissingExtraError, SpectraError, UsageError
-from spectra_cli.tasks.data import image_files
-from spectra_cli.tasks.data.images import ImageData, LabelledImages, at_least_one, embedded_digits, read_images
+from spectra_cli.errors import InputError, MissingExtraError
+from spectra_cli.tasks.data import encoded_images, image_arrays, image_files
+from spectra_cli.tasks.data import parquet as parquet_columns
+from spectra_cli.tasks.data.images import ImageData, LabelledImages, embedded_digits, read_images
 
 Array = np.ndarray[Any, Any]
 
@@ -359,6 +361,22 @@ def header(shape: tuple[int, ...]) -> bytes:
     return content.getvalue()
 
 
+def header_of(text: str) -> bytes:
+    """The beginning of an array with anything for its header."""
+    return np.lib.format.magic(1, 0) + struct.pack("<H", len(text)) + text.encode()
+
+
+def npz_of_other_values(folder: Path) -> Path:
+    """Whose checksum is that of the values before."""
+    path = folder / "x.npz"
+    np.savez(path, x_train=GREY, y_train=np.arange(7))
+    content = path.read_bytes()
+    values = GREY.tobytes()
+    assert values in content
+    path.write_bytes(content.replace(values, bytes(len(values))))
+    return path
+
+
 def cut(make: Callable[[Path], Path], size: int) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         path = make(folder)
@@ -421,11 +439,16 @@ REFUSED: Mapping[str, tuple[Callable[[Path], Path], str]] = {
     "bomb": (parquet(claiming(60_000, 60_000)), "image 0: cannot be decoded .*decompression bomb"),
     "smaller bomb": (parquet(claiming(10_000, 10_000)), "image 0: cannot be decoded .*decompression bomb"),
     "many large images": (parquet(*[claiming(8000, 8000)] * 20), "image 0: is of 8000 x 8000 pixels.*proportion"),
-    "pickled arrays": (pickled, "cannot be read as .npz"),
+    "pickled arrays": (pickled, "'x_train' holds Python objects, which would have to be unpickled"),
     "a pickle": (pickled_beside, "neither Parquet nor .npz"),
     "cut .npz": (cut(npz(x_train=GREY, y_train=np.arange(7)), 200), "cannot be read as .npz"),
     "no array": (member("x_train.npy", b"hello"), "'x_train' is no array"),
-    "lying array": (member("x_train.npy", header((10**12, 8, 8))), "cannot be read as .npz"),
+    "lying array": (member("x_train.npy", header((10**12, 8, 8))), "'x_train' is not of the size that its header"),
+    "array beyond all numbers": (member("x_train.npy", header((10**400, 8, 8))), "'x_train' is not of the size"),
+    "nothing beyond all numbers": (member("x_train.npy", header((10**400, 0, 8))), "'x_train' is not of the size"),
+    "header that Python cannot parse": (member("x_train.npy", header_of("[" * 9000)), "'x_train' is no array"),
+    "header without an end": (member("x_train.npy", header_of("{'descr': [")), "'x_train' is no array"),
+    "other values": (npz_of_other_values, "cannot be read as .npz"),
     "other arrays": (npz(weights=GREY), "no images for training: its arrays are weights"),
     "test arrays only": (npz(x_test=GREY, y_test=np.arange(7)), "no images for training"),
     "no labels": (npz(x_train=GREY), "'x_train' without 'y_train'"),
@@ -497,6 +520,78 @@ def test_files_that_expand_beyond_all_proportion_are_refused(
         read_images(path)
 
 
+def peak_bytes(read: Callable[[], object]) -> int:
+    """What Python and numpy took at most during a call."""
+    tracemalloc.start()
+    try:
+        read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_arrays_take_no_more_than_their_values_in_bytes(tmp_path: Path) -> None:
+    """Floats are stored in eight times the memory of what is kept of them, and are never there all at once."""
+    path = save(tmp_path / "x.npz", images=np.zeros((3000, 32, 32)), labels=np.zeros(3000, int))
+    assert peak_bytes(lambda: image_arrays.read_npz(path, 2**30)) < 12_000_000 < 8 * 3000 * 32 * 32
+
+
+def test_what_headers_tell_is_compared_before_values_are_read(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.npz", x_train=np.full((3000, 32, 32), 7.0, np.float16), y_train=np.arange(2))
+
+    def refused() -> None:
+        with pytest.raises(InputError, match="3000 images and 'y_train' 2 labels"):
+            read_images(path)
+
+    assert peak_bytes(refused) < 1_000_000
+
+
+def test_converted_sizes_count_as_well(tmp_path: Path) -> None:
+    """Labels of one byte each are kept in eight."""
+    path = save(tmp_path / "x.npz", images=np.zeros((1000, 1, 1), np.uint8), labels=np.zeros(1000, np.uint8))
+    assert len(image_arrays.read_npz(path, 9000)["images"][1]) == 1000
+    with pytest.raises(InputError, match="out of all proportion"):
+        image_arrays.read_npz(path, 8999)
+
+
+@pytest.mark.parametrize("stored", [GREY, np.asfortranarray(COLOUR / 255)], ids=["bytes", "fortran floats"])
+def test_arrays_of_many_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: Array) -> None:
+    monkeypatch.setattr(image_arrays, "CHUNK", 4)
+    pixels, labels = image_arrays.read_npz(save(tmp_path / "x.npz", x=stored, y=np.arange(7)), 2**20)["x"]
+    np.testing.assert_array_equal(pixels, GREY if stored is GREY else COLOUR)
+    assert labels.tolist() == list(range(7))
+
+
+def repeated(content: bytes, count: int, folder: Path) -> Path:
+    """Rows that all have the same bytes, which the file holds once."""
+    structs = pa.array([{"bytes": content}] * count, pa.struct([("bytes", pa.binary())]))
+    path = folder / "x.parquet"
+    pq.write_table(pa.table({"image": structs, "label": range(count)}), path, compression="zstd")
+    return path
+
+
+def test_the_bytes_of_images_that_repeat_are_not_unpacked_together(tmp_path: Path) -> None:
+    """200 rows of the same 100 kB are never 20 MB at once."""
+    content = PNG + bytes(100_000)
+    path = repeated(content, 200, tmp_path)
+    assert path.stat().st_size < 10_000
+    batches = parquet_columns.column_batches(path, "image", "image.bytes", ["label"], 2**30)
+    found = [(batch.num_rows, batch.nbytes) for batch in batches]
+    assert sum(rows for rows, _ in found) == 200
+    assert max(size for _, size in found) < 2 * len(content)
+    assert peak_bytes(lambda: read_images(path)) < 10 * len(content)
+
+
+def test_images_that_do_not_fit_into_memory_are_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise pa.ArrowMemoryError("malloc of size 8192 failed")
+
+    path = write_images(tmp_path / "x.parquet", GREY)
+    monkeypatch.setattr(encoded_images, "column_batches", full)
+    with pytest.raises(InputError, match=r"x.parquet: does not fit into memory\. Give a part of it"):
+        read_images(path)
+
+
 def test_pillow_is_asked_for_by_the_name_of_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = parquet(PNG, PNG)(tmp_path)
     arrays = npz(x_train=GREY, y_train=np.arange(7))(tmp_path)
@@ -505,10 +600,3 @@ def test_pillow_is_asked_for_by_the_name_of_the_extra(tmp_path: Path, monkeypatc
     with pytest.raises(MissingExtraError, match=r"pip install 'spectra-weights\[images\]'"):
         read_images(path)
     assert len(read_images(arrays).train) == 6
-
-
-def test_counts_are_at_least_one() -> None:
-    at_least_one("task x", batch_size=1, eval_examples=None)
-    with pytest.raises(UsageError, match="task x: eval_examples is 0"):
-        at_least_one("task x", batch_size=1, eval_examples=0)
-    assert issubclass(UsageError, SpectraError)

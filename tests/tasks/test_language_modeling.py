@@ -254,7 +254,7 @@ def test_the_papers_filter_of_the_text(folder: str) -> None:
     ("train", "val", "message"),
     [
         ("12345678", "xy", "the text for training has 8 tokens, and a window takes 8 and one to follow"),
-        ("", "xy", "the text for training has 0 tokens"),
+        ("", "xy", "train.txt: holds no text"),
         ("x" * 9, "x", "the split 'val' has 1 tokens, and to tell one takes 2"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from spectra_cli.errors import InputError
 from spectra_cli.tasks.base import Metric
 from spectra_cli.tasks.loading import StateMismatchError, load_strictly
 
@@ -166,6 +167,52 @@ def test_what_modules_save_beside_tensors_is_not_asked_for() -> None:
     model = WithExtraState(3, 2)
     load_strictly(Bare(), model, [{"weight": torch.ones(2, 3), "bias": torch.ones(2)}])
     assert torch.equal(model.weight, torch.ones(2, 3))
+
+
+class Scaled(nn.Linear):
+    """Its scale is extra state, of which the state dict has a new tensor every time."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+        self.scale = [1.0]
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.scale)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.scale = state.tolist()
+
+
+def test_tensors_that_modules_save_beside_weights_are_loaded_by_them() -> None:
+    """Of whatever length."""
+    model = Scaled()
+    load_strictly(Bare(), model, [{**state_of(Scaled()), "_extra_state": torch.tensor([2.0, 5.0])}])
+    assert model.scale == [2.0, 5.0]
+
+
+class Older(nn.Linear):
+    """Knows a state dict of its first version, which is one without a version."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state: Any, prefix: str, metadata: Any, *rest: Any) -> None:
+        if metadata.get("version") is None:
+            state[f"{prefix}weight"] = -state[f"{prefix}weight"]
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+def test_a_checkpoint_is_of_the_version_of_the_model() -> None:
+    model = Older(3, 2)
+    load_strictly(Bare(), model, [{"weight": torch.ones(2, 3), "bias": torch.ones(2)}])
+    assert torch.equal(model.weight, torch.ones(2, 3))
+
+
+def test_a_lazy_module_is_refused_by_its_name() -> None:
+    model = nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2))
+    with pytest.raises(
+        InputError, match=r"'0\.weight' is not initialized.* run a batch through the model in model\(\)"
+    ):
+        load_strictly(Bare(), model, [state_of(network())])
 
 
 def test_an_empty_checkpoint_lacks_everything() -> None:

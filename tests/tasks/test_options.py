@@ -231,7 +231,11 @@ def test_settings_are_split_at_the_first_equals_sign() -> None:
 
 @pytest.mark.parametrize(
     ("items", "why"),
-    [(["a"], "--set a is not KEY=VALUE"), (["=1"], "--set =1 is not"), (["a=1", "a=2"], "--set a is given twice")],
+    [
+        (["prime"], r"--set prime is not KEY=VALUE\. Write it as --set prime=VALUE"),
+        (["=1"], r"--set =1 is not KEY=VALUE\. Write it as --set KEY=1"),
+        (["a=1", "a=2"], "--set a is given twice"),
+    ],
 )
 def test_settings_that_say_nothing_or_two_things_are_refused(items: list[str], why: str) -> None:
     with pytest.raises(UsageError, match=why):

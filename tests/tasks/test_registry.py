@@ -15,14 +15,15 @@ from torch import nn
 from spectra_cli.errors import InputError, SpectraError, UsageError
 from spectra_cli.tasks import registry
 from spectra_cli.tasks.base import Metric, Task, TrainableTask
+from spectra_cli.tasks.guarded import GuardedTask, TaskError
 from spectra_cli.tasks.registry import (
-    GuardedTask,
-    TaskError,
     checked_task,
     checkpoint_option,
     find_task,
     is_file_task,
     make_task,
+    same_task,
+    settled_name,
     task_names,
 )
 
@@ -212,8 +213,10 @@ def test_a_file_named_by_a_file_is_refused_and_not_run(tmp_path: Path) -> None:
     [
         ("absent.py:make", "--task absent.py:make: there is no such file"),
         ("absent/task", "--task absent/task:make: there is no such file"),
-        ("mytask.py:mkae", "it has no callable 'mkae'. Name one of make"),
-        ("mytask.py:torch", "it has no callable 'torch'. Name one of Tiny, make"),
+        ("mytask.py:mkae", "it has no callable 'mkae'. Give mytask.py:NAME, where NAME is one of make, Tiny."),
+        ("mytask.py:torch", "it has no callable 'torch'. Give mytask.py:NAME, where NAME is one of Tiny, make."),
+        ("many.py", "--task many.py:make: it has no callable 'make'. Give many.py:NAME, where NAME is one of t0, t1, "),
+        ("many.py:absent", "t2, t3, t4, t5, t6, t7 and 2 more."),
         ("empty.py:make", "it has no callable 'make'. Define a function that returns the task"),
         ("./notes.txt:make", "this is no Python file"),
     ],
@@ -225,9 +228,42 @@ def test_a_file_that_cannot_be_used_is_a_usage_error(
     written(tmp_path)
     written(tmp_path, "", "empty.py")
     written(tmp_path, "", "notes.txt")
+    written(tmp_path, "".join(f"class t{number}: ...\n" for number in range(10)), "many.py")
     with pytest.raises(UsageError) as caught:
         make_task(name, {}, files_allowed=True)
     assert said in str(caught.value)
+
+
+def test_a_task_that_is_an_argument_is_not_called_an_option(tmp_path: Path) -> None:
+    """`spectra train FILE` has no --task."""
+    for name in (f"{tmp_path}/absent.py:make", f"{written(tmp_path)}:absent"):
+        with pytest.raises(UsageError) as caught:
+            find_task(name, files_allowed=True, source="TASK")
+        assert str(caught.value).startswith(f"TASK {name}: ")
+        assert "--task" not in str(caught.value)
+
+
+def test_the_name_of_a_file_holds_in_every_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(written(tmp_path / "here").parent)
+    whole = f"{Path.cwd()}/mytask.py:make"
+    for name in ("mytask.py", "mytask.py:make", "../here/mytask.py", whole):
+        assert settled_name(name) == whole
+        assert same_task(name, whole)
+    assert settled_name("modular-addition") == "modular-addition"
+    assert same_task("modular-addition", "modular-addition")
+    assert not same_task("mytask.py:Tiny", whole)
+    assert not same_task("modular-addition", whole)
+
+
+def test_a_file_that_has_moved_is_still_the_task(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    old, new = (written(tmp_path / name) for name in ("old", "new"))
+    assert not same_task(f"{new}:make", f"{old}:make")  # two files of one name
+    old.unlink()
+    assert same_task(f"{new}:make", f"{old}:make")
+    assert not same_task(f"{new}:Tiny", f"{old}:make")
 
 
 # whose fault
@@ -303,6 +339,9 @@ class Bad:
         return state["absent"]
     def loss(self, model, batch):
         raise ValueError("nan")
+    @property
+    def notice(self):
+        raise OSError("no such file")
 make = Bad
 """
     task = from_file(written(tmp_path, source))
@@ -318,6 +357,8 @@ make = Bad
         task.adapt({})  # type: ignore[attr-defined]  # only some tasks have it
     with pytest.raises(TaskError, match=r"line 15, in loss: .*ValueError: nan"):
         task.loss(nn.Linear(1, 1), 1)  # type: ignore[attr-defined]  # as above
+    with pytest.raises(TaskError, match=r"line 18, in notice: .*OSError: no such file"):
+        getattr(task, "notice", None)
     assert task.recipe == "whatever"  # type: ignore[attr-defined]  # as above
     with pytest.raises(AttributeError):
         _ = task.training_count  # type: ignore[attr-defined]  # as above

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from spectra_cli.checkpoints.discovery import discover
 from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.errors import InputError
-from spectra_cli.tasks.states import OPTIMIZER, StateFiles, read_optimizer, restore_optimizer, storable
+from spectra_cli.tasks.states import OPTIMIZER, OptimizerState, StateFiles, read_optimizer, restore_optimizer, storable
 from spectra_cli.tasks.training import make_optimizer
 from tests.tasks.tiny_training import ADAMW, RECIPES, SGD, TinyTask
 
@@ -32,6 +33,11 @@ def stepped(kind: str = "adamw", steps: int = 3) -> tuple[nn.Module, torch.optim
         task.loss(model, (task.points["train"], task.classes["train"])).backward()
         optimizer.step()
     return model, optimizer
+
+
+def save_state(files: StateFiles, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    files.save_weights(step, model)
+    files.save_optimizer(step, model, optimizer)
 
 
 def names_in(directory: Path) -> list[str]:
@@ -53,7 +59,7 @@ def test_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
 def test_what_an_optimizer_remembers_comes_back(kind: str, tmp_path: Path) -> None:
     model, optimizer = stepped(kind)
     files = StateFiles(tmp_path)
-    files.save_optimizer(3, model, optimizer)
+    save_state(files, 3, model, optimizer)
     other, fresh = stepped(kind, steps=0)
     state = files.load_optimizer()
     assert state is not None
@@ -67,7 +73,7 @@ def test_settings_of_an_optimizer_are_those_of_the_recipe_not_of_the_file(tmp_pa
     """A branch may have another weight decay than its trunk."""
     model, optimizer = stepped()
     files = StateFiles(tmp_path)
-    files.save_optimizer(3, model, optimizer)
+    save_state(files, 3, model, optimizer)
     other = torch.optim.AdamW(model.parameters(), weight_decay=0.7)
     state = files.load_optimizer()
     assert state is not None
@@ -97,7 +103,7 @@ def test_the_optimizers_state_of_a_step_is_found_where_it_was_kept(tmp_path: Pat
     for files in (every, last):
         files.run.mkdir()
         for step in (0, 5):
-            files.save_optimizer(step, model, optimizer)
+            save_state(files, step, model, optimizer)
     steps = [getattr(files.load_optimizer(step), "step", None) for files in (every, last) for step in (0, 5, None)]
     assert steps == [0, 5, 5, None, 5, 5]
 
@@ -111,8 +117,8 @@ def test_without_second_names_for_files_the_state_is_written_twice(
     monkeypatch.setattr(os, "link", refuse)
     model, optimizer = stepped()
     files = StateFiles(tmp_path, each_optimizer=True)
-    files.save_optimizer(5, model, optimizer)
-    assert names_in(tmp_path) == ["optimizer.pt", "optimizer_step_5.pt"]
+    save_state(files, 5, model, optimizer)
+    assert names_in(tmp_path) == ["optimizer.pt", "optimizer_step_5.pt", "step_5.safetensors"]
     assert getattr(files.load_optimizer(), "step", None) == 5
 
 
@@ -254,7 +260,7 @@ class Evil:
 @pytest.mark.parametrize(
     "content",
     [
-        pickle.dumps({"step": 1, "parameters": [], "state": Evil()}, protocol=2),
+        pickle.dumps({"step": 1, "parameters": [], "state": Evil(), "stateless": []}, protocol=2),
         b"",
         b"no archive",
         pickle.dumps([1, 2], protocol=2),
@@ -272,13 +278,158 @@ def test_what_is_no_state_of_an_optimizer_is_refused(
     assert names_in(tmp_path) == [OPTIMIZER]
 
 
+SOUND = {"step": 1, "parameters": ["a", "b"], "state": {}, "stateless": ["a", "b"]}
+
+
 @pytest.mark.parametrize(
-    "value", [{"step": "1", "parameters": [], "state": {}}, {"step": 1}, [1], {"step": 1, "parameters": 3, "state": {}}]
+    "value",
+    [
+        [1],
+        {"step": 1},
+        {**SOUND, "more": 1},
+        *({**SOUND, "step": step} for step in ("1", True, -1, 1.0, 10**30, 10**5000)),
+        *({**SOUND, "parameters": names} for names in (3, [1, 2], ["a", "a"])),
+        *({**SOUND, "stateless": names} for names in (3, "ab", [None])),
+        *({**SOUND, "state": state} for state in ([], {0: 5}, {"0": {}}, {True: {}})),
+    ],
 )
 def test_entries_of_other_types_are_refused(value: object, tmp_path: Path) -> None:
+    torch.save(SOUND, tmp_path / OPTIMIZER)
+    assert read_optimizer(tmp_path / OPTIMIZER).stateless == ("a", "b")
     torch.save(value, tmp_path / OPTIMIZER)
     with pytest.raises(InputError, match="not the state of an optimizer"):
         read_optimizer(tmp_path / OPTIMIZER)
+
+
+def test_an_error_does_not_pass_on_advice_to_trust_the_file(tmp_path: Path) -> None:
+    """PyTorch recommends to switch the protection off."""
+    torch.save({**SOUND, "state": Evil()}, tmp_path / OPTIMIZER)
+    with pytest.raises(InputError, match="holds what no optimizer keeps") as caught:
+        read_optimizer(tmp_path / OPTIMIZER)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_pipe_is_no_state_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / OPTIMIZER)
+    with pytest.raises(InputError, match="this is a pipe"):
+        StateFiles(tmp_path).load_optimizer()
+
+
+def test_a_state_of_a_step_without_weights_is_refused(tmp_path: Path) -> None:
+    """A training of 20 steps would count as finished if the file said a million."""
+    model, optimizer = stepped()
+    files = StateFiles(tmp_path)
+    files.save_weights(20, model)
+    files.save_optimizer(10**6, model, optimizer)
+    with pytest.raises(InputError, match=r"optimizer.pt: .* at step 1000000, of which there are no weights"):
+        files.load_optimizer()
+
+
+Memory = dict[int, dict[str, object]]
+
+
+def changed(kind: str, change: Callable[[Memory], object]) -> tuple[OptimizerState, nn.Module, torch.optim.Optimizer]:
+    """A state in which something was changed, and what it is to be restored into."""
+    model, optimizer = stepped(kind)
+    state: Memory = {place: dict(values) for place, values in optimizer.state_dict()["state"].items()}
+    change(state)
+    names = tuple(name for name, _ in model.named_parameters())
+    other, fresh = stepped(kind, steps=0)
+    return OptimizerState(3, names, state, ()), other, fresh
+
+
+def all_moments(value: Callable[[Tensor], object]) -> Callable[[Memory], object]:
+    def change(state: Memory) -> None:
+        for values in state.values():
+            for key, tensor in values.items():
+                if key != "step":
+                    assert isinstance(tensor, Tensor)
+                    values[key] = value(tensor)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        all_moments(lambda _: torch.tensor(0.0)),
+        all_moments(lambda tensor: tensor.double()),
+        all_moments(lambda tensor: tensor.to_sparse()),
+        all_moments(lambda tensor: tensor.to("meta")),
+        all_moments(lambda tensor: torch.zeros(1, *tensor.shape)),
+        all_moments(lambda _: "moment"),
+        lambda state: state[0].update(more=torch.zeros(())),
+        lambda state: state[0].popitem(),
+        lambda state: state[0].clear(),
+        lambda state: state.popitem(),
+        lambda state: state.clear(),
+        lambda state: state.update({99: state[0]}),
+        lambda state: state.update({-1: state[0]}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_a_memory_that_is_not_what_the_optimizer_keeps_is_refused(
+    kind: str, change: Callable[[Memory], object]
+) -> None:
+    """Fused updates would read and write beyond it; without it, the training would go on as another one."""
+    saved, model, optimizer = changed(kind, change)
+    with pytest.raises(InputError, match="here: this is the state of an optimizer"):
+        restore_optimizer(optimizer, model, saved, "here")
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize("step", [torch.zeros(1), torch.tensor(-1.0), torch.tensor(float("nan")), torch.tensor(3), 3])
+def test_a_count_of_updates_is_one(step: object) -> None:
+    saved, model, optimizer = changed("adamw", lambda state: state[0].update(step=step))
+    with pytest.raises(InputError, match="of other shapes or types"):
+        restore_optimizer(optimizer, model, saved, "here")
+
+
+def test_a_memory_is_copied_into_memory_like_the_parameters() -> None:
+    """However it is laid out: a single number that claims to be all of them, or another order of dimensions."""
+    spread = all_moments(lambda tensor: torch.full((1,) * tensor.ndim, 0.25).expand(tensor.shape))
+    saved, model, optimizer = changed("adamw", spread)
+    restore_optimizer(optimizer, model, saved, "here")
+    for parameter, values in optimizer.state.items():
+        for moment in (values["exp_avg"], values["exp_avg_sq"]):
+            assert moment.untyped_storage().nbytes() == moment.numel() * moment.element_size()
+            assert bool((moment == 0.25).all())
+            assert moment.stride() == parameter.stride()
+
+    turned = nn.Linear(3, 5, bias=False)
+    turned.weight = nn.Parameter(torch.randn(3, 5).mT)
+    moments: dict[str, object] = {"step": torch.tensor(1.0), "exp_avg": torch.arange(15.0).reshape(5, 3)}
+    moments["exp_avg_sq"] = moments["exp_avg"]
+    optimizer = make_optimizer(ADAMW, turned)
+    restore_optimizer(optimizer, turned, OptimizerState(1, ("weight",), {0: moments}, ()), "here")
+    kept = optimizer.state[turned.weight]
+    assert kept["exp_avg"].stride() == turned.weight.stride() == (1, 5)
+    assert kept["exp_avg"].tolist() == torch.arange(15.0).reshape(5, 3).tolist()
+    assert kept["exp_avg"].data_ptr() != kept["exp_avg_sq"].data_ptr()
+
+
+class HalfUsed(nn.Module):
+    """Has a layer that no gradient reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = nn.Linear(2, 2), nn.Linear(2, 2)
+
+
+def test_parameters_that_no_gradient_reached_have_no_memory_and_that_is_known(tmp_path: Path) -> None:
+    model = HalfUsed()
+    optimizer = make_optimizer(ADAMW, model)
+    model.used(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    files = StateFiles(tmp_path)
+    save_state(files, 1, model, optimizer)
+    state = files.load_optimizer()
+    assert state is not None
+    assert state.stateless == ("unused.weight", "unused.bias")
+    other = HalfUsed()
+    fresh = make_optimizer(ADAMW, other)
+    restore_optimizer(fresh, other, state, "here")
+    assert len(fresh.state) == 2
 
 
 def test_a_truncated_state_is_refused(tmp_path: Path) -> None:
@@ -293,12 +444,14 @@ def test_a_truncated_state_is_refused(tmp_path: Path) -> None:
 def test_the_memory_of_another_model_is_refused(tmp_path: Path) -> None:
     model, optimizer = stepped()
     files = StateFiles(tmp_path)
-    files.save_optimizer(1, model, optimizer)
+    save_state(files, 1, model, optimizer)
     state = files.load_optimizer()
     assert state is not None
     for other in (TinyTask(ADAMW, width=9).model(), nn.Sequential(nn.Linear(2, 2))):
         with pytest.raises(InputError, match="another model"):
-            restore_optimizer(make_optimizer(SGD, other), other, state, "here")
+            restore_optimizer(make_optimizer(ADAMW, other), other, state, "here")
+    with pytest.raises(InputError, match="of another kind"):
+        restore_optimizer(make_optimizer(SGD, model), model, state, "here")
 
 
 def test_damaged_weights_are_told_with_their_path(tmp_path: Path) -> None:
@@ -326,7 +479,7 @@ def test_parameters_that_want_no_gradient_keep_their_place(tmp_path: Path) -> No
     output.backward()
     optimizer.step()
     files = StateFiles(tmp_path)
-    files.save_optimizer(1, model, optimizer)
+    save_state(files, 1, model, optimizer)
     state = files.load_optimizer()
     assert state is not None
     assert "0.weight" not in state.parameters

@@ -19,6 +19,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
 from spectra_cli.errors import InputError, MissingExtraError
+from spectra_cli.tasks.data import parquet
 from spectra_cli.tasks.data import text as text_module
 from spectra_cli.tasks.data.text import (
     embedded_text,
@@ -272,7 +273,7 @@ def test_more_text_than_fits_is_refused(tmp_path: Path, name: str, monkeypatch: 
     path = tmp_path / name
     row = "x" * 1000
     text = written(path, row * 30) if name == "a.txt" else write_rows(path, [row] * 30)
-    monkeypatch.setattr(text_module, "ROWS", 7)
+    monkeypatch.setattr(parquet, "ROWS", 7)
     monkeypatch.setattr(text_module, "MOST_BYTES", 40_000)
     assert len("".join(read_texts(text)).replace("\n", "")) == 30_000
     monkeypatch.setattr(text_module, "MOST_BYTES", 29_000)

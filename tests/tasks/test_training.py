@@ -285,6 +285,37 @@ def test_noise_leaves_a_matrix_of_zeros_and_an_eta_of_zero_alone() -> None:
     assert torch.equal(state["eye"], torch.eye(3))
 
 
+def test_noise_on_a_masked_matrix_is_within_the_mask_and_has_its_share_of_the_norm() -> None:
+    """Were it scaled over all entries and masked afterwards, it would have a share of sqrt(0.4) of that."""
+    task, noise = TinyTask(SGD), Perturbation(0.3, 7, [("0.weight", None), ("4.weight", None)])
+    masks = some_masks(task)
+    before, after = (trained(task, masks=masks, noise=added).states[7] for added in (None, noise))
+    for name, mask in masks.items():
+        change = after[name].double() - before[name].double()
+        assert change.norm().item() == pytest.approx(0.3 * before[name].double().norm().item(), rel=1e-6)
+        assert torch.count_nonzero(change[~mask]) == 0
+        assert torch.count_nonzero(change[mask]) == torch.count_nonzero(mask)
+
+
+def test_noise_on_a_masked_stack_takes_the_mask_of_each_matrix_and_leaves_an_empty_one_alone() -> None:
+    mask = torch.stack([torch.eye(4).bool(), torch.zeros(4, 4).bool()])
+    state = {"experts": torch.stack([3 * torch.eye(4), torch.ones(4, 4)])}
+    before = state["experts"].clone()
+    perturb(state, Perturbation(0.5, 0, [("experts", 0), ("experts", 1)]), seed=1, masks={"experts": mask})
+    change = state["experts"] - before
+    assert torch.equal(change[1], torch.zeros(4, 4))
+    assert torch.count_nonzero(change[0]) == torch.count_nonzero(change[0].diagonal()) == 4
+    assert change[0].norm().item() == pytest.approx(0.5 * before[0].norm().item(), rel=1e-6)
+
+
+def test_noise_on_a_complex_matrix_is_refused_and_changes_nothing() -> None:
+    state = {"real": torch.eye(3), "wave": torch.full((3, 3), 2 + 5j)}
+    with pytest.raises(InputError, match=r"'wave' is complex \(complex64\).*--perturb"):
+        perturb(state, Perturbation(0.5, 0, [("real", None), ("wave", None)]), seed=1)
+    assert torch.equal(state["real"], torch.eye(3))
+    assert torch.equal(state["wave"], torch.full((3, 3), 2 + 5j))
+
+
 def test_noise_does_not_depend_on_what_else_is_perturbed_after_it() -> None:
     one, both = ({"a": torch.eye(3), "b": torch.eye(3)} for _ in range(2))
     perturb(one, Perturbation(1.0, 0, [("a", None)]), seed=1)
@@ -327,6 +358,21 @@ def test_losses_on_a_gpu_are_looked_at_every_few_dozen_steps() -> None:
     with pytest.raises(DivergedError, match="nan at step 0"):
         add_many()
     assert 10 < len(added) < 100
+
+
+def test_a_batch_of_one_is_told_with_the_layer_that_cannot_normalize_it() -> None:
+    recipe = replace(SGD, batch_size=22)
+    with pytest.raises(InputError, match=r"layer '1' \(BatchNorm1d\) cannot normalize a batch of one.*--batch-size"):
+        trained(TinyTask(recipe))
+
+
+def test_a_batch_of_one_with_many_positions_is_trained_on() -> None:
+    class Positions(TinyTask):
+        def model(self) -> nn.Module:
+            return nn.Sequential(nn.Unflatten(1, (1, 6)), nn.BatchNorm1d(1), nn.Flatten(), nn.Linear(6, 3))
+
+    states = trained(Positions(replace(SGD, batch_size=22))).states
+    assert not equal(states[1], states[2])
 
 
 def test_a_task_that_cannot_be_trained_is_told_what_it_lacks() -> None:
@@ -374,3 +420,24 @@ def test_on_a_gpu_the_same_training_gives_the_same_bits_and_follows_the_cpu(reci
     on_cpu = trained(TinyTask(recipe), masks=some_masks(TinyTask(recipe)), saved=[0, 1])
     first = {name: tensor.cpu() for name, tensor in whole.states[0].items()}
     torch.testing.assert_close(first, on_cpu.states[0], rtol=1e-5, atol=1e-6)
+
+
+def test_an_interruption_is_told_with_the_step_it_came_at() -> None:
+    """Reports of progress are rare, and the last one may be of long before."""
+
+    class Interrupted(TinyTask):
+        asked = 0
+
+        def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+            self.asked += 1
+            if self.asked == 8:
+                raise KeyboardInterrupt
+            return super().loss(model, batch)
+
+    task = Interrupted(SGD)
+    model, keeper = new_model(task, SEED), Keeper()
+    course = Course(task.recipe, TRAINING_COUNT, 25, SEED, [0, 5, 25])
+    with pytest.raises(KeyboardInterrupt):
+        train(task, model, make_optimizer(task.recipe, model), course, keeper)
+    assert keeper.told[-1][0] == 7
+    assert list(keeper.states) == [0, 5]

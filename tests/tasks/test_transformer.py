@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from spectra_cli.errors import UsageError
 from spectra_cli.layers.inventory import take_inventory
-from spectra_cli.tasks.models.transformer import TransformerLM, check_sizes, sinusoidal_positions, without_positions
+from spectra_cli.tasks.models.transformer import TransformerLM, check_heads, sinusoidal_positions, without_positions
 from spectra_cli.tensors import TensorInfo
 
 VOCABULARY, WIDTH, HEADS, MLP, LAYERS, LENGTH = 11, 12, 3, 20, 3, 7
@@ -174,11 +174,7 @@ def test_the_papers_sinusoids_are_left_out() -> None:
     ]
 
 
-def test_sizes_that_no_transformer_has_are_refused() -> None:
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(UsageError, match=r"task x: num_heads is 5 and does not divide d_model, 12"):
-        check_sizes("task x", d_model=12, num_heads=5)
-    with pytest.raises(UsageError, match="mlp is 0"):
-        check_sizes("task x", d_model=12, num_heads=4, mlp=0, num_layers=2)
-    with pytest.raises(UsageError, match="num_heads is 0"):
-        check_sizes("task x", d_model=12, num_heads=0)
-    check_sizes("task x", d_model=12, num_heads=4, eval_batch_size=None)
+        check_heads("task x", 12, 5)
+    check_heads("task x", 12, 4)

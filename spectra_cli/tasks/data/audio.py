@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from spectra_cli.errors import InputError, MissingExtraError
+from spectra_cli.regularfile import open_regular
 from spectra_cli.tasks.base import place_generator
 from spectra_cli.tasks.data.mel import LEAST_SAMPLES, SAMPLE_RATE
 from spectra_cli.tasks.data.transcripts import foreign_characters, normalized_transcript
@@ -60,6 +61,8 @@ class Recording:
             MissingExtraError: if `soundfile` is not installed.
         """
         soundfile = _soundfile()
+        if not self.path.is_file():
+            raise InputError("is no file", where=str(self.path), remedy=_RESTORE)
         try:
             with soundfile.SoundFile(str(self.path)) as file:
                 _check_header(self.path, file.samplerate, file.frames, file.channels)
@@ -180,10 +183,17 @@ def _chapter(folder: Path) -> Iterator[Recording]:
 
 def _transcripts(file: Path) -> dict[str, str]:
     """The normalized text of every utterance that a file of lines ``UTTERANCE TEXT`` names."""
-    if file.stat().st_size > MOST_TRANSCRIPT_BYTES:
+    try:
+        with open_regular(file) as stream:
+            content = stream.read(MOST_TRANSCRIPT_BYTES + 1)
+    except OSError as error:
+        raise InputError(
+            f"cannot be read: {error.strerror}", where=str(file), remedy="Restore the transcript"
+        ) from error
+    if len(content) > MOST_TRANSCRIPT_BYTES:
         raise InputError(f"is larger than {MOST_TRANSCRIPT_BYTES} bytes: no transcript of a chapter", where=str(file))
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = content.decode("utf-8-sig").split("\n")  # splitlines() would also cut at characters within a line
     except UnicodeDecodeError as error:
         raise InputError("is no UTF-8 text", where=str(file), remedy="Convert it with iconv") from error
     texts: dict[str, str] = {}

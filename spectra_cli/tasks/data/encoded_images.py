@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from spectra_cli.errors import InputError, MissingExtraError
+from spectra_cli.tasks.data.parquet import column_batches, out_of_memory, value_type, values
 
 Pixels = NDArray[np.uint8]
 """(n, height, width), or (n, height, width, 3) in colour."""
@@ -33,8 +34,6 @@ FORMATS = ("PNG", "JPEG")
 GREY = frozenset({"1", "L", "LA"})
 COLOURED = frozenset({"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 """Modes of Pillow with at most 8 bits per channel. Transparency is dropped."""
-
-ROWS_AT_ONCE = 256
 
 
 def read_parquet(paths: Sequence[Path], limit_bytes: int) -> tuple[Pixels, Labels]:
@@ -56,8 +55,8 @@ def read_parquet(paths: Sequence[Path], limit_bytes: int) -> tuple[Pixels, Label
     stack = ImageStack(rows, limit_bytes)
     labels = [np.empty(0, np.int64)]
     for path in paths:
-        with _blaming(path), pq.ParquetFile(path) as file:
-            labels += _rows(file, stack)
+        with _blaming(path):
+            labels += _rows(path, stack, limit_bytes)
     return stack.pixels(), np.concatenate(labels)
 
 
@@ -178,22 +177,26 @@ def _blaming(path: Path) -> Iterator[None]:
             yield
     except InputError as error:
         raise error.at(str(path)) from None
+    except MemoryError as error:  # Arrow's own is one, and an ArrowException as well
+        raise out_of_memory(path) from error
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"cannot be read as Parquet ({reason})", where=str(path), remedy=_RESTORE) from error
 
 
-def _rows(file: Any, stack: ImageStack) -> Iterator[Labels]:
+def _rows(path: Path, stack: ImageStack, limit_bytes: int) -> Iterator[Labels]:
     """Decode the images of a Parquet file into the stack; yields their labels."""
-    image_column = _column(file.schema_arrow, IMAGE_COLUMNS, "images")
-    label_column = _column(file.schema_arrow, LABEL_COLUMNS, "labels")
-    in_struct = _is_struct_of_bytes(file.schema_arrow.field(image_column))
-    kind = file.schema_arrow.field(label_column).type
+    schema = pq.read_schema(path)
+    image_column = _column(schema, IMAGE_COLUMNS, "images")
+    label_column = _column(schema, LABEL_COLUMNS, "labels")
+    in_struct = _is_struct_of_bytes(schema.field(image_column))
+    kind = schema.field(label_column).type
     if not pa.types.is_integer(kind):
         raise InputError(f"its column '{label_column}' holds {kind}", remedy="Give whole numbers from 0")
-    for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=[image_column, label_column]):
+    leaf = f"{image_column}.bytes" if in_struct else image_column
+    for batch in column_batches(path, image_column, leaf, [label_column], limit_bytes):
         images, labels = batch.column(image_column), batch.column(label_column)
-        for content in (images.field("bytes") if in_struct else images).to_pylist():
+        for content in values(images.field("bytes") if in_struct else images):
             if content is None:
                 raise InputError(
                     f"has a row without the bytes of an image in '{image_column}'",
@@ -222,7 +225,7 @@ def _is_struct_of_bytes(field: Any) -> bool:
         InputError: if they are neither.
     """
     in_struct = bool(pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
-    kind = field.type.field("bytes").type if in_struct else field.type
+    kind = value_type(field.type.field("bytes").type if in_struct else field.type)
     if not pa.types.is_binary(kind) and not pa.types.is_large_binary(kind):
         raise InputError(
             f"its column '{field.name}' holds {field.type}", remedy="Give struct<bytes: binary, path: string> or binary"

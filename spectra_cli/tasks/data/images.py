@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectra_cli.errors import InputError, UsageError
+from spectra_cli.errors import InputError
 from spectra_cli.tasks.base import place_generator
 from spectra_cli.tasks.data.image_files import FoundImages, read_files
 
@@ -202,21 +202,6 @@ def embedded_digits() -> ImageData:
         LabelledImages(images[val], labels[val]),
         "1797 handwritten digits of 8 x 8 pixels (Alpaydin and Kaynak 1998)",
     )
-
-
-def at_least_one(where: str, **options: int | None) -> None:
-    """Check options of a task that count something.
-
-    Args:
-        where: the task.
-        options: by name; None for one that is not given.
-
-    Raises:
-        UsageError: if one is less than 1.
-    """
-    for name, value in options.items():
-        if value is not None and value < 1:
-            raise UsageError(f"{name} is {value}", where=where, remedy="Give 1 or more")
 
 
 def _tensors(found: FoundImages) -> LabelledImages:

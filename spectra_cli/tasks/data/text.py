@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spectra_cli.errors import InputError
+from spectra_cli.regularfile import open_regular
+from spectra_cli.tasks.data.parquet import column_batches, out_of_memory, value_type, values
 
 EMBEDDED = "Alice's Adventures in Wonderland (Lewis Carroll, 1865)"
 """The text that ships with the package, in the public domain; ``alice.source.txt`` beside it states its source."""
@@ -23,8 +26,9 @@ COLUMN = "text"
 MOST_BYTES = 4 * 2**30
 """Longest text that is read: all of it stays in memory."""
 
-ROWS = 256
-"""Rows of a Parquet file that are unpacked at once: a small file that claims much is refused before memory is full."""
+ALWAYS_BYTES = 2**28
+LARGEST_EXPANSION = 256
+"""The rows of a Parquet file may take 256 MiB, or this many times its size. WikiText takes 2 times."""
 
 SPLIT_OF = {"train": "train", "training": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val"}
 """What a file's name begins with (or goes on with after ``wiki.``) -> the split it is of."""
@@ -46,17 +50,31 @@ def read_splits(data: str | Path | None) -> dict[str, list[str]]:
         ``train`` and ``val``: texts that follow one another, without anything to be put between them.
 
     Raises:
-        InputError: if a path does not exist or holds no such text, or a shard is absent.
+        InputError: if a path does not exist or holds no such text or none at all, or a shard is absent.
     """
     if data is None:
         return held_out([embedded_text()])
     path = Path(data)
     if not path.is_dir():
-        return held_out(read_texts(path))
-    texts = {
-        split: [text for file in names for text in read_texts(file)] for split, names in _files_of_splits(path).items()
-    }
+        return held_out(_some([path], path))
+    texts = {split: _some(names, path) for split, names in _files_of_splits(path).items()}
     return texts if "val" in texts else held_out(texts["train"])
+
+
+def _some(paths: Sequence[Path], place: Path) -> list[str]:
+    """The texts of the files of one split.
+
+    Raises:
+        InputError: if all of them are empty.
+    """
+    texts = [text for path in paths for text in read_texts(path)]
+    if not any(texts):
+        raise InputError(
+            "holds no text",
+            where=str(paths[0] if len(paths) == 1 else place),
+            remedy="Give a file with some" + ("" if len(paths) == 1 else f": {paths[0].name} and the others are empty"),
+        )
+    return texts
 
 
 def read_texts(path: Path) -> list[str]:
@@ -101,9 +119,11 @@ def letters_digits_and_space(text: str) -> str:
 
 
 def _plain_text(path: Path) -> str:
-    _check_length(path.stat().st_size, path)
-    content = path.read_bytes()
     try:
+        with open_regular(path) as file:
+            _check_length(os.fstat(file.fileno()).st_size, path)
+            content = file.read(MOST_BYTES + 1)
+        _check_length(len(content), path)
         return content.decode("utf-8").removeprefix("\ufeff")  # a byte order mark is no character of the text
     except UnicodeDecodeError as error:
         raise InputError(
@@ -111,19 +131,28 @@ def _plain_text(path: Path) -> str:
             where=str(path),
             remedy="Convert it, for example with iconv -f ISO-8859-1 -t UTF-8, or give a Parquet file",
         ) from error
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path), remedy="Mend --data") from error
+    except MemoryError as error:
+        raise out_of_memory(path) from error
 
 
 def _parquet_rows(path: Path) -> Iterator[str]:
     try:
-        with pq.ParquetFile(path) as file:
-            _check_column(file.schema_arrow, path)
-            unpacked = 0
-            for batch in file.iter_batches(batch_size=ROWS, columns=[COLUMN]):
-                unpacked += batch.nbytes
-                _check_length(unpacked, path)
-                for row in batch.column(0).to_pylist():
-                    if row is not None:
-                        yield row if row.endswith("\n") else row + "\n"
+        _check_column(pq.read_schema(path), path)
+        limit_bytes = max(ALWAYS_BYTES, LARGEST_EXPANSION * path.stat().st_size)
+        unpacked = 0
+        for batch in column_batches(path, COLUMN, COLUMN, (), limit_bytes):
+            for row in values(batch.column(0)):
+                if row is None:
+                    continue
+                unpacked += len(row)
+                _check_length(unpacked, path, limit_bytes)
+                yield row if row.endswith("\n") else row + "\n"
+    except InputError as error:
+        raise error.at(str(path)) from None
+    except MemoryError as error:  # Arrow's own is one, and an ArrowException as well
+        raise out_of_memory(path) from error
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise InputError(
@@ -138,20 +167,30 @@ def _check_column(schema: pa.Schema, path: Path) -> None:
             where=str(path),
             remedy=f"Rename the column of the text to '{COLUMN}'",
         )
-    kind = schema.field(COLUMN).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if schema.names.count(COLUMN) > 1:
+        raise InputError(
+            f"has {schema.names.count(COLUMN)} columns '{COLUMN}'", where=str(path), remedy="Leave one of them"
+        )
+    kind = value_type(schema.field(COLUMN).type)
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise InputError(
             f"its column '{COLUMN}' is of type {kind}, not string", where=str(path), remedy="Write the text as strings"
         )
 
 
-def _check_length(count: int, path: Path) -> None:
+def _check_length(count: int, path: Path, limit_bytes: int | None = None) -> None:
+    """Refuse what is too long in any case, or for the size of its file."""
     if count > MOST_BYTES:
         raise InputError(
             f"holds more than {MOST_BYTES} bytes of text, which stay in memory",
             where=str(path),
             remedy="Give a part of it",
+        )
+    if limit_bytes is not None and count > limit_bytes:
+        raise InputError(
+            f"holds more than {limit_bytes} bytes of text, which is out of all proportion to its size",
+            where=str(path),
+            remedy="Write the text to a plain file if it is really so long",
         )
 
 

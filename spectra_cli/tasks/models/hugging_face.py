@@ -16,15 +16,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectra_cli.errors import InputError, MissingExtraError
+from spectra_cli.errors import InputError, MissingExtraError, SpectraError
+from spectra_cli.tasks.memory import is_out_of_memory, model_fits
+from spectra_cli.tasks.options import shortened
 
 CONFIG = "config.json"
 MOST_CONFIG_BYTES = 8 * 2**20
 MOST_LAYERS = 4096
+MOST_EXPERTS = 4096
 """A config that claims more would be built for hours."""
+
+MOST_NUMBERS = 2**36
+"""Weights and buffers of a model: more than 256 GB in float32."""
 
 LIMITS = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "seq_length")
 """Where configurations say how many tokens their model sees."""
+
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "encoder_layers")
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "n_shared_experts", "moe_num_experts")
+"""Where configurations say how many modules their model has."""
 
 STALE_BUFFERS: Mapping[str, int] = {"bias": 4, "masked_bias": 0, "inv_freq": 1}
 """Last parts of the names of attention masks and rotary frequencies that old releases of transformers stored as buffers
@@ -76,13 +86,23 @@ def causal_lm(directory: Path) -> nn.Module:
     Raises:
         InputError: as :func:`read_config`, or if transformers makes no causal language model of the configuration.
     """
+    skeleton(directory)
+    with model_fits(str(directory / CONFIG)):
+        return _made(directory)
+
+
+def _made(directory: Path) -> nn.Module:
+    """The model on torch's default device."""
     read_config(directory)
     transformers = transformers_module()
     with offline_and_quiet(), blamed(directory / CONFIG):
         config = transformers.AutoConfig.from_pretrained(str(directory), trust_remote_code=False, local_files_only=True)
-        layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
-        if not isinstance(layers, int) or layers > MOST_LAYERS:
-            raise ValueError(f"it has {layers} layers")
+        text = config.get_text_config()
+        for most, names in ((MOST_LAYERS, LAYERS), (MOST_EXPERTS, EXPERTS)):
+            for name in names:
+                count = getattr(text, name, None)
+                if count is not None and (not isinstance(count, int) or not 0 <= count <= most):
+                    raise ValueError(f"{name} is {shortened(count)}")
         config.use_cache = False  # keys and values of earlier tokens are only for generating text
         model: nn.Module = transformers.AutoModelForCausalLM.from_config(
             config, trust_remote_code=False, dtype=torch.float32, attn_implementation="eager"
@@ -91,9 +111,21 @@ def causal_lm(directory: Path) -> nn.Module:
 
 
 def skeleton(directory: Path) -> nn.Module:
-    """The same model without memory for its weights."""
-    with torch.device("meta"):
-        return causal_lm(directory)
+    """The same model without memory for its weights.
+
+    Raises:
+        InputError: as :func:`causal_lm`; also if it is larger than any model that can be worked on.
+    """
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        model = _made(directory)
+    numbers = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    if numbers > MOST_NUMBERS:
+        raise InputError(
+            f"describes a model of {numbers:.3g} numbers, and the most is {MOST_NUMBERS:.3g}",
+            where=str(directory / CONFIG),
+            remedy=_RESTORE,
+        )
+    return model
 
 
 def longest_context(model: nn.Module) -> int | None:
@@ -215,9 +247,11 @@ def blamed(path: Path) -> Iterator[None]:
     """What transformers raises over a file of strangers is the file's fault."""
     try:
         yield
-    except InputError:
+    except SpectraError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
             f"transformers cannot use it: {lines[0]}", where=str(path), remedy="Mend it, or restore the checkpoint"

@@ -190,21 +190,17 @@ def _last(hidden: Tensor) -> Tensor:
     return hidden.narrow(1, hidden.shape[1] - 1, 1)
 
 
-def check_sizes(where: str, *, d_model: int, num_heads: int, **others: int | None) -> None:
-    """Refuse options that no transformer has.
+def check_heads(where: str, d_model: int, num_heads: int) -> None:
+    """Refuse heads that do not divide the width of a position's vector.
 
     Args:
         where: the task, for errors.
-        d_model: width of a position's vector.
+        d_model: the width.
         num_heads: of the attention.
-        others: further options that are to be at least 1, by name; None is none of them.
 
     Raises:
-        UsageError: if one is below 1, or the heads do not divide the width.
+        UsageError: if they do not.
     """
-    for name, value in {"d_model": d_model, "num_heads": num_heads, **others}.items():
-        if value is not None and value < 1:
-            raise UsageError(f"{name} is {value}", where=where, remedy="Give a whole number of at least 1")
     if d_model % num_heads:
         raise UsageError(
             f"num_heads is {num_heads} and does not divide d_model, {d_model}",

@@ -1,0 +1,78 @@
+"""What `spectra train` says when a signal stops it: where it was, and what there is to go on from."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spectra_cli.errors import SpectraError
+
+if TYPE_CHECKING:
+    from spectra_cli.cli.trainshow import TrainingProgress
+
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+"""Exit statuses, as shells have them."""
+
+
+class InterruptedTrainingError(SpectraError):
+    """A signal stopped the training."""
+
+    status = "interrupted"
+
+    def __init__(self, message: str, *, where: str, remedy: str, exit_status: int) -> None:
+        super().__init__(message, where=where, remedy=remedy)
+        self.exit_status = exit_status
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as batch systems send it at the end of the time: nothing takes it for an error of a task."""
+
+
+@contextmanager
+def termination_told() -> Iterator[None]:
+    """Have SIGTERM come as an exception of its own; only the main thread may choose what signals do."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def interrupted(progress: TrainingProgress, out: Path, signal_sent: KeyboardInterrupt) -> InterruptedTrainingError:
+    """What a signal stopped, and what there is to go on from.
+
+    Weights come before what it takes to go on from them: the last ones may be there for reading only.
+
+    Args:
+        progress: what the user has been told of the training.
+        out: directory of the run.
+        signal_sent: Ctrl-C, or :class:`Terminated`.
+    """
+    from spectra_cli.tasks.states import StateFiles
+
+    how, status = ("terminated", TERMINATED) if isinstance(signal_sent, Terminated) else ("interrupted", INTERRUPTED)
+    steps = StateFiles(out).steps() if out.is_dir() else []
+    at = "" if progress.step is None else f" at step {progress.step}"
+    remedy = "Run the same command again"
+    if not steps:
+        what = f"{how} before a checkpoint was saved"
+    elif progress.saved_step is None and progress.step is not None:
+        what = f"{how}{at}; only the weights of step {steps[-1]} are saved, without their metrics"
+        remedy += ", which begins anew"
+    else:
+        saved = steps[-1] if progress.saved_step is None else progress.saved_step
+        only = f"only the checkpoint at step {saved} is saved"
+        what = f"{how}{at}; " + (only if steps[0] >= saved else f"the checkpoints until step {saved} stay")
+        remedy += " to go on from there"
+    return InterruptedTrainingError(what, where=str(out), remedy=remedy, exit_status=status)

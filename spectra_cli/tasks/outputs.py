@@ -1,0 +1,78 @@
+"""Which weights give a model's output, told by running it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from spectra_cli.tasks.base import Task, moved
+from spectra_cli.tasks.determinism import seeded
+from spectra_cli.tasks.evaluation import device_of, evaluating
+
+
+def called_last(task: Task, model: nn.Module, names: Collection[str]) -> list[str]:
+    """Of some weights, those that belong to the module that is called last in a batch of the task's first split.
+
+    The order in which modules are registered, which is that of a state dict, need not be the order of the computation;
+    and an output layer that is tied to an embedding stands there under the name of the embedding. The model, its
+    buffers and torch's global generators are left as they were.
+
+    Args:
+        task: whose batch and metrics.
+        model: of the task, on any device, initialized.
+        names: of parameters, one name for each tensor.
+
+    Returns:
+        Those of `names` that belong to the last module called of all that have any; a tensor with several names under
+        the one in `names`. Nothing where that tells nothing: if the batch fails, which whoever evaluates the model will
+        be told, or if all of `names` belong to one module.
+    """
+    wanted = {
+        identity: name
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if name in names and (identity := _identity(parameter)) is not None
+    }
+    last: list[str] = []
+    with contextlib.suppress(Exception), _told_of_calls(model, wanted, last), _as_before(model), torch.no_grad():
+        batch = next(iter(task.batches(task.splits[0])))
+        task.metrics(model, moved(batch, device_of(model)))
+        return last if len(last) < len(wanted) else []
+    return []
+
+
+@contextlib.contextmanager
+def _told_of_calls(model: nn.Module, wanted: dict[tuple[object, ...], str], last: list[str]) -> Iterator[None]:
+    """Keep in `last` which of the weights wanted belong to the module that was called last."""
+    with contextlib.ExitStack() as hooks:
+        for module in model.modules():
+            own = [_identity(parameter) for parameter in module.parameters(recurse=False)]
+            names = [wanted[identity] for identity in own if identity in wanted]
+            if names:
+
+                def note(_module: nn.Module, _inputs: object, names: list[str] = names) -> None:
+                    last[:] = names
+
+                hooks.callback(module.register_forward_pre_hook(note).remove)
+        yield
+
+
+@contextlib.contextmanager
+def _as_before(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, with random numbers of its own; mode, buffers and generators are given back."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with seeded(0, device_of(model)), evaluating(model):
+        try:
+            yield
+        finally:
+            for buffer, value in buffers:
+                buffer.copy_(value)
+
+
+def _identity(tensor: Tensor) -> tuple[object, ...] | None:
+    """Equal for tied tensors only."""
+    if not tensor.numel() or tensor.device.type == "meta":
+        return None
+    return tensor.device, tensor.data_ptr(), tuple(tensor.shape)

@@ -43,7 +43,7 @@ def folded(model: nn.Module) -> nn.Module:
         copied = copy.deepcopy(model).eval()
         for module in list(copied.modules()):
             _fold(module)
-    except Exception as error:  # noqa: BLE001 - parametrizations are the user's code
+    except Exception as error:  # parametrizations are the user's code
         raise InputError(
             f"the weights that the model computes from others cannot be computed ({', '.join(names[:3])}): {error}",
             remedy="Evaluate --variants full with a model that holds them as parameters",

@@ -23,10 +23,11 @@ from spectra_cli.errors import CheckpointError, InputError, SpectraError
 from spectra_cli.execution import messages
 from spectra_cli.execution.listener import EvaluationListener
 from spectra_cli.execution.local import NOTHING_SELECTED, identity_of, place_of
+from spectra_cli.execution.modelloading import load_model
 from spectra_cli.execution.pairs import BarrierPlan, End, Pair
 from spectra_cli.execution.pairtasks import task_of_pair
 from spectra_cli.execution.provenance import provenance
-from spectra_cli.execution.taskruns import ChosenTask, ModelPool, chosen_splits, load_model
+from spectra_cli.execution.taskruns import ChosenTask, ModelPool, chosen_splits
 from spectra_cli.layers.inventory import Inventory
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.tasks.base import Task

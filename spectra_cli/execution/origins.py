@@ -16,8 +16,9 @@ from spectra_cli.analyses.parametrized import parametrized_weights
 from spectra_cli.checkpoints.discovery import discover
 from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import InputError, UsageError
+from spectra_cli.execution.modelloading import load_model, load_weights
 from spectra_cli.execution.options import Options
-from spectra_cli.execution.taskruns import load_model, load_weights, only_run
+from spectra_cli.execution.taskruns import only_run
 from spectra_cli.execution.trainoptions import MaskChoice
 from spectra_cli.execution.trainrecord import recorded_options
 from spectra_cli.spectrum.prune import magnitude_masks, random_masks

@@ -31,10 +31,11 @@ from spectra_cli.errors import CheckpointError, SpectraError
 from spectra_cli.execution import messages
 from spectra_cli.execution.listener import EvaluationListener
 from spectra_cli.execution.local import CheckpointRows, identity_of, place_of
+from spectra_cli.execution.modelloading import load_model
 from spectra_cli.execution.options import TaskOptions
 from spectra_cli.execution.plan import Plan
 from spectra_cli.execution.provenance import provenance
-from spectra_cli.execution.taskruns import ChosenTask, ModelPool, chosen_splits, load_model, task_of_run
+from spectra_cli.execution.taskruns import ChosenTask, ModelPool, chosen_splits, task_of_run
 from spectra_cli.execution.telling import Tally, Telling
 from spectra_cli.tasks.base import Task
 

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from spectra_cli.analyses.models import ModelMatrices, matrices_of_model, stored_states
-from spectra_cli.analyses.parametrized import folded
-from spectra_cli.checkpoints.config import read_config
-from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.checkpoints.runs import Checkpoint, Run
-from spectra_cli.errors import CheckpointError, InputError, MemoryBudgetError, SpectraError, UsageError
-from spectra_cli.execution.options import Options, TaskOptions
-from spectra_cli.tasks.base import Task
-from spectra_cli.tasks.loading import StateMismatchError, load_strictly
-from spectra_cli.tasks.outputs import called_last
+from spectra_cli.errors import InputError, MemoryBudgetError, SpectraError, UsageError
+from spectra_cli.execution.options import TaskOptions
+from spectra_cli.tasks.base import MakeTask, Task
 from spectra_cli.tasks.registry import checkpoint_option, find_task, make_task, same_task, task_names
 from spectra_cli.tasks.runfile import DATA, NAME, RunRecord, read_record
 from spectra_cli.tasks.training import new_model
@@ -42,6 +37,8 @@ class ChosenTask:
         overruled: what the run.json says and the command line overrules, for errors.
         seed: that the model of the run was made with; 0 where it is not known.
         remark: what the user should know of the choice, or "".
+        record: the run.json that has the settings but for those given; None if all are of the command line.
+        given: names of the settings that the command line gives.
     """
 
     name: str
@@ -52,6 +49,8 @@ class ChosenTask:
     overruled: Sequence[str] = ()
     seed: int = 0
     remark: str = ""
+    record: str | None = None
+    given: frozenset[str] = frozenset()
 
     @property
     def key(self) -> str:
@@ -67,9 +66,33 @@ class ChosenTask:
         """Make the task.
 
         Raises:
+            InputError: if an option that a run.json has is wrong.
             SpectraError: as :func:`spectra_cli.tasks.registry.make_task`.
         """
-        return make_task(self.name, self.settings, files_allowed=self.files_allowed, source=self.source)
+        with self._blaming_the_record():
+            return make_task(self.name, self.settings, files_allowed=self.files_allowed, source=self.source)
+
+    def find(self) -> MakeTask:
+        """The callable that makes the task.
+
+        Raises:
+            InputError: if a run.json names a task that does not exist.
+            SpectraError: as :func:`spectra_cli.tasks.registry.find_task`.
+        """
+        with self._blaming_the_record():
+            return find_task(self.name, files_allowed=self.files_allowed, source=self.source)[0]
+
+    @contextmanager
+    def _blaming_the_record(self) -> Iterator[None]:
+        """What is wrong with a task is the run.json's fault, unless it is about what the command line gives."""
+        try:
+            yield
+        except UsageError as error:
+            of_the_command = self.source == "--task" and error.where is not None and error.where.startswith("--task")
+            if self.record is None or of_the_command or self.given & set(re.findall(r"\w+", error.what)):
+                raise
+            remedy = "Mend it, or say otherwise with --task and --set"
+            raise InputError(error.what, where=self.record, remedy=remedy) from error
 
     def for_checkpoint(self, run: Run, checkpoint: Checkpoint) -> ChosenTask:
         """The task with the directory of a checkpoint, if it wants one, such as hf-causal-lm."""
@@ -104,6 +127,7 @@ def task_of_run(run: Run, checkpoint: Checkpoint, options: TaskOptions) -> Chose
         remark = "" if record is None or same else _told_unused(options.task, record, source)
         settings = {**own, **options.settings}
         chosen = ChosenTask(options.task, settings, True, "--task", overruled=overruled, remark=remark)
+        chosen = replace(chosen, record=str(source) if own else None, given=frozenset(options.settings))
     elif record is None:
         raise UsageError(
             f"there is no {NAME} that says what it was trained on",
@@ -113,9 +137,9 @@ def task_of_run(run: Run, checkpoint: Checkpoint, options: TaskOptions) -> Chose
     else:
         settings = {**record.options, **options.settings}
         chosen = ChosenTask(record.task, settings, False, str(source), overruled=overruled)
+        chosen = replace(chosen, record=str(source), given=frozenset(options.settings))
     _check_data(chosen, options, source)
-    make, _ = find_task(chosen.name, files_allowed=chosen.files_allowed, source=chosen.source)
-    option = checkpoint_option(make)
+    option = checkpoint_option(chosen.find())
     if option is not None and option not in chosen.settings:
         chosen = replace(chosen, checkpoint_option=option)
     if record is not None:
@@ -290,99 +314,6 @@ class ModelPool:
             self._tasks.pop(chosen.key, None)
         if not self._left_models[chosen.model_key]:
             self._models.pop(chosen.model_key, None)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A task's model with the weights of a checkpoint.
-
-    Attributes:
-        model: where it was, the CPU if it is new; a copy of it where weights that it computed have been folded.
-        matrices: among its weights.
-    """
-
-    model: nn.Module
-    matrices: ModelMatrices
-
-    @property
-    def state(self) -> dict[str, Tensor]:
-        """Its weights and buffers, which share the model's memory."""
-        return {name: value for name, value in self.model.state_dict().items() if isinstance(value, Tensor)}
-
-
-def load_weights(
-    task: Task, run: Run, checkpoint: Checkpoint, model: nn.Module, overruled: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Load a checkpoint into a task's model, strictly.
-
-    Args:
-        task: whose model.
-        run: of the checkpoint.
-        checkpoint: to load.
-        model: of the task, whose weights are replaced.
-        overruled: what the run.json says and the command line overrules, for errors.
-
-    Returns:
-        The ``config.json`` beside the checkpoint; empty without one.
-
-    Raises:
-        CheckpointError: if the checkpoint cannot be read, or does not fit the model (``state_mismatch``).
-        SpectraError: if the task's code raises.
-    """
-    config = read_config(checkpoint.path, run.root)
-    with open_checkpoint(checkpoint.path) as reader:
-        states = stored_states(reader, config)
-    try:
-        load_strictly(task, model, states)
-    except CheckpointError as error:
-        if overruled and isinstance(error, StateMismatchError):
-            error.remedy = f"Leave it to the {NAME}, which says {'; '.join(overruled)}"
-        raise error.at(str(checkpoint.path)) from None
-    return config
-
-
-def load_model(
-    task: Task,
-    run: Run,
-    checkpoint: Checkpoint,
-    options: Options,
-    output_layer: str | None = None,
-    *,
-    model: nn.Module | None = None,
-    overruled: Sequence[str] = (),
-    folds: bool = False,
-    finds_output: bool = True,
-) -> LoadedModel:
-    """Load a checkpoint into a task's model, strictly, and find the matrices among its parameters.
-
-    Args:
-        task: whose model.
-        run: of the checkpoint.
-        checkpoint: to load.
-        options: what the user says of the model.
-        output_layer: glob of the output layer's parameters; None to tell it from the model.
-        model: of the task, whose weights are replaced; None for a new one.
-        overruled: what the run.json says and the command line overrules, for errors.
-        folds: whether weights that the model computes from other parameters are to be parameters themselves.
-        finds_output: whether a batch may be run to tell the output layer; if not, it may be another one.
-
-    Raises:
-        CheckpointError: if the checkpoint cannot be read, or does not fit the model (``state_mismatch``).
-        SpectraError: if the task's code raises.
-    """
-    model = new_model(task, 0) if model is None else model
-    config = load_weights(task, run, checkpoint, model, overruled)
-    if folds:
-        model = folded(model)
-    matrices = matrices_of_model(
-        model,
-        config=config,
-        transposed=options.transposed,
-        structure=options.structure,
-        output_layer=output_layer,
-        called_last=partial(called_last, task, model) if finds_output else None,
-    )
-    return LoadedModel(model, matrices)
 
 
 def only_run(runs: Sequence[Run], given: str) -> Run:

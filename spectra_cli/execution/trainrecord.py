@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from spectra_cli.errors import InputError, UsageError
-from spectra_cli.execution.trainoptions import TrainOptions
+from spectra_cli.execution.trainoptions import LARGEST_SEED, TrainOptions
 from spectra_cli.tasks.base import Recipe
-from spectra_cli.tasks.options import bound_options, option_parameters
+from spectra_cli.tasks.options import bound_options, option_parameters, shortened
 from spectra_cli.tasks.registry import find_task, same_task
 from spectra_cli.tasks.runfile import DATA, NAME, RunRecord, read_record
 from spectra_cli.tasks.schedules import depends_on_length
@@ -88,8 +88,12 @@ def recipe_of(record: RunRecord, where: str) -> Recipe | None:
     """The recipe that a run was trained with; None where its run.json says none.
 
     Raises:
-        InputError: if it is no recipe.
+        InputError: if it is no recipe, or the run's seed is none.
     """
+    if record.seed is not None and not 0 <= record.seed <= LARGEST_SEED:
+        raise InputError(
+            f"its seed is {shortened(record.seed)}", where=where, remedy=f"Restore it: 0 to {LARGEST_SEED}"
+        )
     values = record.training.get("recipe")
     if values is None:
         return None

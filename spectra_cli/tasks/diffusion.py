@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -17,7 +16,7 @@ from spectra_cli.tasks.base import Metric, Recipe, place_generator
 from spectra_cli.tasks.data.images import SPLITS, ImageData, read_images
 from spectra_cli.tasks.memory import model_fits
 from spectra_cli.tasks.models.unet import CHANNELS, UNet
-from spectra_cli.tasks.options import COUNTS, WIDTHS, in_range, shortened
+from spectra_cli.tasks.options import COUNTS, WIDTHS, in_range, path_option, shortened
 
 WHERE = "task diffusion"
 
@@ -150,7 +149,7 @@ class Diffusion:
 
     @cached_property
     def _images(self) -> ImageData:
-        images = read_images(None if self.data is None else Path(self.data).expanduser())
+        images = read_images(None if self.data is None else path_option(self.data))
         if self.image_channels is not None and self.image_channels != images.shape[0]:
             raise InputError(
                 f"the images have {images.shape[0]} channels, and image_channels is {self.image_channels}",

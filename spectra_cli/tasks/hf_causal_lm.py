@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +23,7 @@ from spectra_cli.tasks.models.hugging_face import (
     vocabulary_size,
 )
 from spectra_cli.tasks.next_token import NO_TOKEN, RECIPE, Batch, Windows, mean_loss
-from spectra_cli.tasks.options import CONTEXTS, COUNTS, in_range
+from spectra_cli.tasks.options import CONTEXTS, COUNTS, in_range, path_option
 
 USUAL_CONTEXT = 1024
 
@@ -79,7 +78,7 @@ class HuggingFaceCausalLM:
             eval_batch_size=(eval_batch_size, COUNTS),
             micro_batch=(micro_batch, COUNTS),
         )
-        self._directory, self._data = Path(config).expanduser(), data
+        self._directory, self._data = path_option(config), data
         self._asked_context, self._eval_examples = context, eval_examples
         self._eval_batch_size, self._micro_batch = eval_batch_size, micro_batch
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
@@ -19,7 +18,7 @@ from spectra_cli.tasks.data.images import SPLITS, ImageData, read_images
 from spectra_cli.tasks.memory import model_fits
 from spectra_cli.tasks.models.convolutional import LENET, POOLING, VGG, VGG16, LeNet, ResNet, scaled_vgg16
 from spectra_cli.tasks.models.perceptron import MLP
-from spectra_cli.tasks.options import CLASSES, COUNTS, LAYERS, WIDTHS, in_range, shortened
+from spectra_cli.tasks.options import CLASSES, COUNTS, LAYERS, WIDTHS, in_range, path_option, shortened
 
 Batch = tuple[Tensor, Tensor]
 """Images, (batch, channels, height, width) float32, standardized; and labels, (batch,) int64."""
@@ -201,7 +200,7 @@ class ImageClassification:
 
     @cached_property
     def _data(self) -> ImageData:
-        data = read_images(None if self._path is None else Path(self._path).expanduser())
+        data = read_images(None if self._path is None else path_option(self._path))
         if self._image_shape is not None and self._image_shape != data.shape:
             raise InputError(
                 f"the images are of {_by(data.shape)} (channels x height x width), and image_shape is "

@@ -7,9 +7,10 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from spectra_cli.errors import UsageError
+from spectra_cli.errors import InputError, UsageError
 
 TRUE = frozenset({"true", "yes", "on", "1"})
 FALSE = frozenset({"false", "no", "off", "0"})
@@ -118,6 +119,18 @@ def shortened(value: object, most: int = 80) -> str:
     except ValueError:  # whole numbers of thousands of digits, which Python does not write
         return "a number of thousands of digits"
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def path_option(text: str) -> Path:
+    """A path as people write it, with ``~`` for a home directory.
+
+    Raises:
+        InputError: if there is no home directory of that user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError("there is no such user", where=text, remedy="Write the path out") from error
 
 
 def option_parameters(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
@@ -21,7 +20,7 @@ from spectra_cli.tasks.data.tones import WORDS, tone_utterances
 from spectra_cli.tasks.data.transcripts import BLANK, CLASSES, collapsed, decoded, edit_distance, encoded, least_frames
 from spectra_cli.tasks.memory import model_fits
 from spectra_cli.tasks.models.lstm import SpeechLstm
-from spectra_cli.tasks.options import COUNTS, LAYERS, SEEDS, WIDTHS, in_range
+from spectra_cli.tasks.options import COUNTS, LAYERS, SEEDS, WIDTHS, in_range, path_option
 
 NO_DATA = "speech: no --data was given; the utterances are synthesized tone words"
 
@@ -205,7 +204,7 @@ class Speech:
     @cached_property
     def _utterances(self) -> Mapping[str, Sequence[Utterance]]:
         if self.data is not None:
-            return read_recordings(Path(self.data).expanduser())
+            return read_recordings(path_option(self.data))
         return tone_utterances(self.tone_utterances, self.tone_words, self.tone_noise, self.tone_seed)
 
     @cached_property

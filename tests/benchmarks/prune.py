@@ -32,7 +32,7 @@ def main() -> None:
     theirs, mine, ratio = compare(
         lambda: [truncated(tensor, top=top) for tensor in tensors for top in (True, False)],
         lambda: [split_spectrum([matrix], KEEP, budget_bytes=BUDGET_BYTES) for matrix in matrices],
-        3,
+        2,
     )
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(f"both halves of 17 matrices: two SVDs each {theirs:.2f} s, spectra {mine:.2f} s, ratio {ratio:.1f}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -506,6 +507,13 @@ def test_files_that_hold_no_pairs_are_told_with_the_line(content: bytes, said: s
 def test_a_file_of_pairs_that_is_not_there_is_told() -> None:
     with pytest.raises(InputError, match=r"pairs\.csv: cannot be read: No such file"):
         spectra_cli.barrier(pairs="pairs.csv", task=MLP)
+
+
+def test_pairs_are_read_from_a_file_and_nothing_else_is_waited_for() -> None:
+    os.mkfifo("pipe")
+    for path, reason in (("pipe", "this is a pipe"), (".", "or a directory"), ("nul\0", "no path is like this")):
+        with pytest.raises(InputError, match=f"cannot be read: .*{reason}"):
+            read_pairs(Path(path))
 
 
 def test_two_paths_or_pairs_and_not_both() -> None:

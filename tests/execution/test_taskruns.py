@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from spectra_cli.checkpoints.discovery import discover
 from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import CheckpointError, CorruptCheckpointError, InputError, UsageError
+from spectra_cli.execution.modelloading import load_model
 from spectra_cli.execution.options import Options, TaskOptions
 from spectra_cli.execution.taskruns import (
     ChosenTask,
     ModelPool,
     chosen_splits,
-    load_model,
     only_run,
     record_of,
     task_of_run,
@@ -209,3 +209,26 @@ def test_a_task_that_cannot_be_made_does_not_keep_others_from_work() -> None:
     with pytest.raises(UsageError, match="no option 'wdth'"):
         ModelPool([bad, bad], CPU)
     ModelPool([], CPU)
+
+
+@pytest.mark.parametrize("record", [{"options": {"foo": 1}}, {"options": {"d_model": 10**9}}, {"task": "absent"}])
+def test_what_is_wrong_in_a_run_json_is_the_files_fault_and_not_the_commands(
+    tmp_path: Path, record: dict[str, Any]
+) -> None:
+    run, checkpoint = _recorded(tmp_path, record)
+    with pytest.raises(InputError, match=r"run\.json: .*(foo|d_model|absent)") as caught:
+        task_of_run(run, checkpoint, TaskOptions()).make()
+    assert caught.value.exit_status == 1
+
+
+def test_what_is_wrong_with_a_given_option_is_the_commands_fault(tmp_path: Path) -> None:
+    run, checkpoint = _recorded(tmp_path, {})
+    with pytest.raises(UsageError, match="d_model is 0"):
+        task_of_run(run, checkpoint, TaskOptions(settings={"d_model": "0"})).make()
+
+
+def _recorded(directory: Path, record: dict[str, Any]) -> Any:
+    """A run on modular addition, and its checkpoint."""
+    save_file({"w": torch.ones(2, 2)}, directory / "model_1.safetensors")
+    (directory / "run.json").write_text(json.dumps({"task": "modular-addition", **record}))
+    return found(directory)

@@ -764,6 +764,142 @@ def test_a_branch_of_a_masked_run_is_told_that_it_has_no_mask(whole: dict[str, P
     assert any("the branch has none" in problem for problem in listener.problems)
 
 
+# Models as users write them
+
+ODD = """
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+from tests.tasks import tiny_training
+
+class Counting(nn.Linear):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += self.training
+        return super().forward(x) * (1 + 0.1 * self.calls)
+
+    def get_extra_state(self):
+        return torch.tensor(self.calls)
+
+    def set_extra_state(self, state):
+        self.calls = int(state)
+
+class Described(nn.Linear):
+    def get_extra_state(self):
+        return {"since": 3}
+
+    def set_extra_state(self, state): ...
+
+class Features(nn.Linear):
+    def __init__(self):
+        super().__init__(6, 3)
+        self.register_buffer("features", torch.randn(6, 6), persistent=False)
+
+    def forward(self, x):
+        return super().forward(x @ self.features)
+
+class HeadFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head, self.a, self.b = nn.Linear(8, 3), nn.Linear(6, 8), nn.Linear(8, 8)
+        self.register_buffer("table", torch.randn(8, 8))
+
+    def forward(self, x):
+        return self.head(self.b(self.a(x)))
+
+MODELS = {
+    "counting": lambda: nn.Sequential(Counting(6, 8), nn.Linear(8, 3)),
+    "described": lambda: nn.Sequential(Described(6, 8), nn.Linear(8, 3)),
+    "features": Features,
+    "head_first": HeadFirst,
+    "normed": lambda: nn.Sequential(weight_norm(nn.Linear(6, 8)), nn.Linear(8, 3)),
+    "lazy": lambda: nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 3)),
+}
+
+class Odd(tiny_training.TinyTask):
+    def model(self):
+        return MODELS[self.kind]()
+
+def make(model: str):
+    task = Odd(tiny_training.SGD)
+    task.kind = model
+    return task
+"""
+
+
+def odd(tmp_path: Path, out: str, model: str, **values: Any) -> TrainOptions:
+    path = tmp_path / "odd.py"
+    if not path.exists():
+        path.write_text(ODD)
+    return TrainOptions(task=f"{path}:make", out=tmp_path / out, settings={"model": model}, save_every=5, **values)
+
+
+def test_extra_state_of_modules_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(odd(tmp_path, "whole", "counting"))
+    with monkeypatch.context() as patched:
+        kill_at(patched, "update", 13)
+        with pytest.raises(Killed):
+            train(odd(tmp_path, "killed", "counting"))
+    train(odd(tmp_path, "killed", "counting"))
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert int(load_file(tmp_path / "whole/step_25.safetensors")["0._extra_state"]) == 25
+
+
+def test_extra_state_that_no_checkpoint_can_hold_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'0\._extra_state', a dict, which no checkpoint can hold"):
+        train(odd(tmp_path, "run", "described"))
+
+
+def test_a_lazy_model_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'0\.weight' is not initialized"):
+        train(odd(tmp_path, "run", "lazy"))
+
+
+@pytest.mark.parametrize(
+    "values", [{"mask": MaskChoice("magnitude", 0.5, "base")}, {"perturb": Noise(0.1, 0)}], ids=["mask", "perturb"]
+)
+def test_weights_that_the_model_computes_are_neither_masked_nor_perturbed(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    train(odd(tmp_path, "base", "normed", steps=1))
+    if "mask" in values:
+        values = {"mask": replace(values["mask"], source=str(tmp_path / "base"))}
+    with pytest.raises(
+        InputError, match=rf"the model computes '0\.weight' from other parameters.*--{next(iter(values))}"
+    ):
+        train(odd(tmp_path, "run", "normed", **values))
+
+
+def test_a_mask_and_noise_spare_the_layer_that_is_called_last_and_buffers(tmp_path: Path) -> None:
+    train(odd(tmp_path, "base", "head_first", steps=1))
+    base = load_file(tmp_path / "base/step_1.safetensors")
+    train(odd(tmp_path, "masked", "head_first", steps=1, mask=MaskChoice("magnitude", 0.25, str(tmp_path / "base"))))
+    masked = load_file(tmp_path / "masked/step_1.safetensors")
+    assert {name for name in base if masked[name].eq(0).any()} == {"a.weight", "b.weight"}
+    assert sum(int(masked[name].ne(0).sum()) for name in ("a.weight", "b.weight")) == (6 * 8 + 8 * 8) // 4
+    train(odd(tmp_path, "noisy", "head_first", steps=1, perturb=Noise(0.1, 1)))
+    noisy = load_file(tmp_path / "noisy/step_1.safetensors")
+    assert {name for name in base if not torch.equal(noisy[name], base[name])} == {"a.weight", "b.weight"}
+
+
+def test_a_branch_has_the_model_of_its_trunk(tmp_path: Path) -> None:
+    """With what is random in it and in no checkpoint: where they part, both have the same metrics."""
+    train(odd(tmp_path, "trunk", "features", steps=4, seed=1))
+    train(odd(tmp_path, "branch", "features", steps=8, seed=2, branch_from=f"{tmp_path / 'trunk'}@4"))
+    train(odd(tmp_path, "second", "features", steps=9, seed=3, branch_from=f"{tmp_path / 'branch'}@8"))
+    rows = {
+        name: pq.read_table(tmp_path / name / "metrics.parquet").to_pylist() for name in ("trunk", "branch", "second")
+    }
+
+    def at(name: str, step: int) -> list[float]:
+        return [row["value"] for row in rows[name] if row["step"] == step]
+
+    assert at("trunk", 4)
+    assert at("branch", 4) == at("trunk", 4)
+    assert at("second", 8) == at("branch", 8)
+
+
 # Numbers that are not finite, and what tasks may bring
 
 

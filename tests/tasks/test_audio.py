@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -219,3 +221,26 @@ def test_speech_reads_a_corpus_batch_by_batch(tmp_path: Path, monkeypatch: pytes
     assert task.training_count == 6
     found = evaluate(task, model, "val")
     assert (found["loss"].count, found["cer"].count, found["wer"].count) == (3, 7, 4)
+
+
+def test_lines_end_at_line_feeds_only_and_a_byte_order_mark_is_no_character(tmp_path: Path) -> None:
+    """What Python takes for further ends of lines, such as a form feed, is white space within a transcript."""
+    files = chapter(tmp_path, "", 1, ["A", "B"])
+    lines = f"\ufeff{files[0].stem} ONE\ftwo\u2028three\r\n{files[1].stem} FOUR"
+    (files[0].parent / "1-7.trans.txt").write_bytes(lines.encode("utf-8"))
+    found = read_recordings(tmp_path)
+    assert sorted(texts_of(found["train"] + found["val"])) == ["FOUR", "ONE TWO THREE"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_file_is_neither_waited_for_nor_read(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    files = chapter(tmp_path, "", 1, ["A", "B"])
+    files[0].unlink()
+    make(files[0])
+    with pytest.raises(InputError, match=r"1-7-0000.flac: is no file"):
+        Recording(files[0], "A", "1").waveform()
+    transcript = files[0].parent / "1-7.trans.txt"
+    transcript.unlink()
+    make(transcript)
+    with pytest.raises(InputError, match=r"trans.txt: cannot be read: this is a pipe, a device or a directory"):
+        read_recordings(tmp_path)

@@ -322,3 +322,17 @@ def test_models_without_running_statistics_are_left_alone() -> None:
         assert not reestimate_batch_norm(task, model)
     assert has_batch_norm(convolutional())
     assert task.modes == []
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({}, "gives nothing"),
+        ({"loss": Metric(1.0, 10**30)}, "a count of 1e"),
+        ({"loss": Metric(10**400, 1)}, "is no number"),
+        ({"loss": Metric(1.0, 1, [])}, "the scale"),  # type: ignore[arg-type]  # as a user may
+    ],
+)
+def test_metrics_that_are_none_or_beyond_a_table_are_told(metrics: dict[str, Metric], said: str) -> None:
+    with pytest.raises(InputError, match=rf"metrics\(\) gives.*{said}|metrics\(\) {said}"):
+        evaluate(Rows([torch.ones(2, 1)], lambda _: metrics), nn.Identity(), "train")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import socket
 import sys
@@ -242,6 +243,11 @@ def changed(**values: object) -> Callable[[Path], None]:
     return change
 
 
+def replaced(path: Path, make: Callable[[Path], None]) -> None:
+    path.unlink()
+    make(path)
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -250,14 +256,36 @@ def changed(**values: object) -> Callable[[Path], None]:
         (lambda directory: (directory / "config.json").write_text("[" * 100_000), "not JSON"),
         (lambda directory: (directory / "config.json").write_bytes(b" " * (8 * 2**20 + 1)), "larger than"),
         (lambda directory: (directory / "config.json").write_text("[]"), "names no model_type"),
+        (lambda directory: replaced(directory / "config.json", os.mkfifo), "this is a pipe"),
+        (lambda directory: replaced(directory / "config.json", os.mkdir), "this is a pipe, a device or a directory"),
+        (changed(architectures=5), "architectures are no list"),
         (changed(model_type="llama9000"), "unknown to transformers"),
         (changed(model_type="vit"), "transformers cannot use it"),
         (changed(quantization_config={"quant_method": "gptq", "bits": 4}), "quantized"),
-        (changed(num_hidden_layers=10**9), "1000000000 layers"),
+        (changed(num_hidden_layers=10**9), "num_hidden_layers is 1000000000"),
+        (changed(num_hidden_layers=-5), "num_hidden_layers is -5"),
+        (changed(num_experts=10**6), "num_experts is 1000000"),
         (changed(hidden_size="wide"), "transformers cannot use it"),
-        (changed(hidden_size=10**9, vocab_size=10**9), "transformers cannot use it"),
+        (changed(hidden_size=10**9, vocab_size=10**9), "describes a model of 2e\\+18 numbers"),
     ],
-    ids=["absent", "broken", "deep", "large", "list", "unknown", "vision", "quantized", "layers", "text", "huge"],
+    ids=[
+        "absent",
+        "broken",
+        "deep",
+        "large",
+        "list",
+        "pipe",
+        "directory",
+        "architectures",
+        "unknown",
+        "vision",
+        "quantized",
+        "layers",
+        "negative",
+        "experts",
+        "text",
+        "huge",
+    ],
 )
 def test_a_config_that_makes_no_language_model(
     copied: Callable[[str], Path], change: Callable[[Path], None], what: str
@@ -283,7 +311,8 @@ def test_the_hub_is_offline_while_a_model_is_made(checkpoints: Path, monkeypatch
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_config", making)
     task_of(checkpoints / "gpt2").model()
-    assert seen == [True]
+    assert seen
+    assert all(seen)
 
 
 def test_no_attention_kernel_is_fetched_because_a_config_says_so(copied: Callable[[str], Path]) -> None:

@@ -432,7 +432,7 @@ REFUSED: Mapping[str, tuple[Callable[[Path], Path], str]] = {
     "splits of two sizes": (two_sizes, "different shapes: 1 x 6 x 5 and 1 x 4 x 5"),
     "cut PNG": (parquet(PNG, PNG[:-30]), "image 1: cannot be decoded"),
     "half a PNG header": (parquet(PNG[:20], PNG), "image 0: cannot be decoded"),
-    "text for an image": (parquet(b"hello", PNG), "image 0: cannot be decoded"),
+    "text for an image": (parquet(b"hello", PNG), r"image 0: cannot be decoded as PNG or JPEG \(its beginning"),
     "no bytes for an image": (parquet(b"", PNG), "image 0: cannot be decoded"),
     "another format": (parquet(encoded(GREY[0], "GIF"), PNG), "image 0: cannot be decoded"),
     "16 bits": (parquet(encoded(GREY[0].astype(np.uint16))), "pixels of mode I;16"),

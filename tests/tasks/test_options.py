@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import enum
 import functools
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
@@ -15,8 +17,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectra_cli.errors import UsageError
-from spectra_cli.tasks.options import bound_options, option_parameters, split_settings
+from spectra_cli.errors import InputError, SpectraError, UsageError
+from spectra_cli.tasks.options import (
+    annotations_of,
+    bound_options,
+    in_range,
+    option_parameters,
+    path_option,
+    split_settings,
+)
+from spectra_cli.tasks.registry import find_task, make_task
 
 
 class Color(enum.Enum):
@@ -217,9 +227,36 @@ def test_numbers_survive_the_way_through_text(value: float) -> None:
         assert bound(**{option: str(value)}) == {option: value}
 
 
+EXTREME = (-1, 0, 10**9, 10**13, 10**30, 1e308, float("nan"), [10**9] * 4, [1, 10**6, 10**6], [-1] * 3, [], "x" * 200)
+
+
+@pytest.mark.parametrize("name", sorted(entry.name for entry in entry_points(group="spectra.tasks")))
+def test_extreme_options_of_our_tasks_are_usage_errors_and_take_no_memory(name: str) -> None:
+    """Every option of every task, with what a stranger's run.json may hold: sizes are limited before they are used."""
+    make_own, _ = find_task(name, files_allowed=False)
+    types, needed = annotations_of(make_own), {"config": "absent"} if "config" in option_parameters(make_own) else {}
+    for option, value in itertools.product(option_parameters(make_own), EXTREME):
+        said: SpectraError | None = None
+        try:
+            make_task(name, {**needed, option: value}, files_allowed=False)
+        except SpectraError as error:
+            said = error
+        assert said is None or isinstance(said, UsageError)
+        assert len(str(said)) < 2000
+        if isinstance(value, int) and value >= 10**13 and "int" in str(types[option]):
+            assert said is not None, f"{option}={value}"
+
+
+def test_numbers_are_in_their_ranges() -> None:
+    in_range("task x", a=(1, range(1, 3)), b=(None, range(1, 3)), c=((1, 2), range(1, 3)))
+    for value in (0, 3, 10**5000, (1, 3)):
+        with pytest.raises(UsageError, match=r"^task x: a is .*\. Give a whole number from 1 to 2\.$"):
+            in_range("task x", a=(value, range(1, 3)))
+
+
 @given(st.text() | st.none() | st.integers() | st.floats() | st.lists(st.integers() | st.text()) | st.booleans())
-def test_any_value_is_taken_or_is_a_usage_error(value: object) -> None:
-    """Whatever stands in a run.json, no other exception comes."""
+def test_any_value_fits_the_type_of_an_option_or_is_a_usage_error(value: object) -> None:
+    """Whatever stands in a run.json, the conversion raises no other exception."""
     for option in option_parameters(make):
         with contextlib.suppress(UsageError):
             bound(**{option: value})
@@ -240,3 +277,11 @@ def test_settings_are_split_at_the_first_equals_sign() -> None:
 def test_settings_that_say_nothing_or_two_things_are_refused(items: list[str], why: str) -> None:
     with pytest.raises(UsageError, match=why):
         split_settings(items)
+
+
+def test_a_path_has_a_home_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/nowhere")
+    assert path_option("~/data") == Path("/nowhere/data")
+    assert path_option("data") == Path("data")
+    with pytest.raises(InputError, match="~nosuchuser/x: there is no such user"):
+        path_option("~nosuchuser/x")

@@ -19,7 +19,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
 from spectra_cli.errors import InputError, MissingExtraError
-from spectra_cli.tasks.data import parquet
+from spectra_cli.tasks.data import parquet, tokens
 from spectra_cli.tasks.data import text as text_module
 from spectra_cli.tasks.data.text import (
     embedded_text,
@@ -334,3 +334,109 @@ def test_what_is_no_tokenizer_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'spectra-weights\[hf\]'"):
         open_tokenizer(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"), [("a.txt", None), ("a.parquet", []), ("a.parquet", [None, None])], ids=["text", "none", "null"]
+)
+@pytest.mark.parametrize("alone", [True, False])
+def test_no_text_at_all_is_refused(tmp_path: Path, name: str, rows: list[None] | None, alone: bool) -> None:
+    path = tmp_path / (name if alone else f"train.{name[2:]}")
+    if rows is None:
+        path.touch()
+    else:
+        pq.write_table(pa.table({"text": pa.array(rows, pa.string())}), path)
+    with pytest.raises(InputError, match=f"{path.name}: holds no text"):
+        read_splits(path if alone else tmp_path)
+
+
+def test_two_columns_of_text_are_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a.parquet: has 2 columns 'text'"):
+        read_texts(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_text_that_repeats_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: pa.DataType
+) -> None:
+    """The file holds 10 kB once, and says that 200 rows are so."""
+    path = tmp_path / "a.parquet"
+    indices = pa.array([0] * 200, pa.int32())
+    repeated = pa.DictionaryArray.from_arrays(indices, pa.array(["x" * 10_000]))
+    pq.write_table(pa.table({"text": repeated.cast(kind)}), path)
+    (batch,) = parquet.column_batches(path, "text", "text", (), 2**20)
+    assert batch.nbytes < 20_000
+    assert sum(map(len, read_texts(path))) == 200 * 10_001
+    monkeypatch.setattr(text_module, "ALWAYS_BYTES", 100_000)
+    monkeypatch.setattr(text_module, "LARGEST_EXPANSION", 1)
+    with pytest.raises(InputError, match=r"a.parquet: holds more than 100000 bytes of text, .* proportion"):
+        read_texts(path)
+
+
+def test_a_column_that_claims_too_much_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.parquet", [f"{number:05}" * 20 for number in range(1000)])
+    with pytest.raises(InputError, match="its column 'text' would take 0 MiB, which is out of all proportion"):
+        list(parquet.column_batches(path, "text", "text", (), 1000))
+
+
+def test_text_that_does_not_fit_into_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise pa.ArrowMemoryError("malloc of size 8192 failed")
+
+    monkeypatch.setattr(text_module, "column_batches", full)
+    with pytest.raises(InputError, match=r"a.parquet: does not fit into memory\. Give a part of it"):
+        read_texts(write_rows(tmp_path / "a.parquet", ["text"]))
+
+
+def test_long_texts_are_cut_where_lines_end_before_they_are_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of the text, in order; a line is not cut however long it is, and no more than so much is there at once."""
+    monkeypatch.setattr(tokens, "PIECE", 10)
+    monkeypatch.setattr(tokens, "CHARACTERS", 40)
+    texts = ["one\ntwo\nthree\nfour\nfive\n", "", "x" * 35, "six\n" * 20, "last"]
+    portions = list(tokens.portions(texts))
+    pieces = [piece for portion in portions for piece in portion]
+    assert "".join(pieces) == "".join(texts)
+    assert pieces[:3] == ["one\ntwo\nthree\n", "four\nfive\n", ""]
+    assert all(piece.endswith("\n") or piece in texts for piece in pieces)
+    assert max(map(len, pieces)) == 35
+    assert [sum(map(len, portion[:-1])) < 40 for portion in portions] == [True] * len(portions)
+
+
+class Panic(BaseException):
+    """As Rust's panics are in Python."""
+
+
+@pytest.mark.parametrize("error", [Panic("called `Option::unwrap()`\non a None"), Exception("no unk"), OverflowError()])
+def test_a_tokenizer_that_fails_is_told_by_its_file(tmp_path: Path, error: BaseException) -> None:
+    path = write_tokenizer(tmp_path / "tokenizer.json")
+    tokenizer = FileTokenizer(path)
+
+    class Failing:
+        def encode_batch_fast(self, *_: object, **__: object) -> None:
+            raise error
+
+    tokenizer._tokenizer = Failing()
+    with pytest.raises(InputError, match=r"tokenizer.json: fails to make tokens of the text: \S+") as caught:
+        tokenizer.tokens(["text"])
+    assert "\n" not in str(caught.value)
+    error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        tokenizer.tokens(["text"])
+
+
+def test_a_vocabulary_without_its_unknown_token_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    tokenizers.Tokenizer(WordLevel({"the": 0}, unk_token=UNKNOWN)).save(str(path))
+    with pytest.raises(InputError, match=r"tokenizer.json: fails to make tokens"):
+        FileTokenizer(path).tokens(["cat"])
+
+
+def test_tokens_are_numbered_within_32_bits(tmp_path: Path) -> None:
+    path = write_tokenizer(tmp_path / "tokenizer.json")
+    content = path.read_text()
+    assert content.count('"cat": 2') == 1
+    path.write_text(content.replace('"cat": 2', f'"cat": {2**32 - 5}'))
+    with pytest.raises(InputError, match="numbers a token 4294967291"):
+        FileTokenizer(path)

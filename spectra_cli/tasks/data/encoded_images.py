@@ -31,6 +31,8 @@ LABEL_COLUMNS = ("label", "fine_label")
 FORMATS = ("PNG", "JPEG")
 """The hub has PNG for these data sets. No other decoder of Pillow is given a stranger's bytes."""
 
+LONGEST_REASON = 200
+
 GREY = frozenset({"1", "L", "LA"})
 COLOURED = frozenset({"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 """Modes of Pillow with at most 8 bits per channel. Transparency is dropped."""
@@ -151,7 +153,9 @@ def decoded(content: bytes, size: tuple[int, ...] | None, limit_bytes: int) -> P
                 )
             return np.asarray(image.convert("L" if channels == 1 else "RGB"))
     except (*damages, *bombs) as error:
-        raise InputError(f"cannot be decoded as PNG or JPEG ({error})", remedy=_RESTORE) from error
+        unknown = isinstance(error, pillow.UnidentifiedImageError)  # whose text is an address in memory
+        reason = "its beginning is of neither" if unknown else str(error)[:LONGEST_REASON]
+        raise InputError(f"cannot be decoded as PNG or JPEG ({reason})", remedy=_RESTORE) from error
 
 
 _RESTORE = "Restore the file"

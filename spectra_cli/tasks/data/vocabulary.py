@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spectra_cli.errors import InputError
-from spectra_cli.tasks.data.tokens import TEXTS, FileTokenizer, Tokenizer
+from spectra_cli.tasks.data.tokens import FileTokenizer, Tokenizer, blamed_for_tokens, portions
 from spectra_cli.tasks.models.hugging_face import blamed, offline_and_quiet, transformers_module
 
 OLDER_FILES = (
@@ -25,20 +25,25 @@ class VocabularyTokenizer:
 
     Args:
         tokenizer: a ``PreTrainedTokenizerBase``.
+        directory: of its files.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, directory: Path) -> None:
+        self._tokenizer, self._directory = tokenizer, directory
         self.vocabulary = max(tokenizer.get_vocab().values(), default=-1) + 1
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
-        """The tokens of all texts: (count,) int32. A token that spans two texts is never made."""
-        found: list[int] = []
-        for start in range(0, len(texts), TEXTS):
-            encoded = self._tokenizer(list(texts[start : start + TEXTS]), add_special_tokens=False, verbose=False)
-            for ids in encoded["input_ids"]:
-                found += ids
-        return torch.tensor(found, dtype=torch.int32)
+        """The tokens of all texts: (count,) int32. A token that spans two texts is never made.
+
+        Raises:
+            InputError: if the tokenizer fails.
+        """
+        parts = [torch.empty(0, dtype=torch.int32)]
+        for some in portions(texts):
+            with blamed_for_tokens(self._directory):
+                encoded = self._tokenizer(some, add_special_tokens=False, verbose=False)
+                parts += [torch.tensor(ids, dtype=torch.int32) for ids in encoded["input_ids"]]
+        return torch.cat(parts)
 
 
 def open_vocabulary(directory: Path) -> Tokenizer:
@@ -59,8 +64,12 @@ def open_vocabulary(directory: Path) -> Tokenizer:
             where=str(directory),
             remedy="Copy tokenizer.json into it, as AutoTokenizer.from_pretrained(...).save_pretrained(...) writes it",
         )
+    for file in directory.iterdir():  # transformers reads several of them
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise InputError("is a pipe or a device", where=str(file), remedy="Remove it from the checkpoint")
     transformers = transformers_module()
     with offline_and_quiet(), blamed(directory):
         return VocabularyTokenizer(
-            transformers.AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False, local_files_only=True)
+            transformers.AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False, local_files_only=True),
+            directory,
         )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from spectra_cli.errors import InputError, MissingExtraError, SpectraError
+from spectra_cli.regularfile import open_regular
 from spectra_cli.tasks.memory import is_out_of_memory, model_fits
 from spectra_cli.tasks.options import shortened
 
@@ -55,11 +56,13 @@ def read_config(directory: Path) -> dict[str, Any]:
     """
     path = directory / CONFIG
     try:
-        if path.stat().st_size > MOST_CONFIG_BYTES:
+        with open_regular(path) as file:
+            content = file.read(MOST_CONFIG_BYTES + 1)
+        if len(content) > MOST_CONFIG_BYTES:
             raise InputError(
                 f"is larger than {MOST_CONFIG_BYTES} bytes: no configuration", where=str(path), remedy=_RESTORE
             )
-        values = json.loads(path.read_bytes())
+        values = json.loads(content)
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"it is not JSON ({error})"
         raise InputError(
@@ -215,6 +218,8 @@ def _check_known(values: Mapping[str, Any], path: Path) -> None:
     """Refuse a model that transformers does not know by itself."""
     transformers = transformers_module()
     architectures = values.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise InputError("its architectures are no list", where=str(path), remedy=_RESTORE)
     own = [name for name in architectures if not hasattr(transformers, str(name))]
     known = values["model_type"] in transformers.CONFIG_MAPPING
     if values.get("auto_map") and (own or not known):

@@ -1,9 +1,13 @@
 """Settings of the whole suite."""
 
 import os
+import signal
 
 # One thread each: the matrices are small, and threads that wait for one another are slow on a machine that is shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what it runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or the processes that tests interrupt would go on
 
 from collections.abc import Iterator
 

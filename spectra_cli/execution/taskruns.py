@@ -92,7 +92,8 @@ class ChosenTask:
             if self.record is None or of_the_command or self.given & set(re.findall(r"\w+", error.what)):
                 raise
             remedy = "Mend it, or say otherwise with --task and --set"
-            raise InputError(error.what, where=self.record, remedy=remedy) from error
+            nearest = "" if error.remedy is None else f"{error.remedy.rstrip('.')}. "
+            raise InputError(error.what, where=self.record, remedy=nearest + remedy) from error
 
     def for_checkpoint(self, run: Run, checkpoint: Checkpoint) -> ChosenTask:
         """The task with the directory of a checkpoint, if it wants one, such as hf-causal-lm."""

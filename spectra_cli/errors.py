@@ -29,7 +29,8 @@ class SpectraError(Exception):
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        remedy = f" {self.remedy.rstrip('.')}." if self.remedy else ""
+        asks = self.remedy is not None and self.remedy.endswith("?")
+        remedy = f" {self.remedy.rstrip('.')}{'' if asks else '.'}" if self.remedy else ""
         return f"{place}{self.what.rstrip('.')}.{remedy}"
 
 

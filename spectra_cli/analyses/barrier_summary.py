@@ -90,10 +90,7 @@ class PairSummary:
             "status": self.status,
             "curves": [curve.as_json() for curve in self.curves],
             "agreement": self.mean_agreement,
-            "matrices": [
-                {name: row[name] for name in ("parameter", "rows", "cols", "score", "min_gap")}
-                for row in self.agreement
-            ],
+            "matrices": [{name: row[name] for name in OF_MATRIX} for row in self.agreement],
         }
 
 

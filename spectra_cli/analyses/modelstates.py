@@ -12,6 +12,7 @@ from spectra_cli.errors import InputError, MemoryBudgetError
 from spectra_cli.spectrum.gram import full_float32
 from spectra_cli.tasks.base import Task
 from spectra_cli.tasks.evaluation import Value, device_of, evaluate, has_batch_norm, reestimate_batch_norm
+from spectra_cli.tasks.memory import is_out_of_memory
 
 
 class StateEvaluator:
@@ -72,11 +73,13 @@ class StateEvaluator:
         try:
             with full_float32():
                 return self._evaluated()
-        except torch.OutOfMemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise MemoryBudgetError(
                 f"memory of {device} ran out on a batch",
                 where=f"task {self._name}",
-                remedy="Give smaller batches (--set eval_batch_size=N, where the task has it), or --device cpu",
+                remedy="Give smaller batches (--set eval_batch_size=N, where the task has it), or another --device",
             ) from error
         except InputError as error:
             error.at(f"task {self._name}")

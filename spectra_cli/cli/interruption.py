@@ -67,6 +67,7 @@ def interrupted(progress: TrainingProgress, out: Path, signal_sent: KeyboardInte
     remedy = "Run the same command again"
     if not steps:
         what = f"{how} before a checkpoint was saved"
+        remedy += ", which begins anew"
     elif progress.saved_step is None and progress.step is not None:
         what = f"{how}{at}; only the weights of step {steps[-1]} are saved, without their metrics"
         remedy += ", which begins anew"

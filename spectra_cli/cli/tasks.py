@@ -30,10 +30,18 @@ def tasks(
 
     Example: spectra tasks modular-addition
     """
+    from spectra_cli.errors import SpectraError
     from spectra_cli.tasks.described import describe_task
     from spectra_cli.tasks.registry import task_names
 
-    described = [describe_task(name) for name in ([task] if task else task_names())]
+    described = []
+    for name in [task] if task else task_names():
+        try:
+            described.append(describe_task(name))
+        except SpectraError as error:
+            if task:
+                raise
+            output.warn(str(error))  # one broken plug-in hides no other task
     if as_json:
         output.json_line({one.name: one.as_json() for one in described})
         return
@@ -53,7 +61,7 @@ def _print_names(console: Console, described: Sequence[TaskDescription]) -> None
 
 
 def _print_options(console: Console, one: TaskDescription) -> None:
-    console.print(output.plain(f"{one.name}: {one.summary}"))
+    console.print(output.plain(f"{one.name}: {one.summary}" if one.summary else one.name))
     shown = _table("option", "default", "meaning")
     for option in one.options:
         default = "(needed)" if option.default is None else option.default

@@ -28,7 +28,7 @@ def train(
         typer.Argument(
             metavar="TASK",
             help="What to train: modular-addition, image-classification, diffusion, speech, language-modeling, another "
-            "installed task, or path/to/file.py:callable, whose code is then run.",
+            "task that `spectra tasks` lists, or path/to/file.py:callable, whose code is then run.",
             show_default=False,
         ),
     ],

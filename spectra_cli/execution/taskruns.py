@@ -92,7 +92,9 @@ class ChosenTask:
             if self.record is None or of_the_command or self.given & set(re.findall(r"\w+", error.what)):
                 raise
             remedy = "Mend it, or say otherwise with --task and --set"
-            nearest = "" if error.remedy is None else f"{error.remedy.rstrip('.')}. "
+            nearest = (
+                "" if error.remedy is None else f"{error.remedy.rstrip('.?')}{'?' * error.remedy.endswith('?') or '.'} "
+            )
             raise InputError(error.what, where=self.record, remedy=nearest + remedy) from error
 
     def for_checkpoint(self, run: Run, checkpoint: Checkpoint) -> ChosenTask:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,15 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from spectra_cli.analyses.models import matrices_of_model
-from spectra_cli.errors import InputError, SpectraError
+from spectra_cli.errors import InputError
 from spectra_cli.execution.origins import digest_of, load_origin, make_masks, perturbed_parts
 from spectra_cli.execution.taskruns import model_seed
 from spectra_cli.execution.trainplan import TrainingPlan
 from spectra_cli.execution.trainrecord import FIRST_BATCH, recipe_of
 from spectra_cli.execution.trainsaver import METRICS, Beginning, Row, Saver, TrainingListener, read_metrics
 from spectra_cli.spectrum.gram import full_float32
+from spectra_cli.tasks.atomicfile import replace_file
 from spectra_cli.tasks.dataorder import first_batch_digest
 from spectra_cli.tasks.loading import load_strictly
+from spectra_cli.tasks.memory import is_out_of_memory
 from spectra_cli.tasks.outputs import called_last
 from spectra_cli.tasks.runfile import NAME
 from spectra_cli.tasks.states import OPTIMIZER, OptimizerState, StateFiles, restore_optimizer
@@ -205,9 +206,12 @@ def _write_record(plan: TrainingPlan, masks: Mapping[str, Tensor], first_batch: 
         replace(plan.record, training=training).write(out)
         config = getattr(plan.task, "config", None)
         if config:
-            partial = out / f".{CONFIG}.partial"
-            partial.write_text(json.dumps(dict(config), indent=2) + "\n")
-            os.replace(partial, out / CONFIG)
+            text = json.dumps(dict(config), indent=2) + "\n"
+
+            def write(partial: Path) -> None:
+                partial.write_text(text)
+
+            replace_file(out / CONFIG, write)
     except OSError as error:
         raise InputError(f"{NAME} cannot be written: {error.strerror}", where=str(out)) from error
 
@@ -269,25 +273,17 @@ def _threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def _told_errors() -> Iterator[None]:
-    """Say what to do where memory runs out, or a batch is too small for batch norm.
+    """Say what to do where memory runs out.
 
     Raises:
         InputError: in place of torch's errors.
     """
     try:
         yield
-    except SpectraError:
-        raise
-    except (MemoryError, RuntimeError, ValueError) as error:
-        text = str(error)
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in text:
-            raise InputError(
-                "memory ran out in training; what was saved stays",
-                remedy="Give a smaller --batch-size, or a smaller model",
-            ) from error
-        if "more than 1 value per channel" in text:
-            raise InputError(
-                "the last batch of an epoch holds a single example, which batch norm cannot normalize",
-                remedy="Give another --batch-size",
-            ) from error
-        raise
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(
+            "memory ran out in training; what was saved stays",
+            remedy="Give a smaller --batch-size, or a smaller model",
+        ) from error

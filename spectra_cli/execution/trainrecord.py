@@ -16,7 +16,7 @@ from spectra_cli.errors import InputError, UsageError
 from spectra_cli.execution.trainoptions import LARGEST_SEED, TrainOptions
 from spectra_cli.tasks.base import Recipe
 from spectra_cli.tasks.options import bound_options, option_parameters, shortened
-from spectra_cli.tasks.registry import find_task, same_task
+from spectra_cli.tasks.registry import checkpoint_option, find_task, same_task
 from spectra_cli.tasks.runfile import DATA, NAME, RunRecord, read_record
 from spectra_cli.tasks.schedules import depends_on_length
 from spectra_cli.tasks.states import StateFiles
@@ -54,9 +54,10 @@ def recorded_options(task: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     }
     parsed = {name: _as_json(value) for name, value in bound.items()}
     options = {**kept, **{name: value if _is_json(value) else settings[name] for name, value in parsed.items()}}
-    data = settings.get(DATA)
-    if isinstance(data, str):
-        options[DATA] = os.path.abspath(data) if os.path.exists(data) else data
+    for name in (DATA, checkpoint_option(make)):  # paths, so that the run can be used from anywhere
+        path = settings.get(name) if name else None
+        if name and isinstance(path, str):
+            options[name] = os.path.abspath(path) if os.path.exists(path) else path
     return options
 
 

@@ -8,10 +8,13 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from spectra_cli.errors import SpectraError
 from spectra_cli.tasks.base import MakeTask, Recipe
+from spectra_cli.tasks.guarded import blamed
 from spectra_cli.tasks.options import annotations_of, bound_options, option_parameters
 from spectra_cli.tasks.registry import find_task
 
@@ -66,7 +69,7 @@ def describe_task(name: str) -> TaskDescription:
     Raises:
         SpectraError: as :func:`spectra_cli.tasks.registry.find_task`.
     """
-    make, _ = find_task(name, files_allowed=True, source="TASK")
+    make, file = find_task(name, files_allowed=True, source="TASK")
     text = inspect.getdoc(make) or ""
     meanings = {
         option: _plain(meaning) for _, entries in SECTION.findall(text) for option, meaning in ENTRY.findall(entries)
@@ -79,7 +82,7 @@ def describe_task(name: str) -> TaskDescription:
         for option, p in option_parameters(make).items()
         if p.kind is not inspect.Parameter.VAR_KEYWORD
     )
-    return TaskDescription(name, _plain(text.partition("\n")[0]), described, _recipe(make))
+    return TaskDescription(name, _plain(text.partition("\n")[0]), described, _recipe(name, make, file))
 
 
 def _plain(meaning: str) -> str:
@@ -93,16 +96,19 @@ def _default(parameter: inspect.Parameter) -> str | None:
         return None
     if isinstance(parameter.default, (tuple, list)):
         return ",".join(map(str, parameter.default))
-    return str(parameter.default).lower() if parameter.default in {None, True, False} else str(parameter.default)
+    default = parameter.default.value if isinstance(parameter.default, Enum) else parameter.default
+    return str(default).lower() if default is None or isinstance(default, bool) else str(default)
 
 
-def _type_in_words(annotation: Any) -> str:
+def _type_in_words(annotation: Any) -> str:  # noqa: PLR0911 - one line per type
     """A type as people write it: ``int or none``, ``list of int``, the choices of a literal."""
     origin = get_origin(annotation)
     if annotation is type(None):
         return "none"
     if origin in {typing.Union, types.UnionType}:
         return " or ".join(_type_in_words(one) for one in get_args(annotation))
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return ", ".join(str(member.value) for member in annotation)
     if origin is Literal:
         return ", ".join(map(str, get_args(annotation)))
     if origin in {tuple, list}:
@@ -114,12 +120,13 @@ def _type_in_words(annotation: Any) -> str:
     return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
-def _recipe(make: MakeTask) -> dict[str, Any] | None:
+def _recipe(name: str, make: MakeTask, file: Path | None) -> dict[str, Any] | None:
     recipe = getattr(make, "recipe", None)
     if not isinstance(recipe, Recipe):
         try:
-            recipe = getattr(make(**bound_options(make, {}, "task")), "recipe", None)
-        except SpectraError:  # it needs options that only the user knows
+            with blamed(name, file):
+                recipe = getattr(make(**bound_options(make, {}, "task")), "recipe", None)
+        except SpectraError:  # it needs options that only the user knows, or its own code raises
             return None
     if not isinstance(recipe, Recipe):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from spectra_cli.errors import InputError, SpectraError
 from spectra_cli.tasks.base import Batch, Metric, Task
+from spectra_cli.tasks.memory import is_out_of_memory
 
 _ABSENT = object()
 
@@ -81,6 +83,8 @@ class GuardedTask:
             raise AttributeError(name)  # what copying and pickling look for
         with blamed(self._name, self._file):
             value = getattr(self._task, name, _ABSENT)
+            if value is _ABSENT and inspect.getattr_static(self._task, name, _ABSENT) is not _ABSENT:
+                value = getattr(self._task, name)  # a property whose own code lacks an attribute: told as that
         if value is _ABSENT:
             raise AttributeError(f"the task {self._name} has no {name}")
         if not callable(value):
@@ -154,6 +158,8 @@ def blamed(name: str, file: Path | None) -> Iterator[None]:
     except (SpectraError, KeyboardInterrupt):
         raise
     except BaseException as error:  # SystemExit of a script would end spectra; GeneratorExit, a loop; Rust panics, both
+        if is_out_of_memory(error):
+            raise  # what to do about it is known where it is caught
         raise TaskError(
             shortened_traceback(error, file), where=f"task {name}", remedy="SPECTRA_DEBUG=1 shows the whole traceback"
         ) from error

@@ -166,7 +166,7 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     if not known:
         return "It takes no options"
     near = difflib.get_close_matches(name, known, n=3)
-    return f"Did you mean {' or '.join(near)}" if near else f"It takes {', '.join(sorted(known))}"
+    return f"Did you mean {' or '.join(near)}?" if near else f"It takes {', '.join(sorted(known))}"
 
 
 def _converted(value: Any, wanted: Any) -> Any:  # noqa: PLR0911 - one line per type

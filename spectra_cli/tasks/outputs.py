@@ -48,7 +48,8 @@ def _told_of_calls(model: nn.Module, wanted: dict[tuple[object, ...], str], last
     """Keep in `last` which of the weights wanted belong to the module that was called last."""
     with contextlib.ExitStack() as hooks:
         for module in model.modules():
-            own = [_identity(parameter) for parameter in module.parameters(recurse=False)]
+            given = [module.out_proj.weight] if isinstance(module, nn.MultiheadAttention) else []  # it is not called
+            own = [_identity(parameter) for parameter in given or module.parameters(recurse=False)]
             names = [wanted[identity] for identity in own if identity in wanted]
             if names:
 

@@ -104,8 +104,8 @@ def find_task(name: str, *, files_allowed: bool, source: str = "--task") -> tupl
         return make, None
     if not is_file_task(name):
         near = difflib.get_close_matches(name, registered, n=3)
-        remedy = f"Did you mean {' or '.join(near)}" if near else f"Installed tasks: {', '.join(sorted(registered))}"
-        raise UsageError(f"there is no task '{name}'", where=source, remedy=f"{remedy}. A file is path/to/file.py:make")
+        remedy = f"Did you mean {' or '.join(near)}?" if near else f"Installed tasks: {', '.join(sorted(registered))}."
+        raise UsageError(f"there is no task '{name}'", where=source, remedy=f"{remedy} A file is path/to/file.py:make")
     if not files_allowed:
         raise InputError(
             f"names the task '{name}', a file: code is loaded from a path only when the command line says so",

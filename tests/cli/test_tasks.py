@@ -61,3 +61,26 @@ def test_a_task_of_ones_own(
 def test_a_misspelt_task_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tasks", "difusion"]) == 2
     assert "diffusion" in capsys.readouterr().err
+
+
+def test_code_of_ones_own_that_raises_is_not_a_fault_of_spectra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The options are told; defaults of any kind are shown."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("def make(sizes: dict = {}, shown: bool = True):\n    raise ValueError('boom')\n")
+    assert run(["tasks", "mine.py", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["mine.py"]
+    assert [option["default"] for option in told["options"]] == ["{}", "true"]
+    assert told["recipe"] is None
+
+
+def test_a_broken_plug_in_hides_no_other_task(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = task_names()
+    monkeypatch.setattr("spectra_cli.tasks.registry.task_names", lambda: ["nosuchtask", *names])
+    assert run(["tasks"]) == 0
+    printed = capsys.readouterr()
+    assert all(f" {name} " in printed.out for name in names)
+    assert "nosuchtask" in printed.err

@@ -111,3 +111,24 @@ def test_a_batch_that_fails_tells_nothing_and_leaves_no_hooks() -> None:
 
 def test_a_module_that_owns_everything_tells_nothing() -> None:
     assert called_last(Summing(Bare, torch.ones(2, 4)), Bare(), ["a", "b"]) == []
+
+
+class Attentive(nn.Module):
+    """A linear layer, then attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, 8)
+        self.last = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        hidden = self.first(hidden)
+        attended: Tensor = self.last(hidden, hidden, hidden)[0]
+        return attended
+
+
+def test_attention_ends_with_its_output_projection() -> None:
+    """Though that module is not called: torch hands its weight to a function."""
+    model = Attentive()
+    names = ["first.weight", "last.in_proj_weight", "last.out_proj.weight"]
+    assert called_last(Summing(lambda: model, torch.randn(2, 3, 8)), model, names) == ["last.out_proj.weight"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -67,3 +67,8 @@ class TensorInfo:
     def is_floating(self) -> bool:
         """Whether the elements are real floating-point numbers."""
         return self.dtype.startswith(("float", "bfloat"))
+
+
+def by(shape: Iterable[int]) -> str:
+    """A shape in words: ``64 x 10``, and ``a scalar`` without any axis."""
+    return " x ".join(map(str, shape)) or "a scalar"

@@ -20,6 +20,7 @@ from spectra_cli.layers.inventory import Inventory, take_inventory
 from spectra_cli.layers.matricize import LazyMatrix, MatrixSpec, in_stored_layout
 from spectra_cli.layers.weights import model_weights
 from spectra_cli.spectrum.prune import Split, split_spectrum
+from spectra_cli.tasks.loading import tie_identity
 from spectra_cli.tensors import ITEMSIZE, TensorInfo
 
 State = dict[str, Tensor]
@@ -72,10 +73,9 @@ class StateReader:
 
 
 def _storage(tensor: Tensor) -> str | None:
-    """Equal for tied tensors only: two names of one tensor, not a view of another's part."""
-    if not tensor.numel() or tensor.device.type == "meta":
-        return None
-    return f"{tensor.device}:{tensor.data_ptr()}:{tuple(tensor.shape)}"
+    """As a reader names the bytes of a tensor: equal for tied tensors only."""
+    identity = tie_identity(tensor)
+    return None if identity is None else ":".join(map(str, identity))
 
 
 def stored_states(reader: Reader, config: Mapping[str, Any] | None = None) -> list[State]:

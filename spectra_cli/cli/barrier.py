@@ -195,7 +195,7 @@ def _print_pair(console: Console, pair: PairSummary) -> None:
     for curve in pair.curves[:SHOWN_CURVES]:
         inside = [] if middle is None else [curve.at_middle]
         numbers = (curve.at_a, *inside, curve.at_b, curve.barrier, curve.barrier_midpoint)
-        table.add_row(_metric(curve, METRIC_WIDTH), *map(_number, numbers))
+        table.add_row(_metric(curve, METRIC_WIDTH), *map(output.number, numbers))
     if len(pair.curves) > SHOWN_CURVES:
         table.add_row(f"... and {len(pair.curves) - SHOWN_CURVES} more")
     console.print(table)
@@ -244,7 +244,7 @@ def _print_pairs(console: Console, pairs: Sequence[PairSummary]) -> None:
     for pair in pairs[:SHOWN_PAIRS]:
         barriers = {(curve.split, curve.metric): curve.barrier for curve in pair.curves}
         names = (output.plain(output.shortened(label, PAIR_WIDTH)) for label in pair.labels)
-        numbers = (_number(barriers.get((curve.split, curve.metric))) for curve in columns)
+        numbers = (output.number(barriers.get((curve.split, curve.metric))) for curve in columns)
         table.add_row(*names, *numbers, "-" if pair.mean_agreement is None else f"{pair.mean_agreement:.3f}")
     if len(pairs) > SHOWN_PAIRS:
         table.add_row(f"... and {len(pairs) - SHOWN_PAIRS} more")
@@ -254,7 +254,3 @@ def _print_pairs(console: Console, pairs: Sequence[PairSummary]) -> None:
 
 def _metric(curve: Curve, width: int) -> str:
     return output.plain(output.shortened(f"{curve.split} {curve.metric}", width))
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

@@ -82,3 +82,8 @@ def shortened(text: str, width: int) -> str:
     left = (width - 1) // 2
     end = set_cell_size(text[::-1], width - 1 - left)[::-1]
     return f"{set_cell_size(text, left)}…{end}"
+
+
+def number(value: float | None) -> str:
+    """A metric with four significant digits, and a dash for what is not known."""
+    return "-" if value is None else f"{value:.4g}"

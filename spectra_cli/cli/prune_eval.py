@@ -156,7 +156,7 @@ def print_pruning(console: Console, name: str, run: RunPruning) -> None:
         for moment in moments if all_fit or (split, metric) in leading else moments[-1:]:
             when = output.plain(output.shortened(moment.name, STEP_WIDTH))
             values = moment.values.get((split, metric), {})
-            table.add_row(label, when, *(_number(values.get(variant)) for variant in run.variants))
+            table.add_row(label, when, *(output.number(values.get(variant)) for variant in run.variants))
             label = ""
     console.print(table)
     if more := _more(run.checkpoints - len(moments), len(others) - len(shown), all_fit=all_fit):
@@ -171,10 +171,6 @@ def _more(steps: int, metrics: int, *, all_fit: bool) -> str:
     said = ["more steps"] if steps or not all_fit else []
     said += [running.counted(metrics, "more metric")] if metrics else []
     return " and ".join(said)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
 
 
 def _kept(variants: Mapping[str, float]) -> str:

@@ -18,7 +18,7 @@ from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import InputError, UsageError
 from spectra_cli.execution.modelloading import load_model, load_weights
 from spectra_cli.execution.options import Options
-from spectra_cli.execution.taskruns import only_run
+from spectra_cli.execution.plan import only_run
 from spectra_cli.execution.trainoptions import MaskChoice
 from spectra_cli.execution.trainrecord import recorded_options
 from spectra_cli.spectrum.prune import magnitude_masks, random_masks

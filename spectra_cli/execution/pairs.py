@@ -12,7 +12,9 @@ from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import CheckpointError, InputError, SpectraError, UsageError
 from spectra_cli.execution.options import Options, TaskOptions
+from spectra_cli.execution.plan import only_run
 from spectra_cli.layers.weights import model_weights
+from spectra_cli.tensors import by
 
 LEAST_ALPHAS = 2
 
@@ -195,11 +197,8 @@ def _end(given: str) -> End:
     Raises:
         SpectraError: if there is none, or it holds several runs.
     """
-    runs = [run for run in discover_as_given(given) if run.checkpoints]
-    if len(runs) != 1:
-        names = ", ".join(run.name for run in runs[:6])
-        raise InputError(f"this holds {len(runs)} runs", where=given, remedy=f"Name one of them: {names}")
-    return End(runs[0], runs[0].checkpoints[-1])
+    run = only_run([run for run in discover_as_given(given) if run.checkpoints], given)
+    return End(run, run.checkpoints[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +241,7 @@ def check_same_shapes(a: Shapes, b: Shapes) -> None:
     different = None
     for name, shape in a.of.items():
         if name in b.of and b.of[name] != shape:
-            different = f"'{name}' is {_by(shape)} in A and {_by(b.of[name])} in B"
+            different = f"'{name}' is {by(shape)} in A and {by(b.of[name])} in B"
         elif name not in b.of and name not in b.tied:
             different = f"B has no '{name}'"
         if different:
@@ -283,7 +282,3 @@ def _mismatch_of_tasks(a: End, b: End, options: TaskOptions, shapes: ShapeMismat
         return None
     told = "; ".join(said[:SHOWN_OPTIONS]) + (f" and {len(said) - SHOWN_OPTIONS} more" if said[SHOWN_OPTIONS:] else "")
     return TaskMismatchError(f"{told}; so {shapes.what}", remedy="Give two runs of one task with the same options")
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape)) or "a scalar"

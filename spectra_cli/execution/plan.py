@@ -11,7 +11,7 @@ from spectra_cli.checkpoints.discovery import Spec, discover_all
 from spectra_cli.checkpoints.open import check_complete
 from spectra_cli.checkpoints.runs import Run
 from spectra_cli.checkpoints.selection import Selection
-from spectra_cli.errors import CheckpointError, IncompleteCheckpointError, UsageError
+from spectra_cli.errors import CheckpointError, IncompleteCheckpointError, InputError, UsageError
 from spectra_cli.execution.options import Options
 
 
@@ -57,6 +57,18 @@ def find_runs(paths: Iterable[Spec], selection: Selection) -> tuple[Run, ...]:
         SpectraError: if a PATH or the selection is wrong.
     """
     return tuple(run for run in selection.apply_all(discover_all(paths)) if run.checkpoints)
+
+
+def only_run(runs: Sequence[Run], given: str) -> Run:
+    """The run behind a PATH that must hold one.
+
+    Raises:
+        InputError: if it holds several.
+    """
+    if len(runs) != 1:
+        names = ", ".join(run.name for run in runs[:6])
+        raise InputError(f"this holds {len(runs)} runs", where=given, remedy=f"Name one of them: {names}")
+    return runs[0]
 
 
 def make_plan(paths: Iterable[Spec], options: Options, tables: Sequence[str]) -> Plan:

@@ -317,15 +317,3 @@ class ModelPool:
             self._tasks.pop(chosen.key, None)
         if not self._left_models[chosen.model_key]:
             self._models.pop(chosen.model_key, None)
-
-
-def only_run(runs: Sequence[Run], given: str) -> Run:
-    """The run behind a PATH that must hold one.
-
-    Raises:
-        InputError: if it holds several.
-    """
-    if len(runs) != 1:
-        names = ", ".join(run.name for run in runs[:6])
-        raise InputError(f"this holds {len(runs)} runs", where=given, remedy=f"Name one of them: {names}")
-    return runs[0]

@@ -19,6 +19,7 @@ from spectra_cli.tasks.memory import model_fits
 from spectra_cli.tasks.models.convolutional import LENET, POOLING, VGG, VGG16, LeNet, ResNet, scaled_vgg16
 from spectra_cli.tasks.models.perceptron import MLP
 from spectra_cli.tasks.options import CLASSES, COUNTS, LAYERS, WIDTHS, in_range, path_option, shortened
+from spectra_cli.tensors import by
 
 Batch = tuple[Tensor, Tensor]
 """Images, (batch, channels, height, width) float32, standardized; and labels, (batch,) int64."""
@@ -133,7 +134,7 @@ class ImageClassification:
             )
         if image_shape is not None and math.prod(image_shape) > MOST_VALUES:
             raise UsageError(
-                f"image_shape is {_by(image_shape)} (channels x height x width)",
+                f"image_shape is {by(image_shape)} (channels x height x width)",
                 where=WHERE,
                 remedy=f"Give images of at most {MOST_VALUES} values",
             )
@@ -203,8 +204,8 @@ class ImageClassification:
         data = read_images(None if self._path is None else path_option(self._path))
         if self._image_shape is not None and self._image_shape != data.shape:
             raise InputError(
-                f"the images are of {_by(data.shape)} (channels x height x width), and image_shape is "
-                f"{_by(self._image_shape)}",
+                f"the images are of {by(data.shape)} (channels x height x width), and image_shape is "
+                f"{by(self._image_shape)}",
                 where=self._path,
                 remedy="Leave image_shape out",
             )
@@ -278,7 +279,3 @@ def network_of(model: str, width: int | None, depth: int | None, channels: tuple
             remedy=f"Give numbers of channels, and {POOLING} for a pooling, such as 8,{POOLING},16",
         )
     return lambda shape, classes: VGG(shape[0], plan, classes)
-
-
-def _by(shape: Shape) -> str:
-    return " x ".join(map(str, shape))

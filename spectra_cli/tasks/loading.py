@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from spectra_cli.errors import CheckpointError, InputError
 from spectra_cli.tasks.base import Task
+from spectra_cli.tensors import by
 
 SHOWN = 4
 """Names of each sort that an error lists."""
@@ -54,7 +55,7 @@ def load_strictly(task: Task, model: nn.Module, states: Sequence[Mapping[str, Te
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape and not is_extra_state(name):
             raise StateMismatchError(
-                f"'{name}' is {_by(tensor)} in the checkpoint and {_by(expected[name])} in the task's model",
+                f"'{name}' is {by(tensor.shape)} in the checkpoint and {by(expected[name].shape)} in the task's model",
                 remedy=_REMEDY,
             )
     _check_ties(state, tied)
@@ -97,12 +98,19 @@ def check_initialized(model: nn.Module) -> None:
 _REMEDY = "Give the --task and the options (--set KEY=VALUE) that the model was trained with"
 
 
+def tie_identity(tensor: Tensor) -> tuple[object, ...] | None:
+    """Equal for tied tensors only: two names of one tensor, not a view of another's part; None of no memory."""
+    if not tensor.numel() or tensor.device.type == "meta":
+        return None
+    return tensor.device, tensor.data_ptr(), tuple(tensor.shape)
+
+
 def _tied(expected: Mapping[str, Tensor]) -> dict[str, frozenset[str]]:
     """For every name, all names of the same memory."""
-    groups: defaultdict[tuple[int, tuple[int, ...]], set[str]] = defaultdict(set)
+    groups: defaultdict[tuple[object, ...], set[str]] = defaultdict(set)
     for name, tensor in expected.items():
-        if tensor.numel() and tensor.device.type != "meta":
-            groups[tensor.data_ptr(), tuple(tensor.shape)].add(name)
+        if (identity := tie_identity(tensor)) is not None:
+            groups[identity].add(name)
     return {name: frozenset(names) for names in groups.values() for name in names}
 
 
@@ -142,7 +150,3 @@ def _difference(missing: Sequence[str], unexpected: Sequence[str]) -> str:
 
 def _listed(names: Sequence[str], count: int) -> str:
     return ", ".join(names) + (f" and {count - len(names)} more" if count > len(names) else "")
-
-
-def _by(tensor: Tensor) -> str:
-    return " x ".join(map(str, tensor.shape)) or "a scalar"

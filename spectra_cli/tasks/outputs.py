@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Collection, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from spectra_cli.tasks.base import Task, moved
 from spectra_cli.tasks.determinism import seeded
 from spectra_cli.tasks.evaluation import device_of, evaluating
+from spectra_cli.tasks.loading import tie_identity
 
 
 def called_last(task: Task, model: nn.Module, names: Collection[str]) -> list[str]:
@@ -33,7 +34,7 @@ def called_last(task: Task, model: nn.Module, names: Collection[str]) -> list[st
     wanted = {
         identity: name
         for name, parameter in model.named_parameters(remove_duplicate=False)
-        if name in names and (identity := _identity(parameter)) is not None
+        if name in names and (identity := tie_identity(parameter)) is not None
     }
     last: list[str] = []
     with contextlib.suppress(Exception), _told_of_calls(model, wanted, last), _as_before(model), torch.no_grad():
@@ -49,7 +50,7 @@ def _told_of_calls(model: nn.Module, wanted: dict[tuple[object, ...], str], last
     with contextlib.ExitStack() as hooks:
         for module in model.modules():
             given = [module.out_proj.weight] if isinstance(module, nn.MultiheadAttention) else []  # it is not called
-            own = [_identity(parameter) for parameter in given or module.parameters(recurse=False)]
+            own = [tie_identity(parameter) for parameter in given or module.parameters(recurse=False)]
             names = [wanted[identity] for identity in own if identity in wanted]
             if names:
 
@@ -70,10 +71,3 @@ def _as_before(model: nn.Module) -> Iterator[None]:
         finally:
             for buffer, value in buffers:
                 buffer.copy_(value)
-
-
-def _identity(tensor: Tensor) -> tuple[object, ...] | None:
-    """Equal for tied tensors only."""
-    if not tensor.numel() or tensor.device.type == "meta":
-        return None
-    return tensor.device, tensor.data_ptr(), tuple(tensor.shape)

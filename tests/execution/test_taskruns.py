@@ -17,11 +17,11 @@ from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import CheckpointError, CorruptCheckpointError, InputError, UsageError
 from spectra_cli.execution.modelloading import load_model
 from spectra_cli.execution.options import Options, TaskOptions
+from spectra_cli.execution.plan import only_run
 from spectra_cli.execution.taskruns import (
     ChosenTask,
     ModelPool,
     chosen_splits,
-    only_run,
     record_of,
     task_of_run,
 )

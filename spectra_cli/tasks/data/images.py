@@ -16,6 +16,7 @@ from torch import Tensor
 from spectra_cli.errors import InputError
 from spectra_cli.tasks.base import place_generator
 from spectra_cli.tasks.data.image_files import FoundImages, read_files
+from spectra_cli.tensors import by
 
 SPLITS = ("train", "val")
 
@@ -78,7 +79,7 @@ class ImageData:
                     remedy=f"Number classes from 0 to at most {MOST_CLASSES - 1}, and leave out what has no label",
                 )
         if self.train.images.shape[1:] != self.val.images.shape[1:]:
-            shapes = " and ".join(_by(self.split(name).images.shape[1:]) for name in SPLITS)
+            shapes = " and ".join(by(self.split(name).images.shape[1:]) for name in SPLITS)
             raise InputError(
                 f"the images for training and validation are of different shapes: {shapes}",
                 remedy="Bring all images to one size (channels x height x width)",
@@ -234,7 +235,3 @@ def _in_one_mode(train: LabelledImages, val: LabelledImages) -> tuple[LabelledIm
         for split in (train, val)
     )
     return one, other
-
-
-def _by(shape: torch.Size) -> str:
-    return " x ".join(map(str, shape))

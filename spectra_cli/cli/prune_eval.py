@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -195,14 +195,11 @@ def print_agreement(console: Console, name: str, run: RunPrunedAgreement) -> Non
 
 def left_alone(found: Mapping[str, Any]) -> Iterable[str]:
     """One line on the output layers, for each of those that differ."""
+    from spectra_cli.execution.messages import shown
+
     runs: dict[tuple[str, ...], list[str]] = {}
     for name, parameters in found["output_layers"].items():
         runs.setdefault(tuple(parameters), []).append(name)
     for parameters, names in runs.items():
-        which = f" in {_some(names)}" if len(runs) > 1 else ""
-        yield f"left as it is{which}: {_some(parameters)}"
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+        which = f" in {shown(names, 3)}" if len(runs) > 1 else ""
+        yield f"left as it is{which}: {shown(parameters, 3)}"

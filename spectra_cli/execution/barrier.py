@@ -27,7 +27,7 @@ from spectra_cli.execution.modelloading import load_model
 from spectra_cli.execution.pairs import BarrierPlan, End, Pair
 from spectra_cli.execution.pairtasks import task_of_pair
 from spectra_cli.execution.provenance import provenance
-from spectra_cli.execution.taskruns import ChosenTask, ModelPool, chosen_splits
+from spectra_cli.execution.taskruns import ChosenTask, ModelPool, Notices, chosen_splits
 from spectra_cli.layers.inventory import Inventory
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.tasks.base import Task
@@ -99,7 +99,7 @@ class BarrierJob:
         self.place = place_of(plan.options, keeps_vectors=self._agreement)
         self._plan = plan
         self._listener = listener
-        self._noticed: set[str] = set()
+        self._notices = Notices(listener.notice)
         self._errors: list[SpectraError] = []
         self._told: Counter[str] = Counter()
         self._unmatched = list(plan.options.transposed)
@@ -176,7 +176,7 @@ class BarrierJob:
         """The rows of a pair by table, and the agreement of its ends."""
         task, model = pool.task(chosen), pool.model(chosen)
         splits = chosen_splits(task, self._plan.task.splits)
-        self._notice(task)
+        self._notices.of(task)
         (a, inventory), (b, _) = (self._loaded(task, end, model, chosen.overruled) for end in pair.found)
         specs = self._specs(inventory)
         progress = _Progress(self._listener, index, len(self._plan.pairs), self._plan.alphas)
@@ -206,12 +206,6 @@ class BarrierJob:
             task, end.run, end.checkpoint, self._plan.options, model=model, overruled=overruled, finds_output=False
         )
         return copied(loaded.state, CPU), loaded.matrices.inventory
-
-    def _notice(self, task: Task) -> None:
-        notice = getattr(task, "notice", None)
-        if isinstance(notice, str) and notice and notice not in self._noticed:
-            self._noticed.add(notice)
-            self._listener.notice(notice)
 
     def _specs(self, inventory: Inventory) -> dict[int, MatrixSpec]:
         """The matrices selected; none where nobody asks for any.

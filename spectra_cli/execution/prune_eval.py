@@ -35,9 +35,8 @@ from spectra_cli.execution.modelloading import load_model
 from spectra_cli.execution.options import TaskOptions
 from spectra_cli.execution.plan import Plan
 from spectra_cli.execution.provenance import provenance
-from spectra_cli.execution.taskruns import ChosenTask, ModelPool, chosen_splits, task_of_run
+from spectra_cli.execution.taskruns import ChosenTask, ModelPool, Notices, chosen_splits, task_of_run
 from spectra_cli.execution.telling import Tally, Telling
-from spectra_cli.tasks.base import Task
 
 CPU = torch.device("cpu")
 
@@ -66,7 +65,7 @@ class PruneEvaluation:
         self._listener = listener
         self._telling = Telling(plan, listener)
         self._tally = Tally(unmatched=list(plan.options.transposed))
-        self._noticed: set[str] = set()
+        self._notices = Notices(listener.notice)
         self._output_layers: dict[str, list[str]] = {}
         self._tasks = _tasks_of(plan.runs, task_options)
         uses = [self._tasks[checkpoint.path] for run in plan.runs for checkpoint in run.checkpoints]
@@ -131,7 +130,7 @@ class PruneEvaluation:
         if checkpoint.path in self._plan.incomplete:
             raise self._plan.incomplete[checkpoint.path]
         task, model, options = self._pool.task(chosen), self._pool.model(chosen), self._plan.options
-        self._notice(task)
+        self._notices.of(task)
         output_layer, overruled = self._task_options.output_layer, chosen.overruled
         loaded = load_model(task, run, checkpoint, options, output_layer, model=model, overruled=overruled, folds=True)
         matrices = loaded.matrices
@@ -214,12 +213,6 @@ class PruneEvaluation:
             *messages.problems({"sva": compared}, first_errors),
         ):
             self._telling.of_checkpoint(whole.run, whole.checkpoint, message)
-
-    def _notice(self, task: Task) -> None:
-        notice = getattr(task, "notice", None)
-        if notice and notice not in self._noticed:
-            self._noticed.add(notice)
-            self._listener.notice(notice)
 
     def _progress(self, share: float) -> None:
         self._done += share

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -317,3 +317,22 @@ class ModelPool:
             self._tasks.pop(chosen.key, None)
         if not self._left_models[chosen.model_key]:
             self._models.pop(chosen.model_key, None)
+
+
+class Notices:
+    """Passes on what tasks say of themselves (their `notice`), each text once.
+
+    Args:
+        tell: told of each.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._told: set[str] = set()
+
+    def of(self, task: Task) -> None:
+        """Pass on what a task says, if it says something new."""
+        notice = getattr(task, "notice", None)
+        if isinstance(notice, str) and notice and notice not in self._told:
+            self._told.add(notice)
+            self._tell(notice)

@@ -23,6 +23,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     "errors": 0,
     "regularfile": 0,
+    "shortening": 0,
     "tensors": 0,
     "spectrum": 1,
     "layers": 1,
@@ -30,6 +31,7 @@ FLOORS = {
     "tables": 1,
     "tasks": 1,
     "analyses": 2,
+    "figures": 2,
     "execution": 3,
     "cli": 4,
     "__init__": 5,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spectra_cli.cli import options, output, parsing, running
-from spectra_cli.cli.listings import fitted_names
 from spectra_cli.errors import UsageError
+from spectra_cli.shortening import fitted_names, shortened
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -184,7 +184,7 @@ def _print_pair(console: Console, pair: PairSummary) -> None:
     from rich.table import Table
 
     room = (output.NARROWEST - len("Barrier between  and ")) // 2
-    a, b = (output.plain(output.shortened(label, room)) for label in pair.labels)
+    a, b = (output.plain(shortened(label, room)) for label in pair.labels)
     console.print(f"Barrier between {a} and {b}", style="bold", soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     table.add_column("metric", no_wrap=True)
@@ -243,7 +243,7 @@ def _print_pairs(console: Console, pairs: Sequence[PairSummary]) -> None:
     table.add_column("agreement", justify="right", no_wrap=True)
     for pair in pairs[:SHOWN_PAIRS]:
         barriers = {(curve.split, curve.metric): curve.barrier for curve in pair.curves}
-        names = (output.plain(output.shortened(label, PAIR_WIDTH)) for label in pair.labels)
+        names = (output.plain(shortened(label, PAIR_WIDTH)) for label in pair.labels)
         numbers = (output.number(barriers.get((curve.split, curve.metric))) for curve in columns)
         table.add_row(*names, *numbers, "-" if pair.mean_agreement is None else f"{pair.mean_agreement:.3f}")
     if len(pairs) > SHOWN_PAIRS:
@@ -253,4 +253,4 @@ def _print_pairs(console: Console, pairs: Sequence[PairSummary]) -> None:
 
 
 def _metric(curve: Curve, width: int) -> str:
-    return output.plain(output.shortened(f"{curve.split} {curve.metric}", width))
+    return output.plain(shortened(f"{curve.split} {curve.metric}", width))

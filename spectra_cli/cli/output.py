@@ -66,24 +66,6 @@ def json_line(value: Any) -> None:
     sys.stdout.flush()
 
 
-def width_of(text: str) -> int:
-    """Columns that the text takes on a terminal: two for each Chinese character, for example."""
-    from rich.cells import cell_len
-
-    return cell_len(text)
-
-
-def shortened(text: str, width: int) -> str:
-    """The text, with an ellipsis in its middle where it takes more than `width` columns."""
-    from rich.cells import set_cell_size
-
-    if width_of(text) <= width:
-        return text
-    left = (width - 1) // 2
-    end = set_cell_size(text[::-1], width - 1 - left)[::-1]
-    return f"{set_cell_size(text, left)}…{end}"
-
-
 def number(value: float | None) -> str:
     """A metric with four significant digits, and a dash for what is not known."""
     return "-" if value is None else f"{value:.4g}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectra_cli.cli import options, output, parsing, running
+from spectra_cli.shortening import shortened
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -152,9 +153,9 @@ def print_pruning(console: Console, name: str, run: RunPruning) -> None:
     all_fit = len(moments) * (len(leading) + len(others)) <= SHOWN_ROWS
     shown = others if all_fit else others[:SHOWN_OTHERS]
     for split, metric in [*leading, *shown]:
-        label = output.plain(output.shortened(f"{split} {metric}", METRIC_WIDTH))
+        label = output.plain(shortened(f"{split} {metric}", METRIC_WIDTH))
         for moment in moments if all_fit or (split, metric) in leading else moments[-1:]:
-            when = output.plain(output.shortened(moment.name, STEP_WIDTH))
+            when = output.plain(shortened(moment.name, STEP_WIDTH))
             values = moment.values.get((split, metric), {})
             table.add_row(label, when, *(output.number(values.get(variant)) for variant in run.variants))
             label = ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from spectra_cli.cli import options, output, parsing, running
-from spectra_cli.cli.listings import fitted_names
+from spectra_cli.shortening import fitted_names
 
 if TYPE_CHECKING:
     from rich.console import Console

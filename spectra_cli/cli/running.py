@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from spectra_cli.cli import output
+from spectra_cli.shortening import shortened, width_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -255,9 +256,9 @@ def print_title(console: Console, what: str, name: str, first: str, last: str) -
     form = what.replace("{", "{{").replace("}", "}}") + ("" if name == "." else " in {run}")
     form += ", {last}" if first == last else ", {first} to {last}"
     title = form.format(**names)
-    if output.width_of(title) > output.NARROWEST:
+    if width_of(title) > output.NARROWEST:
         room = output.NARROWEST - len(form.format(run="", first="", last=""))
-        title = form.format(**{key: output.shortened(text, room // form.count("{")) for key, text in names.items()})
+        title = form.format(**{key: shortened(text, room // form.count("{")) for key, text in names.items()})
     console.print(output.plain(title), style="bold", soft_wrap=True)
 
 

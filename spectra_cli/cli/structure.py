@@ -7,17 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from spectra_cli.cli import output
-from spectra_cli.cli.listings import (
-    GAP,
-    WITHOUT_PREFIX,
-    fitted_names,
-    grouped,
-    level_needed,
-    plain_table,
-    without_words,
-)
+from spectra_cli.cli.listings import GAP, grouped, plain_table
 from spectra_cli.cli.repeated import patterns_of, skeleton_of
 from spectra_cli.cli.running import counted
+from spectra_cli.shortening import WITHOUT_PREFIX, fitted_names, level_needed, width_of, without_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -108,9 +101,9 @@ def _connection_table(connections: Sequence[Connection], inventory: Inventory, t
     digits = len(str(len(specs) - 1))
     ends = [[specs[connection.upstream].parameter for connection in connections]]
     ends.append([specs[connection.downstream].parameter for connection in connections])
-    wanted = [max(map(output.width_of, names)) for names in ends]
-    least = sum(max(output.width_of(without_words(name, 1)) for name in names) for names in ends)
-    first_width = max(output.width_of(name) for name in ("connection", *(item.name for item in connections)))
+    wanted = [max(map(width_of, names)) for names in ends]
+    least = sum(max(width_of(without_words(name, 1)) for name in names) for names in ends)
+    first_width = max(width_of(name) for name in ("connection", *(item.name for item in connections)))
     room = width - 2 - 3 * GAP - first_width - 2 * (digits + 1)
     units_width = min(max(map(len, units)), max(width // 4, room - least))
     widths = _shared(room - units_width, wanted)
@@ -145,9 +138,7 @@ def _repeated_table(connections: Sequence[Connection], inventory: Inventory, tit
         words = units_in_words(connection, specs)
         alike[connection.name, skeleton_of(upstream), skeleton_of(downstream), words].append((upstream, downstream))
     patterns = [patterns_of(pairs) for pairs in alike.values()]
-    first_width = max(
-        len("connection, units"), *(max(output.width_of(name), len(words) + 2) for name, _, _, words in alike)
-    )
+    first_width = max(len("connection, units"), *(max(width_of(name), len(words) + 2) for name, _, _, words in alike))
     room = width - 2 - 2 * GAP - first_width - len("count") - len("-> ")
     prefix = _prefix(inventory)
     least = min(WITHOUT_PREFIX, level_needed((name for pattern in patterns for name in pattern), room, prefix))

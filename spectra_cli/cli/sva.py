@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from spectra_cli.cli import options, output, parsing, running
-from spectra_cli.cli.listings import fitted_names
+from spectra_cli.shortening import fitted_names, shortened
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,7 +72,7 @@ def print_agreements(console: Console, name: str, run: RunAgreement) -> None:
     if not matrices:
         return
     moved = run.first_checkpoint != run.last_checkpoint
-    console.print(output.plain(output.shortened(_title(name, run), output.NARROWEST)), style="bold", soft_wrap=True)
+    console.print(output.plain(shortened(_title(name, run), output.NARROWEST)), style="bold", soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     name_width = max(NAME_WIDTH, console.width - NUMBERS_WIDTH)
     table.add_column("matrix", no_wrap=True, max_width=name_width)

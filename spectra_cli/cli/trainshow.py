@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from spectra_cli.cli import output
 from spectra_cli.cli.running import counted
+from spectra_cli.shortening import shortened
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -187,7 +188,7 @@ def _print_metrics(console: Console, plan: TrainingPlan, rows: Sequence[Row]) ->
             cells.append("-" if row is None or row["value"] is None else f"{row['value']:.4g}")
         table.add_row(*cells)
     title = f"{plan.options.task}, seed {plan.seed}"
-    console.print(output.plain(output.shortened(title, output.NARROWEST)), style="bold", soft_wrap=True)
+    console.print(output.plain(shortened(title, output.NARROWEST)), style="bold", soft_wrap=True)
     console.print(table)
     parts = []
     if len(steps) < len(saved):

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from safetensors.torch import save_file
 
-from spectra_cli.cli.listings import fitted_names
 from spectra_cli.cli.repeated import patterns_of
 from spectra_cli.cli.structure import MOST_LISTED
 from spectra_cli.layers.inventory import Inventory, take_inventory
+from spectra_cli.shortening import fitted_names
 from spectra_cli.spectrum import memory
 from spectra_cli.spectrum.subspaces import MOST
 from spectra_cli.tensors import TensorInfo

@@ -25,7 +25,7 @@ from spectra_cli.execution.device import resolve_device
 from spectra_cli.execution.listener import Listener
 from spectra_cli.execution.options import Options
 from spectra_cli.execution.plan import Plan
-from spectra_cli.execution.provenance import provenance
+from spectra_cli.execution.provenance import directories_of, provenance
 from spectra_cli.execution.telling import Tally, Telling
 from spectra_cli.layers.connections import connections_among
 from spectra_cli.layers.inventory import Inventory
@@ -90,7 +90,8 @@ class Job:
 
     def metadata(self, command: Sequence[str]) -> dict[str, str]:
         """What the files record about their making, besides their schema."""
-        return provenance(command, self._options.recorded(), self.place.device)
+        settings = {**self._options.recorded(), "runs": directories_of(self._plan.runs)}
+        return provenance(command, settings, self.place.device)
 
     def found(self) -> dict[str, Any]:
         """Nothing beside the rows."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from spectra_cli import __version__
+from spectra_cli.checkpoints.runs import Run
 
 
 def provenance(command: Sequence[str], settings: Mapping[str, Any], device: torch.device) -> dict[str, str]:
@@ -27,6 +28,11 @@ def provenance(command: Sequence[str], settings: Mapping[str, Any], device: torc
         "spectra.device": _name(device),
         "spectra.torch": torch.__version__,
     }
+
+
+def directories_of(runs: Iterable[Run]) -> dict[str, str]:
+    """Names of the directories of runs that the tables call ``.``, as PATH itself was the run."""
+    return {run.name: run.root.resolve().name for run in runs if run.name == "."}
 
 
 def _name(device: torch.device) -> str:

@@ -34,7 +34,7 @@ from spectra_cli.execution.local import CheckpointRows, identity_of, place_of
 from spectra_cli.execution.modelloading import load_model
 from spectra_cli.execution.options import TaskOptions
 from spectra_cli.execution.plan import Plan
-from spectra_cli.execution.provenance import provenance
+from spectra_cli.execution.provenance import directories_of, provenance
 from spectra_cli.execution.taskruns import ChosenTask, ModelPool, Notices, chosen_splits, task_of_run
 from spectra_cli.execution.telling import Tally, Telling
 
@@ -81,6 +81,7 @@ class PruneEvaluation:
             **self._plan.options.recorded(),
             **self._task_options.recorded(),
             "tasks": {name: {"task": each.name, "options": each.settings} for name, each in tasks.items()},
+            "runs": directories_of(self._plan.runs),
             "variants": self._pruning.variants,
             "keep": self._pruning.keep,
             "mask_keep": self._pruning.mask_keep,

@@ -20,12 +20,12 @@ from spectra_cli.execution.trainplan import TrainingPlan
 from spectra_cli.execution.trainrecord import FIRST_BATCH, recipe_of
 from spectra_cli.execution.trainsaver import METRICS, Beginning, Row, Saver, TrainingListener, read_metrics
 from spectra_cli.spectrum.gram import full_float32
-from spectra_cli.tasks.atomicfile import replace_file
 from spectra_cli.tasks.dataorder import first_batch_digest
 from spectra_cli.tasks.loading import load_strictly
 from spectra_cli.tasks.memory import is_out_of_memory
 from spectra_cli.tasks.outputs import called_last
 from spectra_cli.tasks.runfile import NAME
+from spectra_cli.tasks.saving import save_state
 from spectra_cli.tasks.states import OPTIMIZER, OptimizerState, StateFiles, restore_optimizer
 from spectra_cli.tasks.training import Course, Perturbation, check_real, make_optimizer, new_model, train
 
@@ -211,7 +211,7 @@ def _write_record(plan: TrainingPlan, masks: Mapping[str, Tensor], first_batch: 
             def write(partial: Path) -> None:
                 partial.write_text(text)
 
-            replace_file(out / CONFIG, write)
+            save_state(out / CONFIG, write)
     except OSError as error:
         raise InputError(f"{NAME} cannot be written: {error.strerror}", where=str(out)) from error
 

@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from spectra_cli.errors import InputError
 from spectra_cli.regularfile import open_regular
-from spectra_cli.tasks.atomicfile import replace_file
+from spectra_cli.tasks.saving import save_state
 
 OPTIMIZER = "optimizer.pt"
 """State of the optimizer at the step that was saved last."""
@@ -86,7 +86,7 @@ class StateFiles:
         """
         tensors = storable(model.state_dict())
         # One entry of metadata only: of several, the order in the file would be arbitrary.
-        replace_file(self.weights_path(step), lambda partial: save_file(tensors, partial, metadata={"format": "pt"}))
+        save_state(self.weights_path(step), lambda partial: save_file(tensors, partial, metadata={"format": "pt"}))
 
     def load_weights(self, step: int) -> dict[str, Tensor]:
         """Weights and buffers of a step, on the CPU.
@@ -118,11 +118,11 @@ class StateFiles:
                 torch.save(content, file)
 
         if not self._each_optimizer:
-            replace_file(self.run / OPTIMIZER, save)
+            save_state(self.run / OPTIMIZER, save)
             return
         kept = self._optimizer_path(step)
-        replace_file(kept, save)
-        replace_file(self.run / OPTIMIZER, lambda partial: _link(kept, partial, save))
+        save_state(kept, save)
+        save_state(self.run / OPTIMIZER, lambda partial: _link(kept, partial, save))
 
     def load_optimizer(self, step: int | None = None) -> OptimizerState | None:
         """The state of the optimizer at a step, on the CPU; None where it was not kept.

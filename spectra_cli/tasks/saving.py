@@ -1,37 +1,29 @@
-"""Files that appear under their names only when they are complete and on the disk."""
+"""Saving the state of a training, and what to tell where that fails."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
 
+from spectra_cli.atomicfile import replace_file
 from spectra_cli.errors import InputError
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Have a file written beside its place, and put it there when its bytes are on the disk.
+def save_state(path: Path, write: Callable[[Path], None]) -> None:
+    """Have a file of the state of a training written; it appears under its name when its bytes are on the disk.
+
+    Args:
+        path: of the file; an older one is replaced.
+        write: given the path to write to.
 
     Raises:
         InputError: if that cannot be done.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(b"")
-        mode = stat.S_IMODE(partial.stat().st_mode)
-        partial.unlink()
-        write(partial)
-        partial.chmod(mode)  # that of any new file; safetensors makes private ones
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        replace_file(path, write)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         told = _told(error, path)
         if told is error:
             raise

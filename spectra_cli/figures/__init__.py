@@ -1,0 +1,1 @@
+"""Tables -> pictures: figures drawn with matplotlib, and one page that holds them all."""

@@ -1,0 +1,105 @@
+"""What a user chooses of figures, and what drawing one gives back. Needs no matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal, cast
+
+from spectra_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from spectra_cli.figures.gathered import Gathered
+
+StepScale = Literal["linear", "log", "symlog"]
+ValueScale = Literal["auto", "linear", "log"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How figures are drawn.
+
+    Attributes:
+        parameter: globs of matrices, for figures of one matrix; the middle one of the model if there is none.
+        connection: globs of connections, their kinds or ends, for figures of one connection; the middle one likewise.
+        over: ``run`` draws the mean over runs with a band of one standard deviation; None draws runs side by side.
+        x: the tag that barriers, and the agreement of their ends, are drawn against.
+        x_scale: of axes of steps.
+        y_scale: of singular values and metrics. ``auto`` is logarithmic for a loss or perplexity of which all values
+            are positive and the largest is at least 100 times the smallest, else linear.
+    """
+
+    parameter: tuple[str, ...] = ()
+    connection: tuple[str, ...] = ()
+    over: Literal["run"] | None = None
+    x: str | None = None
+    x_scale: StepScale = "linear"
+    y_scale: ValueScale = "auto"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure with the name of its file.
+
+    Attributes:
+        name: letters that any file system takes, without a suffix, such as ``singular_values-encoder.weight``.
+        figure: to be saved.
+        about: what it shows, in a line for people, such as which matrix was taken.
+        notices: what was left out and why, each a sentence without a full stop.
+    """
+
+    name: str
+    figure: Figure
+    about: str
+    notices: tuple[str, ...] = ()
+
+
+class NothingToDraw(InputError):  # noqa: N818 - it is a reason, and an error only where nothing else was drawn
+    """A figure cannot be drawn of these tables: one checkpoint only, no row that is ok, no match."""
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """A kind of figure.
+
+    Attributes:
+        name: as in ``--figure NAME`` and in names of files.
+        needs: the kinds of rows that it is drawn of, keys of :data:`spectra_cli.figures.gathered.KINDS`; all of them.
+        meaning: what it shows, in a line.
+        module: of this package, where its function of the same name ``draw_NAME`` is.
+        either: kinds of rows of which it needs one besides; none if empty.
+        against_tag: whether it is drawn only where :attr:`Choice.x` names a tag.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    meaning: str
+    module: str
+    either: tuple[str, ...] = ()
+    against_tag: bool = False
+
+    def offered(self, gathered: Gathered, choice: Choice) -> bool:
+        """Whether the tables and the choice have what it takes."""
+        has_rows = all(kind in gathered for kind in self.needs)
+        return (
+            has_rows
+            and (not self.either or any(kind in gathered for kind in self.either))
+            and (choice.x is not None or not self.against_tag)
+        )
+
+    def draw(self, gathered: Gathered, choice: Choice) -> Sequence[Drawn]:
+        """Draw it.
+
+        Args:
+            gathered: the tables; it has all that :attr:`needs` names, and one of :attr:`either`.
+            choice: of the user.
+
+        Raises:
+            NothingToDraw: if there is nothing to draw of these rows.
+            SpectraError: if a file is damaged, or the choice matches nothing.
+        """
+        function = getattr(import_module(f"spectra_cli.figures.{self.module}"), f"draw_{self.name}")
+        return cast(Callable[["Gathered", Choice], Sequence[Drawn]], function)(gathered, choice)

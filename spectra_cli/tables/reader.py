@@ -1,0 +1,217 @@
+"""Tables read back from Parquet files: told by their metadata, checked before anything is unpacked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spectra_cli.errors import InputError
+from spectra_cli.regularfile import open_regular
+from spectra_cli.tables.schemas import SCHEMA_VERSION, TABLES, arrow_schema
+from spectra_cli.tables.writer import PARQUET_MAGIC, SCHEMA_KEY
+
+BATCH_ROWS = 2048
+"""Rows that are unpacked at once; a row holds at most some thousand singular values."""
+
+VALUES_PER_BYTE = 64
+"""Values that a byte of an honest file may stand for: columns that repeat are stored as runs."""
+
+ALWAYS_VALUES = 1 << 24
+"""Values that a file of any size may hold."""
+
+OPTIONAL = frozenset({"alignment", "variant"})
+"""Columns that only come when they are asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class TableFile:
+    """A table in a file, of which nothing but the footer has been read.
+
+    Attributes:
+        path: of the file.
+        table: a key of :data:`spectra_cli.tables.schemas.TABLES`.
+        rows: how many there are.
+        columns: names, in the file's order.
+        metadata: what spectra recorded about the making: keys without ``spectra.``.
+    """
+
+    path: Path
+    table: str
+    rows: int
+    columns: tuple[str, ...]
+    metadata: Mapping[str, str]
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Columns that the user added with --tag."""
+        known = {column.name for column in TABLES[self.table]}
+        return tuple(name for name in self.columns if name not in known)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of the command that made the table; empty where they are not on record."""
+        try:
+            recorded = json.loads(self.metadata.get("settings", "{}"))
+        except (ValueError, RecursionError):
+            return {}
+        return recorded if isinstance(recorded, dict) else {}
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows, some thousand at a time, text as dictionaries.
+
+        Args:
+            columns: to read; those that the file lacks are left out.
+
+        Raises:
+            InputError: if the file is damaged, or claims more than its bytes justify.
+        """
+        wanted = [name for name in columns if name in self.columns]
+        try:
+            with open_regular(self.path) as handle, _parquet(handle, self.columns, self.table) as file:
+                _check_size(file, wanted, self.path)
+                yield from file.iter_batches(batch_size=BATCH_ROWS, columns=wanted)
+        except _DAMAGED as error:
+            raise _damaged(self.path, error) from error
+        except MemoryError as error:
+            raise InputError(
+                "does not fit into memory", where=str(self.path), remedy="Make it of fewer steps"
+            ) from error
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """The rows of some columns at once, text as dictionaries.
+
+        Args:
+            columns: to read; those that the file lacks are left out.
+
+        Raises:
+            InputError: as :meth:`batches`.
+        """
+        batches = list(self.batches(columns))
+        return pa.Table.from_batches(batches).unify_dictionaries() if batches else self.empty(columns)
+
+    def empty(self, columns: Sequence[str]) -> pa.Table:
+        """A table of some columns without a row; columns that the file lacks are left out."""
+        types = arrow_schema(self.table, dict.fromkeys(self.tags, ""))
+        return pa.schema([types.field(name) for name in columns if name in self.columns]).empty_table()
+
+
+def open_table(path: Path) -> TableFile:
+    """Recognise the table in a Parquet file by its metadata.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InputError: if it is none that spectra wrote, is damaged, or was written by a newer spectra.
+    """
+    try:
+        with open_regular(path) as handle:
+            if handle.read(len(PARQUET_MAGIC)) != PARQUET_MAGIC:
+                raise InputError("this file is no Parquet table", where=str(path), remedy=_MAKE_ONE)
+            handle.seek(0)
+            with pq.ParquetFile(handle) as file:
+                schema, count, of_file = file.schema_arrow, file.metadata.num_rows, file.metadata.metadata or {}
+    except FileNotFoundError as error:
+        raise InputError("there is no such file", where=str(path), remedy=_MAKE_ONE) from error
+    except IsADirectoryError as error:
+        raise InputError(
+            "this is a directory", where=str(path), remedy="Give the tables in it: DIR/*.parquet"
+        ) from error
+    except _DAMAGED as error:
+        raise _damaged(path, error) from error
+    table = _recognised(schema.metadata or {}, path)
+    _check_columns(schema, table, path)
+    recorded = {**of_file, **(schema.metadata or {})}
+    metadata = {
+        key.decode(errors="replace").removeprefix("spectra."): value.decode(errors="replace")
+        for key, value in recorded.items()
+        if key.startswith(b"spectra.")
+    }
+    return TableFile(path, table, count, tuple(schema.names), metadata)
+
+
+_DAMAGED = (pa.ArrowException, OSError, ValueError, KeyError)
+"""What pyarrow raises for damaged files: of names in the footer that are no text, the errors of Python."""
+
+_MAKE_ONE = "Give a table that spectra wrote: spectra rank, align, sva, prune-eval, barrier and train make them"
+
+
+def _recognised(metadata: Mapping[bytes, bytes], path: Path) -> str:
+    """Name of the table that the metadata of a schema tells.
+
+    Raises:
+        InputError: if it tells of none, or of one of another version.
+    """
+    name, slash, version = metadata.get(SCHEMA_KEY.encode(), b"").decode(errors="replace").rpartition("/")
+    if not slash:
+        raise InputError("this Parquet file is none that spectra wrote", where=str(path), remedy=_MAKE_ONE)
+    if name not in TABLES or version != SCHEMA_VERSION:
+        raise InputError(
+            f"this is a table {name[:40]!r} of version {version[:10]!r}, which this spectra does not know",
+            where=str(path),
+            remedy=f"Use the spectra that made it, or make it again (known: {', '.join(TABLES)}, all {SCHEMA_VERSION})",
+        )
+    return name
+
+
+def _check_columns(schema: pa.Schema, table: str, path: Path) -> None:
+    """Check that the columns have the names and types that the table promises; tags are text.
+
+    Raises:
+        InputError: if one is absent or has another type, or two have one name.
+    """
+    if len(set(schema.names)) != len(schema.names):
+        raise InputError("two of its columns have one name", where=str(path), remedy="Make the table again")
+    known = arrow_schema(table)
+    absent = [name for name in known.names if name not in OPTIONAL and name not in schema.names]
+    if absent:
+        raise InputError(f"its column '{absent[0]}' is missing", where=str(path), remedy="Make the table again")
+    for field in schema:
+        expected = known.field(field.name).type if field.name in known.names else pa.string()
+        found = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        same = found == expected or (pa.types.is_large_string(found) and pa.types.is_string(expected))
+        if not same:
+            raise InputError(
+                f"its column '{field.name[:60]}' is {str(field.type)[:60]}, not {expected}",
+                where=str(path),
+                remedy="Make the table again",
+            )
+
+
+def _parquet(handle: Any, columns: Sequence[str], table: str) -> pq.ParquetFile:
+    known = arrow_schema(table)
+    texts = [name for name in columns if name not in known.names or pa.types.is_string(known.field(name).type)]
+    return pq.ParquetFile(handle, read_dictionary=texts)
+
+
+def _check_size(file: pq.ParquetFile, columns: Sequence[str], path: Path) -> None:
+    """Check that what the file claims to hold is in proportion to its bytes.
+
+    Raises:
+        InputError: if it is not.
+    """
+    allowed = max(ALWAYS_VALUES, VALUES_PER_BYTE * path.stat().st_size)
+    claimed = file.metadata.num_rows
+    for group in map(file.metadata.row_group, range(file.metadata.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            if chunk.path_in_schema.split(".")[0] in columns:
+                claimed = max(claimed, chunk.num_values, chunk.total_uncompressed_size // 8)
+    if claimed > allowed:
+        raise InputError(
+            f"it claims {claimed} values in a column, which is out of all proportion to the file",
+            where=str(path),
+            remedy="Make the table again",
+        )
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    reason = (
+        getattr(error, "strerror", None) or str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    )
+    return InputError(f"cannot be read as a table: {reason}", where=str(path), remedy="Make the table again")

@@ -1,0 +1,156 @@
+"""Rows of several files come together; a run has one name in all of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spectra_cli.errors import UsageError
+from spectra_cli.figures.gathered import Gathered, kind_of
+from spectra_cli.tables.reader import OPTIONAL, TableFile, open_table
+from spectra_cli.tables.writer import TableWriter
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
+
+def table(path: Path, name: str, rows: Iterable[Mapping[str, Any]], **options: Any) -> TableFile:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    settings = options.pop("settings", {})
+    options.setdefault("leave_out", OPTIONAL)
+    with TableWriter(path, name, metadata={"spectra.settings": json.dumps(settings)}, **options) as writer:
+        writer.write(rows)
+    return open_table(path)
+
+
+def row(run: str = ".", step: int | None = 0, **more: Any) -> dict[str, Any]:
+    return {"run": run, "checkpoint": f"step_{step}", "step": step, "parameter": "w", "status": "ok", **more}
+
+
+def test_kinds_of_sva_tables_are_told_by_what_made_them(fixture_tables: Path) -> None:
+    found = {path.name: kind_of(open_table(path)) for path in fixture_tables.rglob("*.parquet")}
+    assert found == {
+        "rank.parquet": "rank",
+        "align.parquet": "align",
+        "sva.parquet": "sva",
+        "prune_eval.parquet": "prune_eval",
+        "pruned.parquet": "sva_pruned",
+        "early.parquet": "barrier",
+        "late.parquet": "barrier",
+        "ends_early.parquet": "sva_ends",
+        "ends_late.parquet": "sva_ends",
+    }
+
+
+def test_frames_hold_the_rows_of_the_files(fixture_tables: Path) -> None:
+    """Against pandas' own reading."""
+    path = fixture_tables / "grok" / "rank.parquet"
+    gathered = Gathered([open_table(path)])
+    expected = pd.read_parquet(path)
+    frame = gathered.frame("rank", ["parameter", "effective_rank", "status", "rows"])
+    for name in ("run", "parameter", "effective_rank", "status", "rows"):
+        assert frame[name].tolist() == expected[name].tolist()
+    one = gathered.frame("rank", ["step", "singular_values"], {"parameter": ["decoder.weight"]})
+    wanted = expected[expected.parameter == "decoder.weight"]
+    assert one.step.tolist() == wanted.step.tolist()
+    assert all(map(np.array_equal, one.singular_values, wanted.singular_values))
+
+
+def test_runs_keep_their_names_where_they_differ(tmp_path: Path) -> None:
+    gathered = Gathered(
+        [table(tmp_path / "a.parquet", "rank", [row("x"), row("y")]), table(tmp_path / "b.parquet", "rank", [row("z")])]
+    )
+    assert gathered.runs == ("x", "y", "z")
+
+
+def test_tables_of_one_run_agree_on_its_name(tmp_path: Path) -> None:
+    """Rank and align of the run in one directory; rank of another in another one: directories tell them apart."""
+    files = [
+        table(tmp_path / run / f"{name}.parquet", name, [row(".")]) for run in ("a", "b") for name in ("rank", "align")
+    ]
+    gathered = Gathered(files)
+    assert gathered.runs == ("a", "b")
+    assert gathered.frame("rank", []).run.tolist() == gathered.frame("align", []).run.tolist() == ["a", "b"]
+
+
+def test_tables_beside_one_another_tell_runs_of_one_name_apart(tmp_path: Path) -> None:
+    files = [table(tmp_path / f"{name}.parquet", "rank", [row("."), row("sub")]) for name in ("one", "two")]
+    assert Gathered(files).runs == ("one", "one/sub", "two", "two/sub")
+
+
+def test_directories_of_one_name_are_told_apart_by_those_above(tmp_path: Path) -> None:
+    files = [table(tmp_path / seed / "tables" / "rank.parquet", "rank", [row(".")]) for seed in ("s0", "s1")]
+    assert Gathered(files).runs == ("s0/tables", "s1/tables")
+
+
+def test_a_run_analysed_by_itself_is_called_as_its_directory(tmp_path: Path) -> None:
+    file = table(tmp_path / "rank.parquet", "rank", [row(".")], settings={"runs": {".": "adamw"}})
+    assert Gathered([file]).runs == ("adamw",)
+    for damaged in ({"runs": [1]}, {"runs": {".": 3}}, {"runs": {".": ""}}):
+        assert Gathered([table(tmp_path / "rank.parquet", "rank", [row(".")], settings=damaged)]).runs == (".",)
+
+
+def test_commands_record_the_directory_of_a_run(tmp_path: Path) -> None:
+    import spectra_cli
+
+    spectra_cli.rank(FIXTURES / "grokking" / "seed_0", steps="first", out=tmp_path / "rank.parquet")
+    assert Gathered([open_table(tmp_path / "rank.parquet")]).runs == ("seed_0",)
+
+
+def metrics(path: Path) -> TableFile:
+    rows = [{"step": 0, "epoch": 0.0, "split": "train", "metric": "loss", "value": 1.0, "count": 1, "status": "ok"}]
+    return table(path / "metrics.parquet", "metrics", rows)
+
+
+def test_metrics_belong_to_the_run_whose_directory_they_stand_in(tmp_path: Path) -> None:
+    rank = table(tmp_path / "rank.parquet", "rank", [row("runs/a"), row("runs/b")])
+    gathered = Gathered([metrics(tmp_path / "runs" / "b"), rank, metrics(tmp_path / "runs" / "c")])
+    assert gathered.frame("metrics", ["value"]).run.tolist() == ["runs/b", "c"]
+    assert gathered.runs == ("runs/a", "runs/b", "c")
+
+
+def test_metrics_belong_to_the_only_run_there_is(tmp_path: Path) -> None:
+    rank = table(tmp_path / "rank.parquet", "rank", [row(".")])
+    gathered = Gathered([rank, metrics(tmp_path / "somewhere")])
+    assert gathered.frame("metrics", ["value"]).run.tolist() == ["."]
+
+
+def test_runs_are_chosen_by_globs(tmp_path: Path) -> None:
+    file = table(tmp_path / "rank.parquet", "rank", [row("seed_0"), row("seed_1"), row("other")])
+    gathered = Gathered([file], ["seed_*"])
+    assert gathered.runs == ("seed_0", "seed_1")
+    assert gathered.frame("rank", ["step"]).run.tolist() == ["seed_0", "seed_1"]
+    with pytest.raises(UsageError, match=r"no run matches --run x\*.*There are seed_0, seed_1, other"):
+        Gathered([file], ["x*"])
+
+
+def test_places_are_steps_else_epochs_else_checkpoints(tmp_path: Path) -> None:
+    rows = [row(step=3), row(step=None, epoch=1), row(step=9, epoch=2)]
+    frame, clock = Gathered([table(tmp_path / "a.parquet", "rank", rows)]).evolving("rank", ["status"])
+    assert (frame.x.tolist(), clock) == ([3.0, 9.0], "step")
+    rows = [row(step=None, epoch=1), row(step=None, epoch=4)]
+    frame, clock = Gathered([table(tmp_path / "a.parquet", "rank", rows)]).evolving("rank", ["status"])
+    assert (frame.x.tolist(), clock) == ([1.0, 4.0], "epoch")
+    rows = [row("r", None, checkpoint=name) for name in ("b", "b", "a")] + [row("q", None, checkpoint="c")]
+    frame, clock = Gathered([table(tmp_path / "a.parquet", "rank", rows)]).evolving("rank", ["status"])
+    assert (frame.x.tolist(), clock) == ([0.0, 0.0, 1.0, 0.0], "checkpoint")
+
+
+def test_an_empty_table_has_no_run_and_no_row(tmp_path: Path) -> None:
+    gathered = Gathered([table(tmp_path / "a.parquet", "rank", [])])
+    assert gathered.runs == ()
+    assert gathered.evolving("rank", ["parameter"])[0].empty
+    assert gathered.frame("align", ["score"]).empty
+
+
+def test_tags_of_one_table_are_null_in_another(tmp_path: Path) -> None:
+    files = [
+        table(tmp_path / "a.parquet", "rank", [row("a")], tags={"wd": "1"}),
+        table(tmp_path / "b.parquet", "rank", [row("b")]),
+    ]
+    assert Gathered(files).frame("rank", ["wd"]).wd.isna().tolist() == [False, True]

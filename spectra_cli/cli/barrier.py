@@ -46,7 +46,7 @@ Pairs = Annotated[
     typer.Option(
         metavar="FILE",
         help="Many pairs in one table instead of A and B: a CSV file of two PATHs a line, relative to the working "
-        "directory.",
+        "directory. With a first line a,b,NAME,... further columns become columns of the table.",
         rich_help_panel=LINE,
         show_default=False,
     ),
@@ -119,14 +119,14 @@ def barrier(
         tag=tag,
     )
     task_options = parsing.chosen_task(task=task, settings=settings, data=data, split=split, batch_norm=batch_norm)
-    from spectra_cli.execution.pairfile import read_pairs
+    from spectra_cli.execution.pairfile import PairFile, read_pairs
     from spectra_cli.execution.pairs import make_barrier_plan
 
     further = {"barrier_spectra": spectra_out, "sva": sva_out}
     outs = {"barrier": out} | {table: path for table, path in further.items() if path is not None}
     parsing.check_distinct(outs)
-    given = [(ends[0], ends[1])] if pairs is None else read_pairs(pairs)
-    plan = make_barrier_plan(given, chosen, task_options, alphas)
+    given = PairFile([(ends[0], ends[1])], []) if pairs is None else read_pairs(pairs)
+    plan = make_barrier_plan(given.pairs, chosen, task_options, alphas, given.tags)
 
     _look_along(context, plan, outs, quiet=quiet, as_json=as_json, started=started)
 
@@ -154,7 +154,7 @@ def _look_along(
 
     listener = EvaluationProgress(quiet=quiet)
     job = BarrierJob(plan, listener, tables=tuple(outs), agreement=as_json or not quiet)
-    writing = running.Writing(outs, plan.options.tags, plan.options.columns_left_out)
+    writing = running.Writing(outs, plan.tags, plan.options.columns_left_out)
     usable, _ = running.fill_tables(context, job, listener, writing, take)
     if as_json:
         said = {table: {"rows": counts.total(), "statuses": dict(counts)} for table, counts in statuses.items()}

@@ -45,13 +45,13 @@ class Writing:
 
     Attributes:
         outs: the file of each table.
-        tags: constant columns.
+        tags: extra columns, with the value of rows that do not say their own.
         leave_out: columns that only come when they are asked for, and were not.
         directory: to make for the files.
     """
 
     outs: Mapping[str, Path]
-    tags: Mapping[str, str]
+    tags: Mapping[str, str | None]
     leave_out: Sequence[str] = ()
     directory: Path | None = None
 

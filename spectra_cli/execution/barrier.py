@@ -165,7 +165,7 @@ class BarrierJob:
                 self._listener.problem(str(pair.placed(error)))
             tables, agreement = {table: [{"status": error.status}] for table in self._tables}, []
         named = {
-            table: [{**(_compared(pair) if table == AGREEMENT else pair.identity), **row} for row in rows]
+            table: [{**(_compared(pair) if table == AGREEMENT else pair.identity), **row, **pair.tags} for row in rows]
             for table, rows in tables.items()
         }
         return PairRows(pair, named, agreement)

@@ -127,7 +127,7 @@ def frames_of(
     job: TableJob,
     command: Sequence[str],
     outs: Mapping[str, PathLike | None],
-    tags: Mapping[str, str],
+    tags: Mapping[str, str | None],
     left_out: Sequence[str] = (),
 ) -> dict[str, pd.DataFrame]:
     """The tables of a job, also written where a file is named.
@@ -136,7 +136,7 @@ def frames_of(
         job: the work.
         command: the function called and its arguments, for the metadata of files.
         outs: by table, the file; None for none.
-        tags: constant extra columns.
+        tags: extra columns, with the value of rows that do not say their own.
         left_out: columns that only come when they are asked for, and were not.
 
     Raises:
@@ -152,7 +152,7 @@ def frames_of(
         }
         for result in job.results():
             for table, rows in result.tables.items():
-                gathered[table] += [{**row, **tags} for row in rows]
+                gathered[table] += [{**tags, **row} for row in rows]
                 if table in writers:
                     writers[table].write(rows)
         found = {f"spectra.{key}": json.dumps(value) for key, value in job.found().items()}

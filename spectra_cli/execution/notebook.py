@@ -25,7 +25,7 @@ from spectra_cli.execution.frames import (
 from spectra_cli.execution.listener import Silent
 from spectra_cli.execution.local import Job
 from spectra_cli.execution.options import Options, TaskOptions
-from spectra_cli.execution.pairfile import read_pairs
+from spectra_cli.execution.pairfile import PairFile, read_pairs
 from spectra_cli.execution.pairs import make_barrier_plan
 from spectra_cli.execution.plan import make_plan
 from spectra_cli.execution.prune_eval import PruneEvaluation
@@ -228,7 +228,8 @@ def barrier(
     Args:
         a: a checkpoint file, ``RUN@STEP``, or a run, whose last checkpoint is taken.
         b: another one.
-        pairs: many pairs in one table, instead of `a` and `b`; or a CSV file of two PATHs a line.
+        pairs: many pairs in one table, instead of `a` and `b`; or a CSV file of two PATHs a line, whose further
+            columns, named in its first line as ``a,b,NAME``, become columns of the table.
         task: as for :func:`prune_eval`.
         settings: as for :func:`prune_eval`.
         split: as for :func:`prune_eval`.
@@ -250,29 +251,28 @@ def barrier(
     """
     check_arguments(barrier, common, Common)
     given = _pairs(a, b, pairs)
-    plan = make_barrier_plan(
-        given, options_of(**common), TaskOptions(task, dict(settings or {}), listed(split), batch_norm), alphas
-    )
+    task_options = TaskOptions(task, dict(settings or {}), listed(split), batch_norm)
+    plan = make_barrier_plan(given.pairs, options_of(**common), task_options, alphas, given.tags)
     further = {"barrier_spectra": spectra_out, "sva": sva_out}
     outs = {"barrier": out} | {table: path for table, path in further.items() if path is not None}
     job = BarrierJob(plan, Silent(), tables=tuple(outs))
-    named = [path for pair in given for path in pair]
-    return frames_of(job, ["barrier", *named], outs, plan.options.tags, plan.options.columns_left_out)["barrier"]
+    named = [path for pair in given.pairs for path in pair]
+    return frames_of(job, ["barrier", *named], outs, plan.tags, plan.options.columns_left_out)["barrier"]
 
 
 def _pairs(
     a: PathLike | None, b: PathLike | None, pairs: PathLike | Sequence[tuple[PathLike, PathLike]] | None
-) -> list[tuple[str, str]]:
+) -> PairFile:
     ends = [os.fspath(path) for path in (a, b) if path is not None]
     if pairs is not None and ends:
         raise UsageError(f"pairs and the PATH {ends[0]} exclude each other", remedy="Give a and b, or pairs")
     if pairs is None and len(ends) != 2:
         raise UsageError("two PATHs are needed, a and b, or else pairs", remedy="Give 'runs/a', 'runs/b'")
     if pairs is None:
-        return [(ends[0], ends[1])]
+        return PairFile([(ends[0], ends[1])], [])
     if isinstance(pairs, (str, os.PathLike)):
         return read_pairs(Path(pairs))
-    return [(os.fspath(one), os.fspath(other)) for one, other in pairs]
+    return PairFile([(os.fspath(one), os.fspath(other)) for one, other in pairs], [])
 
 
 def _frames(

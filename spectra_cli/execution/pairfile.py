@@ -6,33 +6,56 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from spectra_cli.errors import InputError, UsageError
 from spectra_cli.regularfile import open_regular
 
 HEADER = ["a", "b"]
-"""A first line that names the columns."""
+"""What a first line that names the columns begins with."""
 
 
-def read_pairs(path: Path) -> list[tuple[str, str]]:
-    """The pairs of PATHs in a CSV file of two columns.
+PLAIN = 'Write two PATHs: A,B; with quotes where one holds a comma: "a,1",b'
 
-    A header ``a,b`` may come first; blank lines and lines that begin with # are passed over.
+
+class PairFile(NamedTuple):
+    """What a file of pairs holds.
+
+    Attributes:
+        pairs: PATHs of A and of B.
+        tags: for each pair, what further columns say of it, by their names; empty where there are none.
+    """
+
+    pairs: list[tuple[str, str]]
+    tags: list[dict[str, str]]
+
+
+def read_pairs(path: Path) -> PairFile:
+    """The pairs of PATHs in a CSV file of two columns, and what further ones say of each.
+
+    A header ``a,b`` may come first; it must where there are more columns, whose names follow: ``a,b,split_step``. Blank
+    lines and lines that begin with # are passed over.
 
     Raises:
         InputError: if the file cannot be read.
-        UsageError: if it holds no pair, or a line has another number of columns.
+        UsageError: if it holds no pair, a line has another number of columns, or two have one name.
     """
-    pairs: list[tuple[str, str]] = []
+    found = PairFile([], [])
+    further: list[str] = []
     try:
         with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(_without_comments(file), skipinitialspace=True, strict=True)
             try:
                 for cells in lines:
                     named = [cell.strip() for cell in cells]
-                    if not any(named) or (not pairs and [name.lower() for name in named] == HEADER):
+                    if not any(named):
                         continue
-                    pairs.append(_two(named, f"{path}, line {lines.line_num}"))
+                    where = f"{path}, line {lines.line_num}"
+                    if not found.pairs and [name.lower() for name in named[: len(HEADER)]] == HEADER:
+                        further = _names(named[len(HEADER) :], where)
+                        continue
+                    found.pairs.append(_two(named, len(HEADER) + len(further), where))
+                    found.tags.append(dict(zip(further, named[len(HEADER) :], strict=True)))
             except csv.Error as error:
                 raise UsageError(
                     f"this is no line of CSV ({error})", where=f"{path}, line {lines.line_num}", remedy="Write A,B"
@@ -41,9 +64,9 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path), remedy="Mend --pairs") from error
     except UnicodeDecodeError as error:
         raise UsageError("this is no text in UTF-8", where=str(path), remedy="Give --pairs a CSV file") from error
-    if not pairs:
+    if not found.pairs:
         raise UsageError("there is no pair in it", where=str(path), remedy="Write two PATHs a line: runs/a,runs/b")
-    return pairs
+    return found
 
 
 def _without_comments(lines: Iterable[str]) -> Iterator[str]:
@@ -51,13 +74,22 @@ def _without_comments(lines: Iterable[str]) -> Iterator[str]:
     return ("\n" if line.lstrip().startswith("#") else line for line in lines)
 
 
-def _two(cells: Sequence[str], where: str) -> tuple[str, str]:
-    if len(cells) != 2:
-        what = f"{len(cells)} column{'s' * (len(cells) != 1)}, not 2"
-    elif not all(cells):
+def _names(cells: Sequence[str], where: str) -> list[str]:
+    """The names of further columns."""
+    if not all(cells) or len({*cells, *HEADER}) < len(cells) + len(HEADER):
+        raise UsageError("a column has no name, or that of another", where=where, remedy="Write a,b,split_step")
+    return list(cells)
+
+
+def _two(cells: Sequence[str], width: int, where: str) -> tuple[str, str]:
+    if len(cells) != width:
+        what = f"{len(cells)} column{'s' * (len(cells) != 1)}, not {width}"
+    elif not all(cells[:2]):
         what = "a PATH is missing"
-    elif any("\0" in cell for cell in cells):
+    elif any("\0" in cell for cell in cells[:2]):
         what = "no PATH holds a null character"
     else:
         return cells[0], cells[1]
-    raise UsageError(what, where=where, remedy='Write two PATHs: A,B; with quotes where one holds a comma: "a,1",b')
+    raise UsageError(
+        what, where=where, remedy=PLAIN if width == len(HEADER) else "Write as many as the first line names"
+    )

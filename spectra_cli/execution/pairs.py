@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from spectra_cli.checkpoints.config import read_config
@@ -63,11 +63,13 @@ class Pair:
         given: the two PATHs.
         ends: A and B, as far as they were found.
         error: None if both were found and their tensors have the same names and shapes.
+        tags: extra columns of its rows.
     """
 
     given: tuple[str, str]
     ends: tuple[End | None, End | None]
     error: SpectraError | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return " and ".join(self.given)
@@ -113,6 +115,11 @@ class BarrierPlan:
     task: TaskOptions
     alphas: int
 
+    @property
+    def tags(self) -> dict[str, str | None]:
+        """The extra columns of the tables: those of all pairs, and of each pair, whose rows say their values."""
+        return {**dict.fromkeys(name for pair in self.pairs for name in pair.tags), **self.options.tags}
+
     def recorded(self) -> dict[str, Any]:
         """The options as they are recorded in the metadata of a table."""
         unused = ("steps", "every", "log_spaced", "skip_incomplete", "full", "reference", "against")
@@ -121,7 +128,11 @@ class BarrierPlan:
 
 
 def make_barrier_plan(
-    pairs: Sequence[tuple[str, str]], options: Options, task: TaskOptions, alphas: int
+    pairs: Sequence[tuple[str, str]],
+    options: Options,
+    task: TaskOptions,
+    alphas: int,
+    tags: Sequence[Mapping[str, str]] = (),
 ) -> BarrierPlan:
     """Find the checkpoints of all pairs, and compare the names and shapes of their tensors, from headers alone.
 
@@ -130,16 +141,21 @@ def make_barrier_plan(
         options: what the user chose.
         task: what the user says of the task.
         alphas: number of points on each line.
+        tags: extra columns of each pair; none if empty.
 
     Raises:
-        UsageError: if there are too few points, or no pair.
+        UsageError: if there are too few points, no pair, or one name for two extra columns.
         SpectraError: if there is one pair only and it cannot be used.
     """
     if alphas < LEAST_ALPHAS:
         raise UsageError(f"--alphas {alphas} leaves no room for both ends", remedy=f"Give at least {LEAST_ALPHAS}")
     options.structure.families()  # a family that does not exist is told before any work
+    twice = options.tags.keys() & {name for each in tags for name in each}
+    if twice:
+        raise UsageError(f"--tag {min(twice)}: --pairs has a column of that name", remedy="Leave one of them out")
     finder = _Finder(task)
-    planned = tuple(finder.pair(a, b) for a, b in pairs)
+    each_tags = tags or [{}] * len(pairs)
+    planned = tuple(finder.pair(a, b, each) for (a, b), each in zip(pairs, each_tags, strict=True))
     if not planned:
         raise UsageError("no pair was given", remedy="Give two PATHs, or --pairs FILE")
     if len(planned) == 1 and planned[0].error is not None:
@@ -158,7 +174,7 @@ class _Finder:
         self._task = task
         self._known: dict[object, Any] = {}
 
-    def pair(self, a: str, b: str) -> Pair:
+    def pair(self, a: str, b: str, tags: Mapping[str, str]) -> Pair:
         """Two checkpoints, or why they cannot be used."""
         ends: list[End | None] = []
         error: SpectraError | None = None
@@ -177,7 +193,7 @@ class _Finder:
                 error = _mismatch_of_tasks(one, other, self._task, caught) or caught
             except SpectraError as caught:
                 error = caught
-        return Pair((a, b), (one, other), error)
+        return Pair((a, b), (one, other), error, tags)
 
     def _once(self, key: object, find: Callable[[Given], Found], what: Given) -> Found:
         if key not in self._known:

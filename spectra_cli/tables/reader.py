@@ -97,7 +97,7 @@ class TableFile:
 
     def empty(self, columns: Sequence[str]) -> pa.Table:
         """A table of some columns without a row; columns that the file lacks are left out."""
-        types = arrow_schema(self.table, dict.fromkeys(self.tags, ""))
+        types = arrow_schema(self.table, self.tags)
         return pa.schema([types.field(name) for name in columns if name in self.columns]).empty_table()
 
 

@@ -32,18 +32,18 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
 """Every table that spectra writes, by name."""
 
 
-def arrow_schema(table: str, tags: Mapping[str, str] | None = None, leave_out: Collection[str] = ()) -> pa.Schema:
-    """Arrow schema of a table, with constant string columns for tags at its end.
+def arrow_schema(table: str, tags: Collection[str] = (), leave_out: Collection[str] = ()) -> pa.Schema:
+    """Arrow schema of a table, with string columns for tags at its end.
 
     Args:
         table: a key of :data:`TABLES`.
-        tags: names and values of extra columns.
+        tags: names of extra columns.
         leave_out: columns that only come when they are asked for, and were not.
 
     Raises:
         UsageError: if a tag has the name of a column.
     """
-    clash = sorted((tags or {}).keys() & {column.name for column in TABLES[table]})
+    clash = sorted(set(tags) & {column.name for column in TABLES[table]})
     if clash:
         raise UsageError(f"--tag {clash[0]}: the table has a column of that name", remedy="Choose another name")
     import pyarrow as pa  # noqa: PLC0415 - `spectra columns` needs no Arrow
@@ -59,7 +59,7 @@ def arrow_schema(table: str, tags: Mapping[str, str] | None = None, leave_out: C
     }
     wanted = [column for column in TABLES[table] if column.name not in leave_out]
     fields = [pa.field(column.name, types[column.type]) for column in wanted]
-    return pa.schema(fields + [pa.field(name, pa.string()) for name in tags or {}])
+    return pa.schema(fields + [pa.field(name, pa.string()) for name in tags])
 
 
 def markdown_reference(table: str) -> str:

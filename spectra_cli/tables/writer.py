@@ -39,7 +39,7 @@ class TableWriter:
     Args:
         path: of the Parquet file.
         table: a key of :data:`spectra_cli.tables.schemas.TABLES`.
-        tags: constant columns.
+        tags: extra columns, with the value of rows that do not say their own.
         metadata: strings for the file's metadata, keys with their prefix.
         leave_out: columns that only come when they are asked for, and were not.
 
@@ -53,7 +53,7 @@ class TableWriter:
         path: Path,
         table: str,
         *,
-        tags: Mapping[str, str] | None = None,
+        tags: Mapping[str, str | None] | None = None,
         metadata: Mapping[str, str] | None = None,
         leave_out: Collection[str] = (),
     ) -> None:
@@ -74,7 +74,7 @@ class TableWriter:
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows; columns that a row does not name are null."""
         for row in rows:
-            self._rows.append({**row, **self._tags})
+            self._rows.append({**self._tags, **row})
             self._gathered += len(self._schema) + sum(map(_numbers_in, row.values()))
         if self._gathered >= ROW_GROUP_VALUES:
             self._flush()

@@ -479,7 +479,7 @@ def test_pairs_none_of_which_can_be_used_are_an_error() -> None:
 )
 def test_files_of_pairs(content: str, pairs: list[tuple[str, str]]) -> None:
     Path("pairs.csv").write_text(content, encoding="utf-8", newline="")
-    assert read_pairs(Path("pairs.csv")) == pairs
+    assert read_pairs(Path("pairs.csv")) == (pairs, [{}] * len(pairs))
 
 
 @pytest.mark.parametrize(
@@ -495,13 +495,38 @@ def test_files_of_pairs(content: str, pairs: list[tuple[str, str]]) -> None:
         (b'x,"y"z\n', "pairs.csv, line 1: this is no line of CSV"),
         (b"\xff\xfe\x00", "pairs.csv: this is no text in UTF-8"),
         (b"x,y\nz\x00,w\n", "pairs.csv, line 2"),
+        (b"a,b,step\nx,y\n", "pairs.csv, line 2: 2 columns, not 3. Write as many as the first line names"),
+        (b"a,b,step\nx,,1\n", "pairs.csv, line 2: a PATH is missing"),
+        (b"a,b,\nx,y,1\n", "pairs.csv, line 1: a column has no name, or that of another"),
+        (b"a,b,step,step\nx,y,1,2\n", "pairs.csv, line 1: a column has no name, or that of another"),
+        (b"a,b,A,a\nx,y,1,2\n", "pairs.csv, line 1: a column has no name, or that of another"),
     ],
 )
 def test_files_that_hold_no_pairs_are_told_with_the_line(content: bytes, said: str) -> None:
     Path("pairs.csv").write_bytes(content)
     with pytest.raises(SpectraError) as caught:
-        make_barrier_plan(read_pairs(Path("pairs.csv")), Options(), TaskOptions(), 3)
+        make_barrier_plan(read_pairs(Path("pairs.csv")).pairs, Options(), TaskOptions(), 3)
     assert said in str(caught.value)
+
+
+def test_further_columns_of_a_file_of_pairs_become_columns_of_every_table() -> None:
+    """Also of the rows of a pair that cannot be used, and beside a tag of all pairs."""
+    ends(tiny_tasks.mlp)
+    a, b = "a.safetensors", "b.safetensors"
+    Path("pairs.csv").write_text(f"a,b,split_step,note\n{a},{b},0,early\n{b},{a},129,\n{a},nowhere,7,x\n")
+    with pytest.warns(UserWarning, match="nowhere"):
+        frame = spectra_cli.barrier(
+            pairs="pairs.csv", task=MLP, alphas=2, sva_out="sva.parquet", out="barrier.parquet", tags={"seed": "3"}
+        )
+    for table in (frame, pd.read_parquet("barrier.parquet"), pd.read_parquet("sva.parquet")):
+        found = table[["split_step", "note", "seed"]].drop_duplicates().to_numpy().tolist()
+        assert found == [["0", "early", "3"], ["129", "", "3"], ["7", "x", "3"]]
+    assert frame[frame.split_step == "7"]["status"].tolist() == ["no_input"]
+    with pytest.raises(UsageError, match=r"--tag note: --pairs has a column of that name"):
+        spectra_cli.barrier(pairs="pairs.csv", task=MLP, tags={"note": "3"})
+    Path("pairs.csv").write_text(f"a,b,alpha\n{a},{b},0\n")
+    with pytest.raises(UsageError, match="alpha: the table has a column of that name"):
+        spectra_cli.barrier(pairs="pairs.csv", task=MLP, out="other.parquet")
 
 
 def test_a_file_of_pairs_that_is_not_there_is_told() -> None:

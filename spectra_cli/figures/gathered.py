@@ -86,6 +86,10 @@ class Gathered:
         """The tables that hold rows of a kind."""
         return tuple(file for file, known in zip(self.files, self._kinds, strict=True) if known == kind)
 
+    def names_in(self, file: TableFile) -> Mapping[str, str]:
+        """What the runs of a file are called in :attr:`runs`, by their names there; of pairs nothing."""
+        return self._labels.get(file, {})
+
     def frame(
         self, kind: str, columns: Sequence[str], where: Mapping[str, Collection[str]] | None = None
     ) -> pd.DataFrame:

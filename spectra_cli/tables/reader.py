@@ -75,7 +75,8 @@ class TableFile:
         try:
             with open_regular(self.path) as handle, _parquet(handle, self.columns, self.table) as file:
                 _check_size(file, wanted, self.path)
-                yield from file.iter_batches(batch_size=BATCH_ROWS, columns=wanted)
+                for group in range(file.metadata.num_row_groups):  # of all at once, pyarrow keeps the packed bytes
+                    yield from file.iter_batches(batch_size=BATCH_ROWS, columns=wanted, row_groups=[group])
         except _DAMAGED as error:
             raise _damaged(self.path, error) from error
         except MemoryError as error:

@@ -23,6 +23,24 @@ Paths = Annotated[
         show_default=False,
     ),
 ]
+Tables = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="TABLE",
+        help="A table that spectra wrote, or a directory of tables, such as that of spectra analyze.",
+        show_default=False,
+    ),
+]
+RunGlobs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--run",
+        metavar="GLOB",
+        help="Take these runs of the tables only. Repeatable.",
+        rich_help_panel=SELECTION,
+        show_default=False,
+    ),
+]
 Steps = Annotated[
     str | None,
     typer.Option(

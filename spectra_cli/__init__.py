@@ -1,8 +1,8 @@
 """See what training did to the weights of neural networks.
 
 ``spectra_cli.rank(path)`` does what ``spectra rank`` does and returns a pandas DataFrame; so do ``align``, ``sva``,
-``prune_eval`` and ``barrier``, and ``analyze`` returns three tables. Importing this package loads neither torch nor
-pandas; the first call does.
+``prune_eval`` and ``barrier``, and ``analyze`` returns three tables. ``plot`` returns figures of tables in files, and
+``report`` makes a page of them. Importing this package loads neither torch nor pandas; the first call does.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spectra_cli.execution.figures import plot as plot
+    from spectra_cli.execution.figures import report as report
     from spectra_cli.execution.notebook import align as align
     from spectra_cli.execution.notebook import analyze as analyze
     from spectra_cli.execution.notebook import barrier as barrier
@@ -19,9 +21,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_PUBLIC = dict.fromkeys(("align", "analyze", "barrier", "prune_eval", "rank", "sva"), "spectra_cli.execution.notebook")
+_PUBLIC = {
+    **dict.fromkeys(("align", "analyze", "barrier", "prune_eval", "rank", "sva"), "spectra_cli.execution.notebook"),
+    **dict.fromkeys(("plot", "report"), "spectra_cli.execution.figures"),
+}
 
-__all__ = ["__version__", "align", "analyze", "barrier", "prune_eval", "rank", "sva"]
+__all__ = ["__version__", "align", "analyze", "barrier", "plot", "prune_eval", "rank", "report", "sva"]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,21 @@ from typing import Annotated, NoReturn
 import typer
 
 from spectra_cli import __version__
-from spectra_cli.cli import align, analyze, barrier, columns, inspect, output, prune_eval, rank, sva, tasks, train
+from spectra_cli.cli import (
+    align,
+    analyze,
+    barrier,
+    columns,
+    inspect,
+    output,
+    plot,
+    prune_eval,
+    rank,
+    report,
+    sva,
+    tasks,
+    train,
+)
 from spectra_cli.errors import SpectraError
 
 TERMINATED = 128 + signal.SIGTERM
@@ -38,6 +52,8 @@ app.command("analyze")(analyze.analyze)
 app.command("prune-eval")(prune_eval.prune_eval)
 app.command("barrier")(barrier.barrier)
 app.command("train")(train.train)
+app.command("plot")(plot.plot)
+app.command("report")(report.report)
 app.command("tasks")(tasks.tasks)
 app.command("columns")(columns.columns)
 

@@ -19,7 +19,7 @@ _ALL = (
     FigureKind(
         "grokking",
         ("rank", "align"),
-        "error, singular values, effective rank and alignment in one row",
+        "error, singular values, effective rank and alignment in one figure",
         "grokking",
         either=("metrics", "prune_eval"),
     ),
@@ -29,7 +29,7 @@ _ALL = (
     FigureKind(
         "barrier_against", ("barrier",), "barriers of many pairs against a tag (--x)", "barriers", against_tag=True
     ),
-    FigureKind("ends_agreement", ("sva_ends",), "agreement of the ends of pairs against a tag (--x)", "barriers"),
+    FigureKind("ends_agreement", ("sva_ends",), "agreement of the ends of pairs against a tag (--x)", "ends"),
 )
 
 FIGURES: Mapping[str, FigureKind] = MappingProxyType({kind.name: kind for kind in _ALL})

@@ -1,0 +1,116 @@
+"""`spectra plot` and `spectra report` as functions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from spectra_cli.execution.frames import Globs, PathLike, listed, paths_of
+from spectra_cli.figures.choice import Choice, NothingToDraw, StepScale, ValueScale
+from spectra_cli.figures.drawing import draw_all, filled, kinds_to_draw
+from spectra_cli.figures.gathered import Gathered
+from spectra_cli.tables.finding import find_tables
+from spectra_cli.tables.writer import make_directory
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plot(
+    tables: PathLike | Sequence[PathLike],
+    *,
+    figure: Globs = (),
+    parameter: Globs = (),
+    connection: Globs = (),
+    run: Globs = (),
+    over: Literal["run"] | None = None,
+    x: str | None = None,
+    x_scale: StepScale = "linear",
+    y_scale: ValueScale = "auto",
+    out: PathLike | None = None,
+    image_format: Literal["png", "svg", "pdf"] = "png",
+) -> dict[str, Figure]:
+    """Draw the figures of the papers from tables that spectra wrote, as `spectra plot` does.
+
+    Args:
+        tables: a table, a directory of tables, or several of these.
+        figure: kinds of figures, keys of ``spectra_cli.figures.plots.FIGURES``; all that the tables offer if none.
+        parameter: globs of matrices for figures of one matrix; the middle one of the model if none.
+        connection: globs of connections, by their kind or one of the two matrices; the middle one if none.
+        run: globs of runs to take; all if none.
+        over: ``"run"`` draws means over runs with a band of one standard deviation.
+        x: the tag that barriers, and the agreement of their ends, are drawn against.
+        x_scale: of steps: ``"linear"``, ``"log"`` or ``"symlog"``.
+        y_scale: of singular values and metrics: ``"auto"``, ``"linear"`` or ``"log"``.
+        out: a directory to save the images in as well, made if need be.
+        image_format: of these images: ``"png"``, ``"svg"`` or ``"pdf"``.
+
+    Returns:
+        matplotlib figures by name, such as ``effective_rank``; a notebook shows them. What could not be drawn, or was
+        left out of a figure, is a warning each.
+
+    Raises:
+        SpectraError: if nothing can be drawn or an argument is wrong; MissingExtraError if matplotlib is not installed.
+    """
+    choice = Choice(listed(parameter), listed(connection), over, x, x_scale, y_scale)
+    found = find_tables([Path(path) for path in paths_of(tables)])
+    files, empty = filled(found.tables)
+    gathered = Gathered(files, listed(run))
+    kinds = kinds_to_draw(gathered, choice, listed(figure))
+    problems = [f"{path}: {reason}; passed over" for path, reason in found.passed_over]
+    problems += [f"{file.path}: the table has no rows; passed over" for file in empty]
+    figures: dict[str, Figure] = {}
+    reasons: list[NothingToDraw] = []
+    for kind, drawn in draw_all(gathered, choice, kinds):
+        if isinstance(drawn, NothingToDraw):
+            reasons.append(drawn)
+            problems.append(f"{kind.name}: {drawn}")
+            continue
+        for each in drawn:
+            figures[each.name] = each.figure
+            problems += [f"{each.name}: {notice}" for notice in each.notices]
+            if out is not None:
+                from spectra_cli.figures.saving import save  # noqa: PLC0415 - needs matplotlib, which is an extra
+
+                make_directory(Path(out))
+                save(each, Path(out), image_format)
+    if reasons and not figures:
+        raise reasons[0]
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    return figures
+
+
+def report(
+    tables: PathLike | Sequence[PathLike],
+    *,
+    out: PathLike = "report.html",
+    title: str = "",
+    run: Globs = (),
+) -> Path:
+    """Make one self-contained page from tables that spectra wrote, as `spectra report` does.
+
+    Args:
+        tables: a directory of tables, a table, or several of these.
+        out: the page to write.
+        title: its heading; the names of the runs if empty.
+        run: globs of runs to take; all if none.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        SpectraError: if there is no table with rows, or the page cannot be written.
+    """
+    from spectra_cli.figures.page import render  # noqa: PLC0415 - `plot` needs none of it
+    from spectra_cli.figures.pagefile import check_page_path, write_page  # noqa: PLC0415 - as above
+    from spectra_cli.figures.report import make_document  # noqa: PLC0415 - as above
+
+    check_page_path(Path(out))
+    found = find_tables([Path(path) for path in paths_of(tables)])
+    passed_over = [(path.name, reason) for path, reason in found.passed_over]
+    page = render(make_document(Gathered(found.tables, listed(run)), title=title, passed_over=passed_over))
+    write_page(page, Path(out))
+    return Path(out)

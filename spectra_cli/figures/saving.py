@@ -1,0 +1,56 @@
+"""Figures as image files: the same figure gives the same bytes, and a file appears when it is complete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import matplotlib as mpl
+
+from spectra_cli.atomicfile import replace_file
+from spectra_cli.errors import InputError
+from spectra_cli.figures.choice import Drawn
+
+ImageFormat = Literal["png", "svg", "pdf"]
+
+DOTS_PER_INCH = 150
+
+WITHOUT_DATE: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+
+
+def save(drawn: Drawn, directory: Path, image_format: ImageFormat) -> Path:
+    """Save a figure under its name.
+
+    Args:
+        drawn: the figure.
+        directory: which exists; an older image of the same name is replaced.
+        image_format: of the file, and its suffix.
+
+    Returns:
+        The path of the image.
+
+    Raises:
+        InputError: if something that is no file has that name, or the image cannot be written.
+    """
+    path = directory / f"{drawn.name}.{image_format}"
+    if path.exists() and not path.is_file():
+        raise InputError(
+            "this is a directory, a pipe or a device", where=str(path), remedy="Give --out another directory"
+        )
+
+    def write(partial: Path) -> None:
+        # Ids in an SVG would be random; text of a PDF is to be searched, and of a kind that journals take.
+        with mpl.rc_context({"svg.hashsalt": "spectra", "pdf.fonttype": 42}):
+            drawn.figure.savefig(
+                partial, format=image_format, dpi=DOTS_PER_INCH, metadata=WITHOUT_DATE.get(image_format, {})
+            )
+
+    try:
+        replace_file(path.resolve(), write)
+    except OSError as error:
+        raise InputError(
+            f"the image cannot be written: {error.strerror}",
+            where=str(path),
+            remedy="Give --out a directory that may be written to",
+        ) from error
+    return path

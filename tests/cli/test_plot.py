@@ -1,0 +1,156 @@
+"""`spectra plot`: which figures are drawn, where they go, and what is said of those that are not."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from spectra_cli.cli.main import run
+from spectra_cli.figures.plots import FIGURES
+from spectra_cli.tables.writer import TableWriter
+
+ROOT = Path(__file__).parents[2]
+GROKKING = ROOT / "fixtures" / "grokking"
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rank, align and sva of a few checkpoints of one run."""
+    home = tmp_path_factory.mktemp("plot")
+    assert run(["analyze", str(GROKKING / "seed_0"), "--steps", "0,500,5000", "--out", str(home / "t"), "-q"]) == 0
+    return home / "t"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def printed(capsys: pytest.CaptureFixture[str], arguments: Sequence[object], status: int = 0) -> str:
+    assert run(["plot", *map(str, arguments)]) == status
+    return capsys.readouterr().err
+
+
+def test_every_figure_that_a_directory_offers_is_drawn(tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = printed(capsys, [tables, GROKKING / "seed_0" / "metrics.parquet"])
+    names = {path.name for path in Path("figures").iterdir()}
+    assert {f"{name}.png" for name in ("effective_rank", "alignment_score", "agreement_score")} <= names
+    drawn = {name.split("-")[0].removesuffix(".png") for name in names}
+    assert drawn == {
+        *("singular_values", "effective_rank", "alignment_diagonal", "alignment_score"),
+        *("agreement_diagonal", "agreement_score", "metrics", "grokking"),
+    }
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in Path("figures").iterdir())
+    assert f"{len(names)} figures from 4 tables" in said
+    assert said.count("the middle one of 6 matrices") == 2
+
+
+def test_the_images_are_what_format_says(tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rank = tables / "rank.parquet"
+    printed(capsys, [rank, "--figure", "effective_rank", "--format", "svg", "--out", "a"])
+    printed(capsys, [rank, "--figure", "effective_rank", "--format", "pdf", "--out", "a"])
+    assert sorted(path.name for path in Path("a").iterdir()) == ["effective_rank.pdf", "effective_rank.svg"]
+    assert "<svg" in Path("a/effective_rank.svg").read_text()
+    assert Path("a/effective_rank.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_figure_for_each_matrix_that_matches(tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    choice = ["--figure", "singular_values", "--parameter", "*linear?.weight", "--parameter", "decoder.weight"]
+    printed(capsys, [tables, *choice, "-q"])
+    assert len(list(Path("figures").iterdir())) == 3
+
+
+def test_json_lists_the_figures(tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plot", str(tables), "--figure", "agreement_score", "--json", "-q"]) == 0
+    (figure,) = json.loads(capsys.readouterr().out)["figures"]
+    assert figure["file"] == "figures/agreement_score.png"
+    assert figure["figure"] == "agreement_score"
+
+
+def written(path: str, rows: Sequence[dict[str, object]], table: str = "rank") -> str:
+    with TableWriter(Path(path), table) as writer:
+        writer.write(rows)
+    return path
+
+
+def test_an_empty_table_is_an_error_that_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    said = printed(capsys, [written("empty.parquet", [])], status=1)
+    assert "empty.parquet: the table has no rows. Make it again of a PATH that has checkpoints" in said
+    assert not Path("figures").exists()
+
+
+def test_an_empty_table_among_others_is_passed_over(tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = printed(capsys, [tables / "rank.parquet", written("empty.parquet", [], "align")], status=3)
+    assert "Warning: empty.parquet: the table has no rows; passed over" in said
+    assert Path("figures/effective_rank.png").exists()
+
+
+def test_one_checkpoint_only_says_what_to_do(tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["rank", str(GROKKING / "seed_0"), "--steps", "500", "--out", "one.parquet", "-q"]) == 0
+    said = printed(capsys, ["one.parquet"], status=1)
+    assert "one checkpoint" in said
+    assert "more checkpoints" in said
+
+
+def test_a_glob_that_matches_nothing_is_told_with_what_there_is(
+    tables: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = printed(capsys, [tables, "--parameter", "encodr*"], status=2)
+    assert "--parameter encodr*" in said.replace("'", "")
+    assert "encoder.weight" in said
+    said = printed(capsys, [tables, "--connection", "no such"], status=2)
+    assert "--connection no such" in said.replace("'", "")
+    assert "up-down" in said
+
+
+def test_a_figure_that_is_not_known_or_lacks_a_table(tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean effective_rank?" in printed(capsys, [tables, "--figure", "effective-rank"], status=2)
+    said = printed(capsys, [tables, "--figure", "grokking"], status=1)
+    assert "Give the one of spectra train as well" in said
+    said = printed(capsys, [tables, "--x", "seed"], status=2)
+    assert "no table of barrier is among these" in said
+
+
+def test_without_matplotlib_the_extra_is_named(
+    tables: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "spectra_cli.figures.drawing.find_spec", lambda name: None if name == "matplotlib" else find(name)
+    )
+    assert "pip install 'spectra-weights[plot]'" in printed(capsys, [tables], status=1)
+
+
+def test_neither_torch_nor_pyplot_is_loaded(tables: Path) -> None:
+    """Figures come from tables: no second of importing torch, and no global state or display of pyplot."""
+    code = (
+        "import sys; from spectra_cli.cli.main import run; "
+        f"assert run(['plot', {str(tables)!r}, '-q', '--out', 'figures']) == 0; "
+        "print(sorted({'torch', 'matplotlib.pyplot'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_notebook_gets_the_figures(tables: Path) -> None:
+    import spectra_cli
+
+    figures = spectra_cli.plot(tables, figure=["effective_rank", "agreement_score"], out="images")
+    assert list(figures) == ["effective_rank", "agreement_score"]
+    assert figures["effective_rank"].axes
+    assert sorted(path.name for path in Path("images").iterdir()) == ["agreement_score.png", "effective_rank.png"]
+    with pytest.warns(UserWarning, match="no rows; passed over"):
+        spectra_cli.plot([tables / "rank.parquet", written("e.parquet", [])], figure="effective_rank")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_that_is_listed_can_be_drawn(name: str) -> None:
+    kind = FIGURES[name]
+    assert kind.name == name
+    assert hasattr(importlib.import_module(f"spectra_cli.figures.{kind.module}"), f"draw_{name}")

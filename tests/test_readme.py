@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 
 import spectra_cli
 from spectra_cli.cli.main import run
+from spectra_cli.figures.gathered import KINDS
+from spectra_cli.figures.plots import FIGURES
 from spectra_cli.layers.family_files import known_architectures, parse_architecture
 from spectra_cli.tasks.registry import task_names
 
@@ -45,13 +47,31 @@ def test_the_python_example_prints_what_stands_below_it(monkeypatch: pytest.Monk
         assert row == pytest.approx(expected, abs=0.02)
 
 
-def test_the_notebook_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_the_notebook_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
+    monkeypatch.chdir(tmp_path)
     (example,) = (block for block in blocks("python") if "log_spaced=4" in block)
     namespace: dict[str, object] = {}
     with pytest.warns(UserWarning, match="shape_mismatch"):  # the flattened convolution of fixtures/cnn
         exec(compile(example, "README.md", "exec"), namespace)  # noqa: S102 - our own text
     assert len(namespace["alignments"]) > 0  # type: ignore[arg-type]
+    assert {name.partition("-")[0] for name in namespace["figures"]} == {"effective_rank", "singular_values"}  # type: ignore[attr-defined]
+    assert Path("report.html").exists()
+
+
+def test_every_image_is_there_and_has_a_text_alternative() -> None:
+    images = re.findall(r"!\[(.*?)\]\((.*?)\)", README)
+    assert len(images) == 3
+    for alternative, path in images:
+        assert (ROOT / path).read_bytes().startswith(b"\x89PNG")
+        assert len(alternative) > 60
+
+
+def test_every_figure_is_listed_with_what_it_is_drawn_of() -> None:
+    for kind in FIGURES.values():
+        needs = " and ".join(f"`{KINDS[name].removeprefix('spectra ')}`" for name in kind.needs)
+        either = " or ".join(f"`{KINDS[name].removeprefix('spectra ')}`" for name in kind.either)
+        assert f"| `{kind.name}` | {kind.meaning} | {needs}{f', and {either}' * bool(either)} |" in README
 
 
 @pytest.mark.parametrize("title", ["Effective rank", "Alignment score", "Agreement with"])

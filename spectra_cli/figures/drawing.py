@@ -10,6 +10,7 @@ from spectra_cli.errors import InputError, MissingExtraError, UsageError
 from spectra_cli.figures.choice import Choice, Drawn, FigureKind, NothingToDraw
 from spectra_cli.figures.gathered import ENDS, KINDS, Gathered
 from spectra_cli.figures.plots import FIGURES
+from spectra_cli.figures.style import own_style
 from spectra_cli.tables.reader import TableFile
 
 
@@ -65,7 +66,7 @@ def kinds_to_draw(gathered: Gathered, choice: Choice, names: Sequence[str] = ())
 def draw_all(
     gathered: Gathered, choice: Choice, kinds: Sequence[FigureKind]
 ) -> Iterator[tuple[FigureKind, Sequence[Drawn] | NothingToDraw]]:
-    """Draw figures, kind after kind.
+    """Draw figures, kind after kind, in the same style everywhere: no matplotlibrc has a say.
 
     Yields:
         Each kind with its figures, or with the reason why there is none.
@@ -75,7 +76,8 @@ def draw_all(
     """
     for kind in kinds:
         try:
-            drawn: Sequence[Drawn] | NothingToDraw = kind.draw(gathered, choice)
+            with own_style():
+                drawn: Sequence[Drawn] | NothingToDraw = kind.draw(gathered, choice)
         except NothingToDraw as reason:
             drawn = reason
         yield kind, drawn

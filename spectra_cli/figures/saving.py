@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import matplotlib as mpl
-
 from spectra_cli.atomicfile import replace_file
 from spectra_cli.errors import InputError
 from spectra_cli.figures.choice import Drawn
+from spectra_cli.figures.style import own_style
 
 ImageFormat = Literal["png", "svg", "pdf"]
 
@@ -40,7 +39,7 @@ def save(drawn: Drawn, directory: Path, image_format: ImageFormat) -> Path:
 
     def write(partial: Path) -> None:
         # Ids in an SVG would be random; text of a PDF is to be searched, and of a kind that journals take.
-        with mpl.rc_context({"svg.hashsalt": "spectra", "pdf.fonttype": 42}):
+        with own_style(svg_hashsalt="spectra", pdf_fonttype=42):
             drawn.figure.savefig(
                 partial, format=image_format, dpi=DOTS_PER_INCH, metadata=WITHOUT_DATE.get(image_format, {})
             )

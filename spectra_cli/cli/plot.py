@@ -108,6 +108,7 @@ def plot(
     problems = [f"{path}: {reason}; passed over" for path, reason in found.passed_over]
     problems += [f"{file.path}: the table has no rows; passed over" for file in empty]
     gathered = Gathered(files, run or ())
+    problems += gathered.remarks
     kinds = kinds_to_draw(gathered, choice, figure or ())
     for problem in problems:
         output.warn(problem)

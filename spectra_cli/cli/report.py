@@ -39,9 +39,10 @@ def report(
     check_page_path(out)
     found = find_tables(tables)
     problems = [f"{path}: {reason}; passed over" for path, reason in found.passed_over]
+    gathered = Gathered(found.tables, run or ())
+    problems += gathered.remarks
     for problem in problems:
         output.warn(problem)
-    gathered = Gathered(found.tables, run or ())
     passed_over = [(path.name, reason) for path, reason in found.passed_over]
     page = render(make_document(gathered, title=title or "", passed_over=passed_over))
     write_page(page, out)

@@ -61,6 +61,7 @@ def plot(
     kinds = kinds_to_draw(gathered, choice, listed(figure))
     problems = [f"{path}: {reason}; passed over" for path, reason in found.passed_over]
     problems += [f"{file.path}: the table has no rows; passed over" for file in empty]
+    problems += gathered.remarks
     figures: dict[str, Figure] = {}
     reasons: list[NothingToDraw] = []
     for kind, drawn in draw_all(gathered, choice, kinds):

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from spectra_cli.figures import axes
-from spectra_cli.figures.choice import Choice, Drawn, NothingToDraw, ValueScale
+from spectra_cli.figures.choice import Choice, Drawn, NothingToDraw, ValueScale, with_notices
 from spectra_cli.figures.gathered import POSITION, Gathered
-from spectra_cli.figures.metric import MOST_FIGURES, bounded, file_name, heading, metric_label, with_notices
+from spectra_cli.figures.metric import MOST_FIGURES, bounded, file_name, heading, metric_label
 from spectra_cli.figures.metriccurves import LOOK_AT_STATUS, gap_notices, value_scale
 from spectra_cli.figures.pairs import (
     LABEL,

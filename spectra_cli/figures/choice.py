@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -55,6 +55,12 @@ class Drawn:
     figure: Figure
     about: str
     notices: tuple[str, ...] = ()
+
+
+def with_notices(drawn: Sequence[Drawn], notices: Sequence[str]) -> list[Drawn]:
+    """Figures of which the first has further notices, that are about all of them."""
+    first, *others = drawn
+    return [replace(first, notices=(*notices, *first.notices)), *others]
 
 
 class NothingToDraw(InputError):  # noqa: N818 - it is a reason, and an error only where nothing else was drawn

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 from spectra_cli.errors import InputError, MissingExtraError, UsageError
-from spectra_cli.figures.choice import Choice, Drawn, FigureKind, NothingToDraw
+from spectra_cli.figures.choice import Choice, Drawn, FigureKind, NothingToDraw, with_notices
 from spectra_cli.figures.gathered import ENDS, KINDS, Gathered
 from spectra_cli.figures.plots import FIGURES
 from spectra_cli.figures.style import own_style
@@ -75,9 +75,11 @@ def draw_all(
         SpectraError: if the choice matches nothing, or a file is damaged.
     """
     for kind in kinds:
+        drawn: Sequence[Drawn] | NothingToDraw
         try:
             with own_style():
-                drawn: Sequence[Drawn] | NothingToDraw = kind.draw(gathered, choice)
+                figures = kind.draw(gathered, choice)
+            drawn = with_notices(figures, [notice for need in kind.needs for notice in gathered.unplaced(need)])
         except NothingToDraw as reason:
             drawn = reason
         yield kind, drawn

@@ -36,6 +36,9 @@ KINDS = {
 OF_PAIRS = frozenset({"barrier", ENDS, "barrier_spectra"})
 """Kinds whose rows belong to two runs."""
 
+SHOWN_NAMES, MOST_TOLD = 3, 8
+"""Checkpoints that a notice names, and runs that have one each."""
+
 POSITION = "x"
 """The column of places on the horizontal axis that :meth:`Gathered.frame` adds."""
 
@@ -69,7 +72,9 @@ class Gathered:
         found = {file: _runs_in(file) for file in self.files if _has_runs(kind_of(file))}
         self._labels = _labels(found)
         known = [label for labels in self._labels.values() for label in labels.values()]
-        self._labels |= _labels_of_metrics([file for file in self.files if file.table == "metrics"], known)
+        of_metrics, self.remarks = _labels_of_metrics([file for file in self.files if file.table == "metrics"], known)
+        """What was taken for granted, each a sentence without a full stop."""
+        self._labels |= of_metrics
         everything = dict.fromkeys(label for labels in self._labels.values() for label in labels.values())
         self.runs = tuple(label for label in everything if not runs or any(fnmatchcase(label, glob) for glob in runs))
         """Names of the runs, in the order of the tables; of pairs none."""
@@ -139,6 +144,29 @@ class Gathered:
         checkpoints = frame.checkpoint.astype(str) if "checkpoint" in frame else pd.Series(0, index=frame.index)
         places = checkpoints.groupby(frame.run.astype(str), sort=False).transform(lambda names: pd.factorize(names)[0])
         return frame.assign(**{POSITION: places.astype(float)}), "checkpoint"
+
+    def unplaced(self, kind: str) -> tuple[str, ...]:
+        """Notices on checkpoints that :meth:`evolving` leaves out, as they have no step while others have.
+
+        Args:
+            kind: as of :meth:`evolving`.
+        """
+        if kind in OF_PAIRS:
+            return ()
+        keys = ["step", "epoch", *(() if kind == "metrics" else ("checkpoint",))]
+        frame = self.frame(kind, keys)
+        clock = next((name for name in ("step", "epoch") if frame[name].notna().any()), None)
+        if clock is None or frame[clock].notna().all():
+            return ()
+        named = frame.checkpoint if "checkpoint" in frame else frame.epoch
+        told = []
+        for run, places in frame[frame[clock].isna()].assign(named=named.astype(str)).groupby("run", sort=False):
+            names = list(dict.fromkeys(places.named))
+            which = f"{', '.join(names[:SHOWN_NAMES])}{', ...' * (len(names) > SHOWN_NAMES)}"
+            what = "checkpoint has" if len(names) == 1 else "checkpoints have"
+            told.append(f"{run}: {len(names)} {what} no {clock}, left out ({which})")
+        more = len(told) - MOST_TOLD
+        return (*told[:MOST_TOLD], *([f"the same in {more} more runs"] if more > 0 else []))
 
     def _has_labels(self, kind: str) -> bool:
         return _has_runs(kind) or kind == "metrics"
@@ -213,11 +241,13 @@ def _known_as(file: TableFile, run: str) -> str:
 
 
 def _fronts(files: Sequence[TableFile]) -> dict[TableFile, str]:
-    """A name for each file that tells it from others of its kind: its directory if that does, else its own name."""
-    parents = Counter((kind_of(file), file.path.parent.resolve()) for file in files)
-    if all(count == 1 for count in parents.values()):
-        return {file: _tail(file.path.parent, [each.path.parent for each in files]) for file in files}
-    return {file: file.path.stem for file in files}
+    """A name for each file that tells it from others of its kind: its directory, its own name, or both."""
+    directories = {file: _tail(file.path.parent, [each.path.parent for each in files]) for file in files}
+    both = {file: f"{directory}/{file.path.stem}" for file, directory in directories.items()}
+    for fronts in (directories, {file: file.path.stem for file in files}, both):
+        if len({(kind_of(file), front) for file, front in fronts.items()}) == len(files):
+            return fronts
+    return {file: f"{front} ({number})" for number, (file, front) in enumerate(both.items(), 1)}
 
 
 def _tail(path: Path, others: Sequence[Path]) -> str:
@@ -231,23 +261,30 @@ def _tail(path: Path, others: Sequence[Path]) -> str:
     return os.fspath(path)
 
 
-def _labels_of_metrics(files: Sequence[TableFile], known: Sequence[str]) -> dict[TableFile, dict[str, str]]:
-    """What the runs are called whose directories these metrics stand in.
+def _labels_of_metrics(
+    files: Sequence[TableFile], known: Sequence[str]
+) -> tuple[dict[TableFile, dict[str, str]], tuple[str, ...]]:
+    """What the runs are called whose directories these metrics stand in, and remarks on what was taken for granted.
 
     That is the name of a run in other tables whose last components are those of the directory, or the only one there.
     """
     labels = {}
+    remarks = []
     known = list(dict.fromkeys(known))
-    for file in files:
-        parent = file.path.resolve().parent
+    parents = {file: file.path.resolve().parent for file in files}
+    for file, parent in parents.items():
         same = [label for label in known if label != "." and _ends_with(parent, PurePath(label))]
         if len(same) == 1:
             labels[file] = same[0]
         elif len(known) == 1 and len(files) == 1:
             labels[file] = known[0]
+            if known[0] != ".":
+                remarks.append(f"the metrics in {parent.name} are taken for those of the run {known[0]}, the only one")
         else:
-            labels[file] = _tail(parent, [each.path.resolve().parent for each in files])
-    return {file: {".": label} for file, label in labels.items()}
+            labels[file] = _tail(parent, list(parents.values()))
+    uses = Counter(labels.values())
+    tails = {file: _tail(parent, list(parents.values())) for file, parent in parents.items()}
+    return {file: {".": label if uses[label] == 1 else tails[file]} for file, label in labels.items()}, tuple(remarks)
 
 
 def _ends_with(path: Path, end: PurePath) -> bool:

@@ -224,9 +224,3 @@ def bounded(drawn: Sequence[Drawn], count: int, what: str) -> list[Drawn]:
         more = f"only the first {len(named)} of {count} {what} are drawn"
         named[-1] = replace(named[-1], notices=(*named[-1].notices, more))
     return named
-
-
-def with_notices(drawn: Sequence[Drawn], notices: Sequence[str]) -> list[Drawn]:
-    """Figures of which the first has further notices, that are about all of them."""
-    first, *others = drawn
-    return [replace(first, notices=(*notices, *first.notices)), *others]

@@ -81,7 +81,14 @@ def make_document(gathered: Gathered, *, title: str, passed_over: Sequence[tuple
             making_table(gathered),
             *([digests] if digests.rows else []),
         ],
-        limits=[*limits, *limits_of_metrics, *limits_of_pruning, *limits_of_pairs, *limits_of_digests],
+        limits=[
+            *map(_sentence, gathered.remarks),
+            *limits,
+            *limits_of_metrics,
+            *limits_of_pruning,
+            *limits_of_pairs,
+            *limits_of_digests,
+        ],
     )
 
 
@@ -207,3 +214,7 @@ def _lead(gathered: Gathered, rows: Rows) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _sentence(remark: str) -> str:
+    return f"{remark[0].upper()}{remark[1:]}."

@@ -154,3 +154,40 @@ def test_tags_of_one_table_are_null_in_another(tmp_path: Path) -> None:
         table(tmp_path / "b.parquet", "rank", [row("b")]),
     ]
     assert Gathered(files).frame("rank", ["wd"]).wd.isna().tolist() == [False, True]
+
+
+def test_tables_that_share_directories_and_names_are_told_apart_by_both(tmp_path: Path) -> None:
+    files = [
+        table(tmp_path / place, "rank", [row("seed_0", effective_rank=float(number))])
+        for number, place in enumerate(("a/rank.parquet", "b/rank.parquet", "b/rank2.parquet"))
+    ]
+    gathered = Gathered(files)
+    assert gathered.runs == ("a/rank/seed_0", "b/rank/seed_0", "b/rank2/seed_0")
+    assert gathered.frame("rank", ["effective_rank"]).effective_rank.tolist() == [0.0, 1.0, 2.0]
+
+
+def test_metrics_of_two_runs_of_one_name_stay_two(tmp_path: Path) -> None:
+    rank = table(tmp_path / "rank.parquet", "rank", [row("seed_0")])
+    gathered = Gathered([rank, metrics(tmp_path / "a" / "seed_0"), metrics(tmp_path / "b" / "seed_0")])
+    assert gathered.frame("metrics", ["value"]).run.tolist() == ["a/seed_0", "b/seed_0"]
+    assert gathered.runs == ("seed_0", "a/seed_0", "b/seed_0")
+
+
+def test_what_is_taken_for_granted_is_said(tmp_path: Path) -> None:
+    rank = table(tmp_path / "rank.parquet", "rank", [row("seed_0")])
+    gathered = Gathered([rank, metrics(tmp_path / "seed_7")])
+    assert gathered.remarks == ("the metrics in seed_7 are taken for those of the run seed_0, the only one",)
+    assert Gathered([rank, metrics(tmp_path / "seed_0")]).remarks == ()
+
+
+def test_checkpoints_without_a_place_in_training_are_told(tmp_path: Path) -> None:
+    """A final checkpoint without a step beside others that have one, and a run that has epochs only."""
+    rows = [row("a", 0), row("a", 10), row("a", None, checkpoint="final.safetensors")]
+    rows += [row("b", None, epoch=number, checkpoint=f"epoch_{number}") for number in range(4)]
+    gathered = Gathered([table(tmp_path / "rank.parquet", "rank", rows)])
+    assert gathered.evolving("rank", [])[0].run.tolist() == ["a", "a"]
+    assert gathered.unplaced("rank") == (
+        "a: 1 checkpoint has no step, left out (final.safetensors)",
+        "b: 4 checkpoints have no step, left out (epoch_0, epoch_1, epoch_2, ...)",
+    )
+    assert Gathered([table(tmp_path / "c.parquet", "rank", rows[3:])]).unplaced("rank") == ()

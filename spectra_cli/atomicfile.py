@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+SHOWN_NAME = 40
+"""Characters of a file's name that the name of its partial file begins with: a name may be as long as names can be."""
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """Have a file written beside its place, and put it there when its bytes are on the disk.
 
+    The partial file is a new one with a name of its own: nothing that stands in the directory, such as a link that
+    somebody else has put there, is written through or removed.
+
     Args:
-        path: of the file; an older one is replaced.
+        path: of the file; an older one, or a link of that name, is replaced.
         write: given the path to write to. What it raises is raised on, and nothing is left behind.
 
     Raises:
         OSError: if that cannot be done.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:SHOWN_NAME]}.", suffix=".partial", dir=path.parent)
+    os.close(handle)
+    partial = Path(name)
     try:
-        partial.write_bytes(b"")
-        mode = stat.S_IMODE(partial.stat().st_mode)
-        partial.unlink()
         write(partial)
-        partial.chmod(mode)  # that of any new file; safetensors makes private ones
+        partial.chmod(mode_of_new_files())  # mkstemp and safetensors make private ones
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
@@ -33,3 +38,10 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def mode_of_new_files() -> int:
+    """Permissions that a new file gets here."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask

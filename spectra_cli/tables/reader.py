@@ -25,8 +25,14 @@ VALUES_PER_BYTE = 64
 ALWAYS_VALUES = 1 << 24
 """Values that a file of any size may hold."""
 
-OPTIONAL = frozenset({"alignment", "variant"})
-"""Columns that only come when they are asked for."""
+OPTIONAL = {"align": frozenset({"alignment"}), "sva": frozenset({"variant"})}
+"""By table, columns that only come when they are asked for."""
+
+ROWS_PER_BYTE, ALWAYS_ROWS = 2, 1 << 18
+"""Rows that a byte of an honest file may stand for, and that a file of any size may hold: their numbers differ."""
+
+DEEPEST_SETTING = 20
+"""Levels of settings; spectra itself writes four."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +61,9 @@ class TableFile:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings of the command that made the table; empty where they are not on record."""
+        """Settings of the command that made the table; empty where they are not on record, or no command's."""
         try:
-            recorded = json.loads(self.metadata.get("settings", "{}"))
+            recorded = _settled(json.loads(self.metadata.get("settings", "{}")), DEEPEST_SETTING)
         except (ValueError, RecursionError):
             return {}
         return recorded if isinstance(recorded, dict) else {}
@@ -170,7 +176,8 @@ def _check_columns(schema: pa.Schema, table: str, path: Path) -> None:
     if len(set(schema.names)) != len(schema.names):
         raise InputError("two of its columns have one name", where=str(path), remedy="Make the table again")
     known = arrow_schema(table)
-    absent = [name for name in known.names if name not in OPTIONAL and name not in schema.names]
+    optional = OPTIONAL.get(table, frozenset())
+    absent = [name for name in known.names if name not in optional and name not in schema.names]
     if absent:
         raise InputError(f"its column '{absent[0]}' is missing", where=str(path), remedy="Make the table again")
     for field in schema:
@@ -197,18 +204,38 @@ def _check_size(file: pq.ParquetFile, columns: Sequence[str], path: Path) -> Non
     Raises:
         InputError: if it is not.
     """
-    allowed = max(ALWAYS_VALUES, VALUES_PER_BYTE * path.stat().st_size)
+    size_bytes = path.stat().st_size
+    allowed = max(ALWAYS_VALUES, VALUES_PER_BYTE * size_bytes)
     claimed = file.metadata.num_rows
+    if claimed > max(ALWAYS_ROWS, ROWS_PER_BYTE * size_bytes):
+        raise _out_of_proportion(f"{claimed} rows", path)
     for group in map(file.metadata.row_group, range(file.metadata.num_row_groups)):
         for chunk in map(group.column, range(group.num_columns)):
             if chunk.path_in_schema.split(".")[0] in columns:
                 claimed = max(claimed, chunk.num_values, chunk.total_uncompressed_size // 8)
     if claimed > allowed:
-        raise InputError(
-            f"it claims {claimed} values in a column, which is out of all proportion to the file",
-            where=str(path),
-            remedy="Make the table again",
-        )
+        raise _out_of_proportion(f"{claimed} values in a column", path)
+
+
+def _out_of_proportion(what: str, path: Path) -> InputError:
+    return InputError(
+        f"it claims {what}, which is out of all proportion to the file", where=str(path), remedy="Make the table again"
+    )
+
+
+def _settled(value: Any, depth: int) -> Any:
+    """A setting as text can hold it.
+
+    Raises:
+        ValueError: if it is nested deeper than any that a command writes.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, (dict, list)) and depth == 0:
+        raise ValueError("nested too deep")
+    if isinstance(value, dict):
+        return {_settled(name, depth): _settled(entry, depth - 1) for name, entry in value.items()}
+    return [_settled(entry, depth - 1) for entry in value] if isinstance(value, list) else value
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

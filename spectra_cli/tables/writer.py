@@ -13,6 +13,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from spectra_cli.atomicfile import SHOWN_NAME, mode_of_new_files
 from spectra_cli.errors import InputError, UsageError
 from spectra_cli.tables.schemas import SCHEMA_VERSION, arrow_schema
 
@@ -206,10 +207,8 @@ def _partial_file(path: Path, table: str) -> Path:
     try:
         target = path.resolve()
         _check_replaceable(target, path, table)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.fchmod(handle, 0o666 & ~umask)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name[:SHOWN_NAME]}.", suffix=".partial", dir=target.parent)
+        os.fchmod(handle, mode_of_new_files())
         os.close(handle)
     except OSError as error:
         raise InputError(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spectra_cli.atomicfile import replace_file
 from spectra_cli.errors import InputError
 
 NAME = "run.json"
@@ -40,9 +40,12 @@ class RunRecord:
 
     def write(self, run: Path) -> None:
         """Write ``run.json`` into the directory of a run, at once or not at all."""
-        partial = run / f".{NAME}.partial"
-        partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        os.replace(partial, run / NAME)
+        text = json.dumps(asdict(self), indent=2) + "\n"
+        replace_file(run / NAME, lambda partial: _write(partial, text))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
 
 
 def read_record(run: Path) -> RunRecord | None:

@@ -29,7 +29,7 @@ OPTIMIZER = "optimizer.pt"
 
 _WEIGHTS = re.compile(r"step_([0-9]{1,18})\.safetensors")
 _PARTIAL = re.compile(
-    r"\.((step_[0-9]+\.safetensors|optimizer(_step_[0-9]+)?\.pt|metrics\.parquet\..+|(run|config)\.json)\.partial"
+    r"\.((step_[0-9]+\.safetensors|optimizer(_step_[0-9]+)?\.pt|metrics\.parquet|(run|config)\.json)(\.[^.]+)?\.partial"
     r"|tmp[0-9A-Za-z]{6})"  # what safetensors itself writes first
 )
 

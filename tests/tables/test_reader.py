@@ -48,7 +48,7 @@ def rewritten(path: Path, change: Any) -> Path:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_table_that_is_written_is_recognised(table: str, tmp_path: Path) -> None:
-    file = open_table(written(tmp_path / "t.parquet", table, 0, leave_out=reader.OPTIONAL))
+    file = open_table(written(tmp_path / "t.parquet", table, 0, leave_out=reader.OPTIONAL.get(table, ())))
     assert (file.table, file.rows) == (table, 0)
     assert file.read(list(file.columns)).num_rows == 0
 
@@ -84,8 +84,11 @@ def test_metadata_of_the_file_is_known_as_well_as_that_of_the_schema(tmp_path: P
 
 
 def test_settings_that_are_no_json_are_none(tmp_path: Path) -> None:
-    for text in ("{", "[1]", "[" * 100_000):
+    for text in ("{", "[1]", "[" * 100_000, '{"a": ' * 900 + "1" + "}" * 900):
         assert open_table(written(tmp_path / "t.parquet", metadata={"spectra.settings": text})).settings == {}
+    text = r'{"runs": {".": "\ud800x"}, "a": [1, null, {"b": 2.5}]}'
+    settings = open_table(written(tmp_path / "t.parquet", metadata={"spectra.settings": text})).settings
+    assert settings == {"runs": {".": r"\ud800x"}, "a": [1, None, {"b": 2.5}]}
 
 
 def _foreign(path: Path) -> None:
@@ -119,7 +122,16 @@ def _numeric_tag(path: Path) -> None:
     rewritten(written(path), lambda table: table.append_column("seed", pa.array(range(5))))
 
 
+def _without_a_column_that_others_may_lack(path: Path) -> None:
+    with TableWriter(path, "prune_eval", leave_out=["variant"]):
+        pass
+
+
 BAD = {
+    "without a column that tables sva may lack": (
+        _without_a_column_that_others_may_lack,
+        "column 'variant' is missing",
+    ),
     "text": (lambda path: path.write_text("run,step\n"), "no Parquet table.*spectra rank"),
     "empty file": (lambda path: path.write_bytes(b""), "no Parquet table"),
     "of another tool": (_foreign, "none that spectra wrote.*spectra rank, align"),
@@ -156,11 +168,15 @@ def test_a_file_that_claims_more_than_its_bytes_justify_is_not_unpacked(
     columns = [pa.array(np.zeros(count, np.int64)) if f.name == "step" else pa.nulls(count, f.type) for f in schema]
     pq.write_table(pa.table(columns, schema=schema), path, compression="zstd")
     file = open_table(path)
+    monkeypatch.setattr(reader, "ROWS_PER_BYTE", 64)
     assert next(file.batches(["step"])).num_rows == reader.BATCH_ROWS
     monkeypatch.setattr(reader, "ALWAYS_VALUES", 1 << 20)
     monkeypatch.setattr(reader, "VALUES_PER_BYTE", 8)
     with pytest.raises(InputError, match=r"3000000 values.*out of all proportion"):
         next(file.batches(["step"]))
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=r"3000000 rows, which is out of all proportion"):
+        next(file.batches(["run"]))
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -243,8 +243,9 @@ def test_what_happens_in_the_middle_of_an_archive_is_told_as_it_is(
 
 
 def test_half_written_files_are_removed_and_those_of_others_are_not(tmp_path: Path) -> None:
-    ours = [".step_12.safetensors.partial", ".optimizer.pt.partial", ".optimizer_step_3.pt.partial"]
-    ours += [".metrics.parquet.abc123.partial", ".run.json.partial", ".config.json.partial", ".tmp1wKrnB"]
+    ours = [".step_12.safetensors.partial", ".optimizer.pt.x_y12abc.partial", ".optimizer_step_3.pt.partial"]
+    ours += [".step_7.safetensors.k3j2h1g0.partial", ".metrics.parquet.abc123.partial", ".run.json.partial"]
+    ours += [".config.json.partial", ".tmp1wKrnB"]
     theirs = [".rank.parquet.abc.partial", "step_12.safetensors", ".step_x.safetensors.partial", "notes.partial"]
     for name in [*ours, *theirs]:
         (tmp_path / name).write_bytes(b"")

@@ -10,6 +10,9 @@ WITHOUT_PREFIX = 2
 
 NARROWEST_NAME = 8
 
+MOST_COMPONENTS = 32
+"""That become letters one by one: what has more is no name of a parameter, and its work is bounded."""
+
 DOT = re.compile(r"(?<!\.)\.(?!\.)")
 """Between components; not one of those in ``{i=0..31}``."""
 
@@ -72,7 +75,7 @@ def without_words(name: str, level: int, prefix: str = "") -> str:
 
 
 def _levels(name: str) -> range:
-    return range(3 + len(DOT.findall(name)))
+    return range(3 + min(len(DOT.findall(name)), MOST_COMPONENTS))
 
 
 def _fitted(name: str, level: int, width: int, prefix: str) -> str:

@@ -100,8 +100,10 @@ def plot(
     from spectra_cli.figures.choice import Choice
     from spectra_cli.figures.drawing import draw_all, filled, kinds_to_draw
     from spectra_cli.figures.gathered import Gathered
+    from spectra_cli.figures.style import import_without_configuration
     from spectra_cli.tables.finding import find_tables
 
+    import_without_configuration()
     choice = Choice(tuple(parameter or ()), tuple(connection or ()), over, x, x_scale, y_scale)
     found = find_tables(tables)
     files, empty = filled(found.tables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -41,6 +42,18 @@ CHORD = (0, (2, 2))
 """Dashes of the straight line between the ends."""
 
 
+LARGEST = 1e300
+"""What an axis can show: matplotlib cannot make ticks up to the largest of all numbers."""
+
+
+def _drawable(frame: pd.DataFrame, columns: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The rows with gaps for numbers that no axis can show, and a notice on them."""
+    vast = frame[columns].astype(float).abs() > LARGEST
+    count = int(vast.to_numpy().sum())
+    said = [f"values beyond {LARGEST:g} are not drawn ({count})"] if count else []
+    return frame.assign(**{name: frame[name].mask(vast[name]) for name in columns}), said
+
+
 def draw_barrier_line(gathered: Gathered, choice: Choice) -> list[Drawn]:
     """A figure for each pair: metrics on the line between A and B, with the chord and the barrier.
 
@@ -50,8 +63,8 @@ def draw_barrier_line(gathered: Gathered, choice: Choice) -> list[Drawn]:
         NothingToDraw: if no pair has a value.
     """
     columns = ["split", "metric", "alpha", "value", "chord", "excess", "barrier", "status"]
-    frame = paired(gathered, "barrier", columns)
-    failed = failures(frame[frame.metric.isna()])
+    frame, vast = _drawable(paired(gathered, "barrier", columns), columns[3:7])
+    failed = [*failures(frame[frame.metric.isna()]), *vast]
     known = frame[frame.metric.notna()]
     groups = [rows for _, rows in known.groupby(PAIR, sort=False) if np.isfinite(rows.value.astype(float)).any()]
     if not groups:
@@ -131,7 +144,8 @@ def draw_barrier_against(gathered: Gathered, choice: Choice) -> list[Drawn]:
     if choice.x is None:
         raise NothingToDraw("barriers are drawn against a tag", remedy=remedy_for_tag(tags_of(gathered)))
     frame, notices = placed(gathered, "barrier", ["split", "metric", "barrier", "status"], choice.x)
-    failed = failures(frame[frame.metric.isna()])
+    frame, vast = _drawable(frame, ["barrier"])
+    failed = [*failures(frame[frame.metric.isna()]), *vast]
     single = _one_of_each(frame[frame.metric.notna()])
     if not np.isfinite(single.barrier.astype(float)).any():
         raise NothingToDraw("no pair has a barrier", remedy=LOOK_AT_STATUS)

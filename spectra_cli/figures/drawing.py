@@ -79,7 +79,8 @@ def draw_all(
         try:
             with own_style():
                 figures = kind.draw(gathered, choice)
-            drawn = with_notices(figures, [notice for need in kind.needs for notice in gathered.unplaced(need)])
+            told = [each for need in kind.needs for each in (*gathered.unplaced(need), *gathered.at_one_place(need))]
+            drawn = with_notices(figures, list(dict.fromkeys(told)))
         except NothingToDraw as reason:
             drawn = reason
         yield kind, drawn

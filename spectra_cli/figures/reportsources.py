@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def making_table(gathered: Gathered) -> TextTable:
     made: dict[tuple[str | None, ...], list[str]] = {}
     for file, name in zip(shown, file_names(gathered.files), strict=False):
         recorded = [file.metadata.get(key) for key in ("version", "torch", "device", "command")]
-        made.setdefault((*recorded, _settings(file)), []).append(name)
+        told = (None if text is None else without_directories(text) for text in (*recorded, _settings(file)))
+        made.setdefault(tuple(told), []).append(name)
     return TextTable(
         heading="How it was made",
         caption="Versions, device, command line and settings that the tables have on record. Settings that are not "
@@ -60,6 +62,15 @@ def making_table(gathered: Gathered) -> TextTable:
         rows=[[", ".join(names), *key] for key, names in made.items()],
         numeric=(False,) * 6,
     )
+
+
+ABSOLUTE = re.compile(r"(?<![\w./~-])(?:/[^/\s'\",;]+){2,}")
+"""An absolute path of two components or more; not the end of a relative one or of a URL."""
+
+
+def without_directories(text: str) -> str:
+    """Text with the end of each absolute path only: a page that is sent around names neither users nor machines."""
+    return ABSOLUTE.sub(lambda path: f"…/{'/'.join(path[0].split('/')[4:][-2:] or [path[0].split('/')[-1]])}", text)
 
 
 def passed_over_table(passed_over: Sequence[tuple[str, str]]) -> TextTable:

@@ -9,6 +9,7 @@ from spectra_cli.atomicfile import replace_file
 from spectra_cli.errors import InputError
 from spectra_cli.figures.choice import Drawn
 from spectra_cli.figures.style import own_style
+from spectra_cli.regularfile import open_regular
 
 ImageFormat = Literal["png", "svg", "pdf"]
 
@@ -22,20 +23,17 @@ def save(drawn: Drawn, directory: Path, image_format: ImageFormat) -> Path:
 
     Args:
         drawn: the figure.
-        directory: which exists; an older image of the same name is replaced.
+        directory: which exists; an older image of the same name, or a link, is replaced.
         image_format: of the file, and its suffix.
 
     Returns:
         The path of the image.
 
     Raises:
-        InputError: if something that is no file has that name, or the image cannot be written.
+        InputError: if something else than an image has that name, or the image cannot be written.
     """
     path = directory / f"{drawn.name}.{image_format}"
-    if path.exists() and not path.is_file():
-        raise InputError(
-            "this is a directory, a pipe or a device", where=str(path), remedy="Give --out another directory"
-        )
+    _check_replaceable(path)
 
     def write(partial: Path) -> None:
         # Ids in an SVG would be random; text of a PDF is to be searched, and of a kind that journals take.
@@ -45,7 +43,7 @@ def save(drawn: Drawn, directory: Path, image_format: ImageFormat) -> Path:
             )
 
     try:
-        replace_file(path.resolve(), write)
+        replace_file(path, write)
     except OSError as error:
         raise InputError(
             f"the image cannot be written: {error.strerror}",
@@ -53,3 +51,32 @@ def save(drawn: Drawn, directory: Path, image_format: ImageFormat) -> Path:
             remedy="Give --out a directory that may be written to",
         ) from error
     return path
+
+
+IMAGES = (b"\x89PNG", b"<?xml", b"<svg", b"%PDF")
+"""What images of these formats begin with."""
+
+
+def _check_replaceable(path: Path) -> None:
+    """Check that what has the name of an image is an older image, or a link, which is replaced and not followed.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if path.is_symlink():
+        return
+    try:
+        with open_regular(path) as file:
+            head = file.read(8)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(
+            f"the image cannot be written: {error.strerror}", where=str(path), remedy="Give --out another directory"
+        ) from error
+    if head and not head.startswith(IMAGES):
+        raise InputError(
+            "this file is no image; a figure does not replace it",
+            where=str(path),
+            remedy="Give --out another directory, or move the file away",
+        )

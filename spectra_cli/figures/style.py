@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+
+def import_without_configuration() -> None:
+    """Import matplotlib, if it is there, so that it reads no configuration and opens no display.
+
+    For a process that is all ours, before anything else imports it: a ``matplotlibrc`` in the working directory is read
+    on import, and one that is damaged, or an unknown ``MPLBACKEND``, would end it.
+    """
+    os.environ["MPLBACKEND"] = "agg"
+    os.environ["MATPLOTLIBRC"] = os.devnull
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # fonts that it does not find, directories it cannot write
+    with chdir(Path(__file__).parent), suppress(ModuleNotFoundError):
+        import_module("matplotlib")
 
 
 @contextmanager

@@ -158,13 +158,43 @@ def test_every_figure_that_is_listed_can_be_drawn(name: str) -> None:
     assert hasattr(importlib.import_module(f"spectra_cli.figures.{kind.module}"), f"draw_{name}")
 
 
-def test_a_configuration_of_matplotlib_has_no_say(tables: Path) -> None:
-    """The bytes are the same, and text goes through no LaTeX."""
+@pytest.mark.parametrize(
+    ("configuration", "backend"),
+    [
+        (b"text.usetex: true\nlines.linewidth: 9\nsavefig.transparent: true\nfont.size: 30\n", None),
+        (b"\xff\xfe nonsense", "nonsense"),
+    ],
+)
+def test_a_configuration_of_matplotlib_has_no_say(
+    configuration: bytes, backend: str | None, tables: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes are the same, text goes through no LaTeX, and what is damaged or unknown ends nothing."""
     rank = str(tables / "rank.parquet")
     assert run(["plot", rank, "--figure", "effective_rank", "-q", "--out", "plain"]) == 0
-    Path("matplotlibrc").write_text("text.usetex: true\nlines.linewidth: 9\nsavefig.transparent: true\nfont.size: 30\n")
+    Path("matplotlibrc").write_bytes(configuration)
+    monkeypatch.delenv("MATPLOTLIBRC", raising=False)
+    if backend is not None:
+        monkeypatch.setenv("MPLBACKEND", backend)
     code = (
         f"from spectra_cli.cli.main import run; assert run(['plot', {rank!r}, '--figure', 'effective_rank', '-q']) == 0"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stderr == ""
     assert Path("figures/effective_rank.png").read_bytes() == Path("plain/effective_rank.png").read_bytes()
+
+
+def test_only_older_images_are_replaced_and_links_are_not_followed(
+    tables: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("figures").mkdir()
+    Path("thesis.txt").write_text("precious")
+    Path("figures/effective_rank.png").symlink_to("../thesis.txt")
+    arguments = [tables / "rank.parquet", "--figure", "effective_rank"]
+    printed(capsys, arguments)
+    printed(capsys, arguments)
+    assert Path("thesis.txt").read_text() == "precious"
+    assert Path("figures/effective_rank.png").read_bytes().startswith(b"\x89PNG")
+    Path("figures/effective_rank.png").write_text("notes")
+    said = printed(capsys, arguments, status=1)
+    assert "figures/effective_rank.png: this file is no image; a figure does not replace it" in said
+    assert Path("figures/effective_rank.png").read_text() == "notes"

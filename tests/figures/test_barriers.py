@@ -421,3 +421,19 @@ def test_tags_of_single_pairs_tell_the_same_checkpoints_apart(tmp_path: Path) ->
     found = paired(Gathered([open_table(tmp_path / "b.parquet")]), "barrier", ["alpha"])
     assert found.pair.tolist() == [0, 0, 1, 1]
     assert found.label.drop_duplicates().tolist() == [f"runa/checkpointa to runb/checkpointb, seed {n}" for n in "34"]
+
+
+def test_numbers_that_no_axis_can_show_are_gaps_with_a_notice(tmp_path: Path) -> None:
+    ends = {f"{name}_{side}": f"{name}{side}" for side in "ab" for name in ("run", "checkpoint")}
+    values = [1.0, 1.7e308, 2.0]
+    rows = [
+        {**ends, "split": "val", "metric": "loss", "alpha": alpha, "value": value, "chord": 1.0, "status": "ok"}
+        for alpha, value in zip((0.0, 0.5, 1.0), values, strict=True)
+    ]
+    with TableWriter(tmp_path / "b.parquet", "barrier") as writer:
+        writer.write(rows)
+    (drawn,) = draw_barrier_line(Gathered([open_table(tmp_path / "b.parquet")]), Choice())
+    drawn.figure.draw_without_rendering()
+    curve = drawn.figure.axes[0].lines[0]
+    np.testing.assert_array_equal(np.asarray(curve.get_ydata(), float), [1.0, np.nan, 2.0])
+    assert any("beyond 1e+300" in notice for notice in drawn.notices)

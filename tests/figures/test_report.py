@@ -15,6 +15,7 @@ from spectra_cli.figures.document import Detail, Document, Grid, Lines, RunView,
 from spectra_cli.figures.gathered import Gathered
 from spectra_cli.figures.page import render
 from spectra_cli.figures.report import make_document
+from spectra_cli.figures.reportsources import without_directories
 from tests.figures.planted import align_row, failed, gathered, rank_row, sva_row, write
 
 SINGULAR, RUNS = 24, ("seed_0", "seed_5")
@@ -462,3 +463,17 @@ def test_details_of_sva_alone_have_its_diagonals(tmp_path: Path) -> None:
     assert isinstance(grid, Grid)
     np.testing.assert_allclose(grid.values, [[0.1, 1], [0.05, 0.5], [0.025, 0.25]], rtol=1e-6)
     assert "The reference is step 9." in grid.summary
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("spectra rank /home/alice/runs/a --out /tmp/x.parquet", "spectra rank …/a --out …/x.parquet"),
+        ("/home/alice/secret/project/runs/a@400", "…/runs/a@400"),
+        ("spectra rank runs/a/b/c ./d/e/f ../g/h/i", "spectra rank runs/a/b/c ./d/e/f ../g/h/i"),
+        ("s3://bucket/a/b/c/d", "s3://bucket/a/b/c/d"),
+        ('{"data": "/srv/u/x", "b": "/"}', '{"data": "…/x", "b": "/"}'),
+    ],
+)
+def test_a_page_that_is_sent_around_names_no_directories_above(text: str, shown: str) -> None:
+    assert without_directories(text) == shown

@@ -149,7 +149,7 @@ class _Saving:
             return
         for each in drawn:
             if not self.saved:
-                make_directory(self._directory)
+                make_directory(self._directory, parents=True)
             path = save(each, self._directory, self._format)
             self.saved.append({"file": str(path), "figure": kind.name, "about": each.about, "notices": [*each.notices]})
             self.problems += [f"{path.name}: {notice}" for notice in each.notices]

@@ -30,7 +30,7 @@ def report(
     Example: spectra report tables --out report.html
     """
     started = time.monotonic()
-    from spectra_cli.figures.gathered import Gathered
+    from spectra_cli.figures.gathered import KINDS, Gathered
     from spectra_cli.figures.page import render
     from spectra_cli.figures.pagefile import check_page_path, write_page
     from spectra_cli.figures.report import make_document
@@ -40,7 +40,7 @@ def report(
     found = find_tables(tables)
     problems = [f"{path}: {reason}; passed over" for path, reason in found.passed_over]
     gathered = Gathered(found.tables, run or ())
-    problems += gathered.remarks
+    problems += [*gathered.remarks, *dict.fromkeys(notice for kind in KINDS for notice in gathered.unplaced(kind))]
     for problem in problems:
         output.warn(problem)
     passed_over = [(path.name, reason) for path, reason in found.passed_over]

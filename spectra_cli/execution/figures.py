@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import pandas as pd
+
+from spectra_cli.errors import UsageError
 from spectra_cli.execution.frames import Globs, PathLike, listed, paths_of
 from spectra_cli.figures.choice import Choice, NothingToDraw, StepScale, ValueScale
 from spectra_cli.figures.drawing import draw_all, filled, kinds_to_draw
@@ -16,6 +19,9 @@ from spectra_cli.tables.writer import make_directory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+SCALES = ("linear", "log", "symlog")
 
 
 def plot(
@@ -54,8 +60,10 @@ def plot(
     Raises:
         SpectraError: if nothing can be drawn or an argument is wrong; MissingExtraError if matplotlib is not installed.
     """
+    _check_choices(over=(over, (None, "run")), x_scale=(x_scale, SCALES), y_scale=(y_scale, ("auto", "linear", "log")))
+    _check_choices(image_format=(image_format, ("png", "svg", "pdf")))
     choice = Choice(listed(parameter), listed(connection), over, x, x_scale, y_scale)
-    found = find_tables([Path(path) for path in paths_of(tables)])
+    found = find_tables(_table_paths(tables))
     files, empty = filled(found.tables)
     gathered = Gathered(files, listed(run))
     kinds = kinds_to_draw(gathered, choice, listed(figure))
@@ -75,7 +83,7 @@ def plot(
             if out is not None:
                 from spectra_cli.figures.saving import save  # noqa: PLC0415 - needs matplotlib, which is an extra
 
-                make_directory(Path(out))
+                make_directory(Path(out), parents=True)
                 save(each, Path(out), image_format)
     if reasons and not figures:
         raise reasons[0]
@@ -110,8 +118,33 @@ def report(
     from spectra_cli.figures.report import make_document  # noqa: PLC0415 - as above
 
     check_page_path(Path(out))
-    found = find_tables([Path(path) for path in paths_of(tables)])
+    found = find_tables(_table_paths(tables))
     passed_over = [(path.name, reason) for path, reason in found.passed_over]
     page = render(make_document(Gathered(found.tables, listed(run)), title=title, passed_over=passed_over))
     write_page(page, Path(out))
     return Path(out)
+
+
+def _table_paths(tables: PathLike | Sequence[PathLike]) -> list[Path]:
+    """Paths of tables.
+
+    Raises:
+        UsageError: if they are no paths, such as the DataFrame of a function.
+    """
+    if isinstance(tables, pd.DataFrame):
+        raise UsageError(
+            "a DataFrame is no table in a file", remedy="Give the function that made it out=FILE, and FILE"
+        )
+    return [Path(path) for path in paths_of(tables)]
+
+
+def _check_choices(**given: tuple[str | None, Sequence[str | None]]) -> None:
+    """Check arguments, each with what it may be.
+
+    Raises:
+        UsageError: if one is something else.
+    """
+    for name, (value, known) in given.items():
+        if value not in known:
+            listed_known = ", ".join(str(each) for each in known)
+            raise UsageError(f"{name}={value!r} means nothing", remedy=f"Give one of {listed_known}")

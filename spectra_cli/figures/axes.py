@@ -8,21 +8,14 @@ from __future__ import annotations
 from math import ceil, sqrt
 from typing import TYPE_CHECKING
 
-from spectra_cli.errors import MissingExtraError, UsageError
+from matplotlib.figure import Figure
 
-try:
-    from matplotlib.figure import Figure
-
-    from spectra_cli.figures.curvelines import curves
-    from spectra_cli.figures.heatmaps import colour_bar, heat_map, names_in
-    from spectra_cli.figures.indexlines import index_bar, index_lines
-    from spectra_cli.figures.lettering import LETTER_IN, TITLE_SIZE, fitted_name, heading_columns, plain, title_columns
-    from spectra_cli.figures.steps import step_axis
-except ImportError as error:
-    raise MissingExtraError(
-        "figures are drawn with matplotlib, which is not installed",
-        remedy="Install it: pip install 'spectra-weights[plot]'",
-    ) from error
+from spectra_cli.errors import UsageError
+from spectra_cli.figures.curvelines import curves
+from spectra_cli.figures.heatmaps import colour_bar, heat_map, names_in
+from spectra_cli.figures.indexlines import index_bar, index_lines
+from spectra_cli.figures.lettering import LETTER_IN, TITLE_SIZE, fitted_name, heading_columns, plain, title_columns
+from spectra_cli.figures.steps import step_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +40,9 @@ __all__ = [
 
 MOST_PANELS = 150
 """Of one figure; more cannot be told apart, and take minutes."""
+
+LARGEST_IN = 45.0
+"""Width and height of a figure that panels are fitted into: an image in memory is 200 MB then."""
 
 IN_A_ROW = 4
 """Panels in a row, unless there are so many that a figure would become a ribbon."""
@@ -80,7 +76,8 @@ def panels(
     across = columns or (min(count, IN_A_ROW) if count <= 2 * IN_A_ROW else ceil(sqrt(count)))
     down = ceil(count / across)
     size = 1.0 if columns else max(0.5, min(1.0, IN_A_ROW / across))
-    figure = Figure(figsize=(across * width_in * size, down * height_in * size), layout="constrained")
+    whole = (min(across * width_in * size, LARGEST_IN), min(down * height_in * size, LARGEST_IN))
+    figure = Figure(figsize=whole, layout="constrained")
     grid = figure.subplots(down, across, sharey=share_y, squeeze=False)
     axes = list(grid.flat)
     for unused in axes[count:]:

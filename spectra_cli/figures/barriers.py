@@ -83,7 +83,7 @@ def _line_figure(rows: pd.DataFrame, choice: Choice) -> Drawn:
         axes.title(axis, axes.plain(metric, 40))
         axis.set_xlabel("alpha (0: A, 1: B)")
         axis.set_ylabel(metric_label(metric))
-    heading(figure, f"A to B: {label}", "dashed: chord, straight between the ends; vertical: barrier")
+    heading(figure, f"A to B: {label}", "dotted: chord, straight between the ends; vertical: barrier")
     notices = [
         *too_many(len(metrics), MOST_METRICS, "metrics"),
         *too_many(rows.split.nunique(), MOST_SPLITS, "splits"),

@@ -8,18 +8,16 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.lines import Line2D
 
 from spectra_cli.figures.choice import StepScale
 from spectra_cli.figures.lettering import LETTER_IN, panel_in, plain
-from spectra_cli.figures.series import Curve
+from spectra_cli.figures.series import Curve, Floats
 from spectra_cli.figures.steps import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Floats = npt.NDArray[np.float64]
 
 OKABE_ITO = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7")
 """Colours told apart by the colour-blind (Okabe and Ito 2008), without the yellow that is too light on white."""
@@ -63,6 +61,7 @@ def curves(
     looks = zip(cycle(OKABE_ITO), cycle(DASHES), cycle(MARKERS), strict=False)
     hidden_values = 0
     handles = []
+    bands: list[Band] = []
     for curve, (colour, dash, marker) in zip(curves, islice(looks, len(curves)), strict=True):
         kept = shown(curve.x, scale)
         x, y = curve.x[kept], np.where(np.isfinite(curve.y[kept]), curve.y[kept], np.nan)
@@ -72,12 +71,27 @@ def curves(
         style: dict[str, Any] = {"color": colour, "linestyle": dash, "marker": marker, "markevery": _marked(y)}
         handles += axis.plot(x, y, linewidth=1.4, markersize=3.5, **style)
         if curve.deviation is not None:
-            low, high = y - curve.deviation[kept], y + curve.deviation[kept]
-            low = np.where(low > 0, low, np.nanmin(y)) if y_scale == "log" and np.isfinite(y).any() else low
-            axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+            bands.append((x, y, curve.deviation[kept], colour))
+    _draw_bands(axis, bands, y_scale)
     if legend and handles:
         _legend(axis, handles, [curve.label for curve in curves])
     return hidden_values
+
+
+Band = tuple[Floats, Floats, Floats, str]
+"""x, mean and deviation, (n,) each, and a colour."""
+
+
+def _draw_bands(axis: Axes, bands: Sequence[Band], y_scale: Literal["linear", "log"]) -> None:
+    """Draw bands of one deviation to either side; on a log axis one that reaches 0 goes down to the end of the axis."""
+    if y_scale == "log" and bands:
+        axis.autoscale_view()
+        bottom, top = axis.get_ylim()
+        top = max([top, *(float(np.nanmax(y + half)) for _, y, half, _ in bands if np.isfinite(y + half).any())])
+        axis.set_ylim(bottom, top)
+    for x, y, half, colour in bands:
+        low = np.where(y - half > 0, y - half, np.finfo(float).tiny) if y_scale == "log" else y - half
+        axis.fill_between(x, np.where(np.isfinite(y), low, np.nan), y + half, color=colour, alpha=0.2, linewidth=0)
 
 
 def _legend(axis: Axes, handles: Sequence[Line2D], labels: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from spectra_cli.errors import InputError, MissingExtraError, UsageError
 from spectra_cli.figures.choice import Choice, Drawn, FigureKind, NothingToDraw, with_notices
 from spectra_cli.figures.gathered import ENDS, KINDS, Gathered
+from spectra_cli.figures.pairs import remedy_for_tag, tags_of
 from spectra_cli.figures.plots import FIGURES
 from spectra_cli.figures.style import own_style
 from spectra_cli.tables.reader import TableFile
@@ -31,6 +32,11 @@ def filled(files: Sequence[TableFile]) -> tuple[list[TableFile], list[TableFile]
     return with_rows, without
 
 
+OF_ONE_MATRIX = frozenset({"singular_values", "agreement_diagonal", "pruned_diagonal", "grokking", "ends_agreement"})
+OF_ONE_CONNECTION = frozenset({"alignment_diagonal"})
+"""Figures for which --parameter and --connection choose."""
+
+
 def kinds_to_draw(gathered: Gathered, choice: Choice, names: Sequence[str] = ()) -> list[FigureKind]:
     """The kinds of figures to draw.
 
@@ -51,6 +57,7 @@ def kinds_to_draw(gathered: Gathered, choice: Choice, names: Sequence[str] = ())
             raise UsageError(f"there is no figure '{name}'", remedy=meant)
     if choice.x is not None and "barrier" not in gathered and ENDS not in gathered:
         raise UsageError(f"--x {choice.x}: no table of barrier is among these", remedy="Give one, or leave --x out")
+    _check_tag(gathered, choice.x)
     kinds = [FIGURES[name] for name in dict.fromkeys(names)]
     for kind in kinds:
         _check_offered(kind, gathered)
@@ -58,6 +65,15 @@ def kinds_to_draw(gathered: Gathered, choice: Choice, names: Sequence[str] = ())
     if not kinds:
         held = ", ".join(sorted({file.table for file in gathered.files}))
         raise InputError(f"no figure is drawn of {held} alone", remedy="Give the other tables of the command as well")
+    for option, globs, of_one in (
+        ("--parameter", choice.parameter, OF_ONE_MATRIX),
+        ("--connection", choice.connection, OF_ONE_CONNECTION),
+    ):
+        if globs and not any(kind.name in of_one for kind in kinds):
+            raise UsageError(
+                f"{option} {globs[0]}: none of these figures is of one",
+                remedy=f"Leave it out, or ask for {', '.join(sorted(of_one))}",
+            )
     if find_spec("matplotlib") is None:
         raise MissingExtraError("figures need matplotlib", remedy="pip install 'spectra-weights[plot]'")
     return kinds
@@ -86,17 +102,27 @@ def draw_all(
         yield kind, drawn
 
 
+def _check_tag(gathered: Gathered, tag: str | None) -> None:
+    """Check that a tag to draw against is one of some table of pairs.
+
+    Raises:
+        UsageError: if it is not.
+    """
+    known = tags_of(gathered)
+    if tag is not None and tag not in known and tag not in {"step_a", "step_b"}:
+        raise UsageError(f"--x {tag}: no table has a tag of that name", remedy=remedy_for_tag(known))
+
+
 def _check_offered(kind: FigureKind, gathered: Gathered) -> None:
     """Check that there is what a figure needs.
 
     Raises:
         InputError: if there is not.
     """
-    lacking = [need for need in kind.needs if need not in gathered]
-    if not lacking and kind.either and not any(each in gathered for each in kind.either):
-        lacking = [kind.either[0]]
-    if lacking:
-        makers = " and ".join(dict.fromkeys(KINDS[need] for need in lacking))
+    makers = " and ".join(dict.fromkeys(KINDS[need] for need in kind.needs if need not in gathered))
+    if not makers and kind.either and not any(each in gathered for each in kind.either):
+        makers = " or ".join(KINDS[each] for each in kind.either)
+    if makers:
         raise InputError(
             f"the figure {kind.name} needs a table that is not among these", remedy=f"Give the one of {makers} as well"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,11 @@ import pandas as pd
 
 from spectra_cli.errors import UsageError
 from spectra_cli.figures import axes
-from spectra_cli.figures.choice import Choice, Drawn, NothingToDraw
+from spectra_cli.figures.acrossruns import cut_short, names_in_all, runs_without
+from spectra_cli.figures.choice import Choice, Drawn, NothingToDraw, with_notices
 from spectra_cli.figures.gaps import Followed, gap_notice, with_gaps
 from spectra_cli.figures.gathered import Gathered
-from spectra_cli.figures.metric import bounded, file_name, heading, with_notices
+from spectra_cli.figures.metric import bounded, file_name, heading
 from spectra_cli.figures.metriccurves import LOOK_AT_STATUS, value_scale
 from spectra_cli.figures.overview import (
     RUN_COLUMNS,
@@ -61,13 +62,14 @@ class Selected:
     total: int
 
 
-def select(names: Sequence[str], globs: Sequence[str], noun: str) -> Selected:
+def select(names: Sequence[str], globs: Sequence[str], noun: str, of_all: Collection[str] = ()) -> Selected:
     """The names that match, or else the middle one.
 
     Args:
         names: in the order of depth, of those that have a number.
         globs: of the user.
         noun: ``matrix`` or ``connection``, in the singular.
+        of_all: those that all runs have, of which the middle one is taken; if there are none, of all names.
 
     Raises:
         NothingToDraw: if there is no name at all.
@@ -77,7 +79,10 @@ def select(names: Sequence[str], globs: Sequence[str], noun: str) -> Selected:
     if not names:
         raise NothingToDraw(f"no {noun} has a number", remedy=LOOK_AT_STATUS)
     if not globs:
-        return Selected([middle(names)], f"the middle one of {len(names)} {plural}", 1)
+        shared = [name for name in names if name in of_all] or names
+        of_runs = " that all runs have" * (len(shared) < len(names))
+        how = f"the only {noun}" if of_runs and len(shared) == 1 else f"the middle one of {len(shared)} {plural}"
+        return Selected([middle(shared)], f"{how}{of_runs}", 1)
     found = matching(names, globs)
     if not found:
         option = "--parameter" if noun == "matrix" else "--connection"
@@ -90,7 +95,8 @@ def _near(names: Sequence[str], glob: str) -> str:
     ends = {part: name for name in reversed(names) for part in re.split(ENDS, name)}
     near = difflib.get_close_matches(glob.strip("*"), [*ends], n=3, cutoff=0.3)
     listed = list(dict.fromkeys([*(ends[part] for part in near), *names]))[:SHOWN_NAMES]
-    return f"{', '.join(shortened(name, NAME_COLUMNS) for name in listed)}{', ...' * (len(names) > len(listed))}"
+    more = f" and {len(names) - len(listed)} more" if len(names) > len(listed) else ""
+    return f"{', '.join(shortened(name, NAME_COLUMNS) for name in listed)}{more}"
 
 
 def draw_singular_values(gathered: Gathered, choice: Choice) -> list[Drawn]:
@@ -102,8 +108,9 @@ def draw_singular_values(gathered: Gathered, choice: Choice) -> list[Drawn]:
     """
     frame, _ = gathered.evolving("rank", ["parameter", "depth", "rows", "cols", "status"])
     check_rows(frame)
+    frame[NAME] = frame.parameter
     ok = frame[(frame.status == "ok") & (frame[["rows", "cols"]].min(axis=1) > 1)]
-    selected = select(_names(ok.assign(**{NAME: ok.parameter})), choice.parameter, "matrix")
+    selected = select(_names(ok), choice.parameter, "matrix", names_in_all(ok, frame))
     rows, clock = gathered.evolving("rank", ["parameter", "singular_values"], {"parameter": selected.names})
     rows[NAME] = rows.parameter
     scale = value_scale("singular value", np.empty(0), choice.y_scale)
@@ -119,9 +126,9 @@ def draw_singular_values(gathered: Gathered, choice: Choice) -> list[Drawn]:
         axes.index_bar(figure, grid)
         return Panels(figure, grid, "singular value (weight)", axes.left_out(hidden, "singular value"))
 
-    kind = Kind("singular_values", "singular values", "matrices", banded=True)
-    found = with_gaps(evolutions(rows, "singular_values"), frame.assign(**{NAME: frame.parameter}))
-    return _figures(kind, found, selected, clock, choice=choice, draw=draw)
+    kind = Kind("singular_values", "singular values", "matrices", entries="singular values", banded=True)
+    found = with_gaps(evolutions(rows, "singular_values"), frame)
+    return _figures(kind, found, selected, clock, statuses=frame, choice=choice, draw=draw)
 
 
 def draw_alignment_diagonal(gathered: Gathered, choice: Choice) -> list[Drawn]:
@@ -133,14 +140,15 @@ def draw_alignment_diagonal(gathered: Gathered, choice: Choice) -> list[Drawn]:
     """
     frame, _ = primary_connections(gathered, ["depth", "status"])
     check_rows(frame)
-    selected = select(_names(frame[frame.status == "ok"]), choice.connection, "connection")
+    ok = frame[frame.status == "ok"]
+    selected = select(_names(ok), choice.connection, "connection", names_in_all(ok, frame))
     ends = frame[frame[NAME].isin(selected.names)]
     where = {end: sorted(set(ends[end].astype(str))) for end in ("upstream", "downstream")}
     rows, clock = primary_connections(gathered, ["diagonal"], where)
     kind = Kind("alignment_diagonal", "alignment of singular vectors", "connections")
     draw = _maps("alignment A_ii", choice)
     found = with_gaps(evolutions(rows, "diagonal"), frame)
-    return _figures(kind, found, selected, clock, choice=choice, draw=draw)
+    return _figures(kind, found, selected, clock, statuses=frame, choice=choice, draw=draw)
 
 
 def draw_agreement_diagonal(gathered: Gathered, choice: Choice) -> list[Drawn]:
@@ -152,15 +160,16 @@ def draw_agreement_diagonal(gathered: Gathered, choice: Choice) -> list[Drawn]:
     """
     frame, _ = gathered.evolving("sva", ["parameter", "depth", "status"])
     check_rows(frame)
+    frame[NAME] = frame.parameter
     ok = frame[frame.status == "ok"]
-    selected = select(_names(ok.assign(**{NAME: ok.parameter})), choice.parameter, "matrix")
+    selected = select(_names(ok), choice.parameter, "matrix", names_in_all(ok, frame))
     rows, clock = gathered.evolving("sva", ["parameter", "diagonal"], {"parameter": selected.names})
     rows[NAME] = rows.parameter
     what = f"agreement of singular vectors{with_reference(gathered)}"
     kind = Kind("agreement_diagonal", what, "matrices")
     draw = _maps("agreement S_ii", choice)
-    found = with_gaps(evolutions(rows, "diagonal"), frame.assign(**{NAME: frame.parameter}))
-    return _figures(kind, found, selected, clock, choice=choice, draw=draw)
+    found = with_gaps(evolutions(rows, "diagonal"), frame)
+    return _figures(kind, found, selected, clock, statuses=frame, choice=choice, draw=draw)
 
 
 @dataclass(frozen=True)
@@ -171,12 +180,14 @@ class Kind:
         name: of it.
         what: it shows.
         plural: what there is one figure each of.
+        entries: what a matrix or connection has of it, in the plural.
         banded: whether it shows the deviation of a mean over runs.
     """
 
     name: str
     what: str
     plural: str
+    entries: str = "entries of a diagonal"
     banded: bool = False
 
 
@@ -219,6 +230,7 @@ def _figures(
     selected: Selected,
     clock: str,
     *,
+    statuses: pd.DataFrame,
     choice: Choice,
     draw: Callable[[Sequence[Evolution]], Panels],
 ) -> list[Drawn]:
@@ -236,6 +248,7 @@ def _figures(
         except NothingToDraw as reason:
             lacking.append((name, reason))
             continue
+        notices += tuple(runs_without(name, [each.evolution.run for each in group], statuses))
         notices += tuple(gap_notice(each) for each in group if each.why)
         shown = [mean_evolution(used)] if choice.over else used
         panels = draw(shown)
@@ -243,7 +256,7 @@ def _figures(
         unseen = max(
             axes.step_axis(axis, each.x, clock, choice.x_scale) for axis, each in zip(panels.grid, shown, strict=True)
         )
-        more = (*axes.left_out(unseen, clock), *panels.notices, *_left(used, shown, clock))
+        more = (*axes.left_out(unseen, clock), *panels.notices, *_not_in_mean(kind, used, shown, clock))
         about = _about(kind.what, name, selected, shown)
         of_file = file_name(kind.name, *(re.split(ENDS, name) if kind.plural == "connections" else [name]))
         drawn.append(Drawn(of_file, panels.figure, about, (*notices, *more)))
@@ -295,8 +308,12 @@ def _usable(group: Sequence[Followed], clock: str) -> tuple[list[Evolution], tup
     return [each for each, keeps in zip(found, kept, strict=True) if keeps], lacking
 
 
-def _left(used: Sequence[Evolution], shown: Sequence[Evolution], clock: str) -> tuple[str, ...]:
-    return not_averaged([each.x for each in used], shown[0].x, clock) if len(shown) < len(used) else ()
+def _not_in_mean(kind: Kind, used: Sequence[Evolution], shown: Sequence[Evolution], clock: str) -> tuple[str, ...]:
+    """Notices on what the mean over runs leaves out."""
+    if len(shown) == len(used):
+        return ()
+    lengths = [each.values.shape[1] for each in used]
+    return (*not_averaged([each.x for each in used], shown[0].x, clock), *cut_short(lengths, kind.entries))
 
 
 def _about(what: str, name: str, selected: Selected, shown: Sequence[Evolution]) -> str:

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spectra_cli.errors import UsageError
+from spectra_cli.figures import prunedruns
+from spectra_cli.figures.sharedplaces import superseded, told_of
 from spectra_cli.tables.reader import TableFile
 
 PRUNED, ENDS = "sva_pruned", "sva_ends"
@@ -56,7 +58,8 @@ class Gathered:
     """Rows of tables from several files.
 
     A run is named as in its table. Where that would give two runs one name (each was analysed by itself, as ``.``),
-    the directory of its table, or else the table's own name, comes in front.
+    the directory of its table, or else the table's own name, comes in front. Tables of prune-eval that evaluate other
+    variants of one run stand together as that run.
 
     Args:
         files: tables, of any kinds.
@@ -70,7 +73,8 @@ class Gathered:
         self.files = tuple(files)
         self._kinds = [kind_of(file) for file in self.files]
         found = {file: _runs_in(file) for file in self.files if _has_runs(kind_of(file))}
-        self._labels = _labels(found)
+        self._labels, self._repeated = _labels(found)
+        self._superseded: dict[str, dict[tuple[str, float], list[str]]] = {}
         known = [label for labels in self._labels.values() for label in labels.values()]
         of_metrics, self.remarks = _labels_of_metrics([file for file in self.files if file.table == "metrics"], known)
         """What was taken for granted, each a sentence without a full stop."""
@@ -113,8 +117,12 @@ class Gathered:
             InputError: if a file is damaged.
         """
         named = [*columns, "run"] if _has_runs(kind) and "run" not in columns else list(columns)
-        parts = [self._frame_of(file, named, where or {}) for file in self.of_kind(kind)]
+        repeated = self._repeated and kind == "prune_eval"
+        read = list(dict.fromkeys([*named, *prunedruns.KEYS])) if repeated else named
+        parts = [self._frame_of(file, read, where or {}) for file in self.of_kind(kind)]
         frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=named)
+        if repeated:
+            frame = prunedruns.without_repeats(frame)[named]
         return (
             frame[frame.run.isin(self.runs)].reset_index(drop=True)
             if "run" in frame and self._has_labels(kind)
@@ -133,13 +141,18 @@ class Gathered:
 
         Returns:
             The rows with a column ``x``, and what it is: ``step`` if any step is known, then rows without one are left
-            out; else ``epoch`` likewise; else ``checkpoint``, its place in its run from 0.
+            out; else ``epoch`` likewise; else ``checkpoint``, its place in its run from 0. Of several checkpoints of a
+            run at one place there is one, see :meth:`superseded`.
         """
         keys = ["step", "epoch", *(() if kind == "metrics" else ("checkpoint",))]
         frame = self.frame(kind, [*keys, *(name for name in columns if name not in keys)], where)
         for clock in ("step", "epoch"):
             known = frame[clock].notna()
             if known.any():
+                left_out = self.superseded(kind)
+                if left_out:
+                    pairs = zip(frame.run, frame.checkpoint, strict=True)
+                    known &= np.fromiter((pair not in left_out for pair in pairs), bool, len(frame))
                 return frame[known].assign(**{POSITION: frame[clock][known].astype(float)}), clock
         checkpoints = frame.checkpoint.astype(str) if "checkpoint" in frame else pd.Series(0, index=frame.index)
         places = checkpoints.groupby(frame.run.astype(str), sort=False).transform(lambda names: pd.factorize(names)[0])
@@ -167,6 +180,40 @@ class Gathered:
             told.append(f"{run}: {len(names)} {what} no {clock}, left out ({which})")
         more = len(told) - MOST_TOLD
         return (*told[:MOST_TOLD], *([f"the same in {more} more runs"] if more > 0 else []))
+
+    def superseded(self, kind: str) -> frozenset[tuple[str, str]]:
+        """Checkpoints that :meth:`evolving` leaves out for a later one of the run at the same place.
+
+        Args:
+            kind: as of :meth:`evolving`.
+
+        Returns:
+            Run and name of each.
+        """
+        places = self._shared_places(kind)
+        return frozenset((run, name) for (run, _), names in places.items() for name in names[:-1])
+
+    def at_one_place(self, kind: str) -> tuple[str, ...]:
+        """Notices on places at which a run has several checkpoints, and on the one that is drawn.
+
+        Args:
+            kind: as of :meth:`evolving`.
+        """
+        places = self._shared_places(kind)
+        return told_of(places, self._clock_of(kind), MOST_TOLD) if places else ()
+
+    def _clock_of(self, kind: str) -> str:
+        frame = self.frame(kind, ["step", "epoch"])
+        return next((clock for clock in ("step", "epoch") if frame[clock].notna().any()), "checkpoint")
+
+    def _shared_places(self, kind: str) -> dict[tuple[str, float], list[str]]:
+        if not _has_runs(kind):
+            return {}
+        if kind not in self._superseded:
+            clock = self._clock_of(kind)
+            frame = self.frame(kind, ["checkpoint", "status", *([clock] if clock != "checkpoint" else [])])
+            self._superseded[kind] = superseded(frame, clock) if clock != "checkpoint" else {}
+        return self._superseded[kind]
 
     def _has_labels(self, kind: str) -> bool:
         return _has_runs(kind) or kind == "metrics"
@@ -218,17 +265,22 @@ def _runs_in(file: TableFile) -> list[str]:
     return list(found)
 
 
-def _labels(found: Mapping[TableFile, Sequence[str]]) -> dict[TableFile, dict[str, str]]:
-    """By table, what its runs are to be called."""
+def _labels(found: Mapping[TableFile, Sequence[str]]) -> tuple[dict[TableFile, dict[str, str]], bool]:
+    """By table, what its runs are to be called; and whether several tables of one kind have a run in common."""
     recorded = {file: {run: _known_as(file, run) for run in runs} for file, runs in found.items()}
-    uses = Counter((kind_of(file), label) for file, labels in recorded.items() for label in labels.values())
-    if all(count == 1 for count in uses.values()):
-        return recorded
-    fronts = _fronts(list(found))
-    return {
-        file: {run: fronts[file] if run == "." else f"{fronts[file]}/{run}" for run in runs}
+    uses: dict[tuple[str, str], list[tuple[TableFile, str]]] = {}
+    for file, labels in recorded.items():
+        for run, label in labels.items():
+            uses.setdefault((kind_of(file), label), []).append((file, run))
+    twice = {key: own for key, own in uses.items() if len(own) > 1}
+    if all(kind == "prune_eval" and prunedruns.of_one_run(own) for (kind, _), own in twice.items()):
+        return recorded, bool(twice)
+    of_files = fronts(list(found))
+    apart = {
+        file: {run: of_files[file] if run == "." else f"{of_files[file]}/{run}" for run in runs}
         for file, runs in found.items()
     }
+    return apart, False
 
 
 def _known_as(file: TableFile, run: str) -> str:
@@ -240,13 +292,13 @@ def _known_as(file: TableFile, run: str) -> str:
     return name if isinstance(name, str) and name else run
 
 
-def _fronts(files: Sequence[TableFile]) -> dict[TableFile, str]:
+def fronts(files: Sequence[TableFile]) -> dict[TableFile, str]:
     """A name for each file that tells it from others of its kind: its directory, its own name, or both."""
     directories = {file: _tail(file.path.parent, [each.path.parent for each in files]) for file in files}
     both = {file: f"{directory}/{file.path.stem}" for file, directory in directories.items()}
-    for fronts in (directories, {file: file.path.stem for file in files}, both):
-        if len({(kind_of(file), front) for file, front in fronts.items()}) == len(files):
-            return fronts
+    for named in (directories, {file: file.path.stem for file in files}, both):
+        if len({(kind_of(file), front) for file, front in named.items()}) == len(files):
+            return named
     return {file: f"{front} ({number})" for number, (file, front) in enumerate(both.items(), 1)}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from spectra_cli.figures import axes
+from spectra_cli.figures.acrossruns import cut_short, names_in_all, runs_without
 from spectra_cli.figures.choice import Choice, Drawn, NothingToDraw, with_notices
 from spectra_cli.figures.evolving import select
 from spectra_cli.figures.gathered import POSITION, Gathered
@@ -82,9 +83,12 @@ def draw_grokking(gathered: Gathered, choice: Choice) -> list[Drawn]:
         {each.run: each for each in _alignments(gathered, clock)},
         {each.run: each for each in split_panels(errors, errors.iloc[:0], None)},
     )
-    selected = select(_with_spectra(ranks), choice.parameter, "matrix")
+    ok = _with_spectra(ranks)
+    of_all = names_in_all(ok[ok.run.isin(list(by_run))], ranks)
+    selected = select(list(ok[NAME].drop_duplicates()), choice.parameter, "matrix", of_all)
     spectra = _spectra(gathered, selected.names, clock)
     notices = gap_notices(errors, f"values of {metric}")
+    notices += _lacking(spectra, selected.names, ranks[ranks.run.isin(list(by_run))])
     fours = [
         Four(error, spectra[run, name], rank, alignment)
         for run, (rank, alignment, error) in by_run.items()
@@ -93,6 +97,7 @@ def draw_grokking(gathered: Gathered, choice: Choice) -> list[Drawn]:
     ]
     if choice.over and fours:
         places = [four.ranks.x for four in fours]
+        notices += _cut_short(fours)
         by_name = {name: [four for four in fours if four.spectrum.name == name] for name in selected.names}
         fours = [_mean(group) for group in by_name.values() if group]
         notices += not_averaged(places, fours[0].ranks.x, clock)
@@ -164,10 +169,24 @@ def _common_runs(
     return {run: (ranks[run], alignments[run], errors[run]) for run in runs}
 
 
-def _with_spectra(ranks: pd.DataFrame) -> list[str]:
-    """Matrices with several singular values in the order of depth: those of which one is the middle one."""
-    ok = ranks[(ranks.status == "ok") & (ranks[["rows", "cols"]].min(axis=1) > 1)]
-    return list(ok.sort_values("depth", kind="stable")[NAME].dropna().drop_duplicates())
+def _with_spectra(ranks: pd.DataFrame) -> pd.DataFrame:
+    """Rows of matrices with several singular values in the order of depth: those of which one is the middle one."""
+    ok = ranks[(ranks.status == "ok") & (ranks[["rows", "cols"]].min(axis=1) > 1) & ranks[NAME].notna()]
+    return ok.sort_values("depth", kind="stable")
+
+
+def _lacking(spectra: Mapping[tuple[str, str], Evolution], names: Sequence[str], ranks: pd.DataFrame) -> list[str]:
+    """Notices on runs that have all but the singular values of a matrix."""
+    told = [each for name in names for each in runs_without(name, [run for run, of in spectra if of == name], ranks)]
+    return [*told[:MOST_TOLD], *([f"{len(told) - MOST_TOLD} more such runs"] if len(told) > MOST_TOLD else [])]
+
+
+def _cut_short(fours: Sequence[Four]) -> list[str]:
+    """Notices on singular values that the means over runs leave out."""
+    lengths: dict[str, list[int]] = {}
+    for four in fours:
+        lengths.setdefault(four.spectrum.name, []).append(four.spectrum.values.shape[1])
+    return list(dict.fromkeys(told for each in lengths.values() for told in cut_short(each, "singular values")))
 
 
 def _spectra(gathered: Gathered, names: Sequence[str], clock: str) -> dict[tuple[str, str], Evolution]:

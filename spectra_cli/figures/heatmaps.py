@@ -41,7 +41,7 @@ BAR_SIZE = 8.0
 MOST_VECTOR_CELLS = 4000
 """Cells of a heat map in SVG and PDF that are drawn one by one; more become a picture, which has no seams."""
 
-MOST_TICKS = 11
+MOST_TICKS = 13
 """Of an index."""
 
 

@@ -52,7 +52,7 @@ def index_lines(  # noqa: PLR0917 - x, values and scales stand in the order of a
     """Draw a line for each column of numbers, coloured by its place from 1.
 
     The lines are one :class:`matplotlib.collections.LineCollection`, ``axis.collections[-1]``, so that thousands are
-    fast; its segments are (n, 2), in order, with nan where a line is broken.
+    fast; its paths have (n, 2) vertices, in order, with nan where a line is broken.
 
     Args:
         axis: to draw on; call :func:`step_axis` afterwards.

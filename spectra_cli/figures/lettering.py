@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from matplotlib.font_manager import FontProperties, findfont, get_font
@@ -23,6 +24,9 @@ LETTER_IN = 0.6 / 72
 
 LONGEST = 100
 """Columns of a line, unless a caller asks for another length."""
+
+LONGEST_NAME = 160
+"""Characters of the name of a matrix that shortening looks at."""
 
 UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that are escaped: control, format (bidi), surrogates, private, unassigned, separators of lines."""
@@ -57,11 +61,19 @@ def plain_names(names: Sequence[str], width: int, most: int = LONGEST) -> list[s
         width: columns that each may take; more where names would become alike.
         most: columns that they may take even then.
     """
+    return list(_plain_names(tuple(names), width, most))
+
+
+@lru_cache(maxsize=32)  # the same names stand in all panels, and are measured before
+def _plain_names(names: tuple[str, ...], width: int, most: int) -> tuple[str, ...]:
     short = _fitted(names, width)
     while len(set(short)) < len(set(names)) and width < most:
         width += 8
         short = _fitted(names, width)
-    return [plain(name, width) for name in short]
+    if len(set(short)) < len(set(names)):  # a number tells apart what no width does
+        uses = Counter(short)
+        short = [f"{name} ({number})" if uses[name] > 1 else name for number, name in enumerate(short, 1)]
+    return tuple(plain(name, width + len(" (9999)")) for name in short)
 
 
 def fitted_name(name: str, width: int) -> str:
@@ -69,14 +81,20 @@ def fitted_name(name: str, width: int) -> str:
     return _fitted([name], width)[0] if len(name) > width else name
 
 
+def _bounded(name: str) -> str:
+    """A name, without its middle if it is absurdly long: the work of shortening grows with the square of its parts."""
+    half = LONGEST_NAME // 2
+    return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
+
+
 def _fitted(names: Sequence[str], width: int) -> list[str]:
     parts = [name.partition(": ") for name in names]
     if not all(colon and ARROW in ends for _, colon, ends in parts):
-        return fitted_names(names, width)
+        return fitted_names([_bounded(name) for name in names], width)
     kinds = [kind for kind, _, _ in parts]
     room = (width - max(map(len, kinds)) - len(": ") - len(ARROW)) // 2
-    ups = fitted_names([ends.partition(ARROW)[0] for _, _, ends in parts], room)
-    downs = fitted_names([ends.partition(ARROW)[2] for _, _, ends in parts], room)
+    ups = fitted_names([_bounded(ends.partition(ARROW)[0]) for _, _, ends in parts], room)
+    downs = fitted_names([_bounded(ends.partition(ARROW)[2]) for _, _, ends in parts], room)
     return [f"{kind}: {up} → {down}" for kind, up, down in zip(kinds, ups, downs, strict=True)]
 
 

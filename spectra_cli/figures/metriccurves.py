@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,22 +62,43 @@ def value_scale(metric: str, values: Floats, chosen: ValueScale) -> Literal["lin
 def in_order_of_variants(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of prune_eval with a column ``curve``: the variant and what it keeps, in the order of a legend.
 
-    ``bottom`` keeps what ``top`` of its row's ``keep`` lacks. Of random masks it says how many seeds there are, if more
-    than one.
+    ``bottom`` keeps what ``top`` of its row's ``keep`` lacks. Of random masks it says how many seeds of a run there
+    are, if more than one; no number where runs differ in that. Every variant and ``keep`` has a curve of its own.
     """
     places = {name: place for place, name in enumerate(VARIANTS)}
     kept = frame.keep.where(frame.variant != "bottom", 1.0 - frame.keep)
-    counts = frame.groupby(["variant", "keep"]).seed.transform("nunique").fillna(0)
-    labels = [
-        str(variant) if variant == "full" or pd.isna(share) else f"{variant} {share:.4g}{_of_seeds(int(count))}"
-        for variant, share, count in zip(frame.variant, kept, counts, strict=True)
+    shares = frame[["variant", "keep"]].drop_duplicates().dropna()
+    shares = shares[shares.variant != "full"]
+    labels: dict[tuple[str, float], str] = {}
+    for variant, own in shares.groupby("variant", sort=False).keep:
+        labels |= {(str(variant), keep): f"{variant} {share}" for keep, share in _shares(str(variant), own).items()}
+    seeds = frame.groupby(["variant", "keep", "run"]).seed.nunique().groupby(["variant", "keep"])
+    means = {key: _of_seeds(set(counts)) for key, counts in seeds}
+    curves = [
+        f"{labels[key]}{means[key]}" if (key := (variant, keep)) in labels else str(variant)
+        for variant, keep in zip(frame.variant, frame.keep, strict=True)
     ]
     order = frame.variant.map(lambda name: places.get(name, len(places)))
-    return frame.assign(curve=labels, order=order, kept=-kept).sort_values(["order", "kept"], kind="stable")
+    return frame.assign(curve=curves, order=order, kept=-kept).sort_values(["order", "kept"], kind="stable")
 
 
-def _of_seeds(count: int) -> str:
-    return f" (mean of {count} seeds)" if count > 1 else ""
+def _shares(variant: str, keeps: Iterable[float]) -> dict[float, str]:
+    """What different ``keep`` of a variant leave, with as many digits, of at least four, as tell them apart."""
+    found = list(keeps)
+    for digits in range(4, 18):
+        texts = [f"{1.0 - keep if variant == 'bottom' else keep:.{digits}g}" for keep in found]
+        if len(set(texts)) == len(found):
+            break
+    else:  # of bottom: all but less than a float can take from 1
+        texts = [f"1 - {keep!r}" for keep in found]
+    return dict(zip(found, texts, strict=True))
+
+
+def _of_seeds(counts: Set[int]) -> str:
+    """What is said of a curve, for the numbers of seeds that runs have."""
+    if max(counts) < 2:
+        return ""
+    return f" (mean of {max(counts)} seeds)" if len(counts) == 1 else " (mean of seeds)"
 
 
 def check_places(x: Floats, clock: str) -> None:

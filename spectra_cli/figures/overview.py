@@ -218,6 +218,8 @@ def _drawn(kind: str, found: Sequence[Overview], clock: str, choice: Choice, wha
     if not any(np.isfinite(each.values).any() for each in used):
         raise NothingToDraw(f"no row has an {COLOURS[kind].removesuffix(' / R')}", remedy=LOOK_AT_STATUS)
     shown = [mean_overview(used)] if choice.over else used
+    if not any(np.isfinite(each.values).any() for each in shown):
+        raise NothingToDraw("nothing has a number in all runs", remedy="Leave --over out, or choose runs with --run")
     names = list(dict.fromkeys(name for each in shown for name in each.names))
     alike = len({each.names for each in shown}) == 1
     figure, grid = map_panels(len(shown), names, max(len(each.names) for each in shown), alike=alike)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from spectra_cli.errors import UsageError
 from spectra_cli.figures.choice import NothingToDraw
-from spectra_cli.figures.gathered import ENDS, OF_PAIRS, POSITION, Gathered
+from spectra_cli.figures.gathered import ENDS, OF_PAIRS, POSITION, Gathered, fronts
 from spectra_cli.tables.reader import TableFile
 
 ENDS_OF_PAIR: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -54,7 +54,8 @@ def paired(gathered: Gathered, kind: str, columns: Sequence[str], place: str | N
     Returns:
         The rows in the order of the tables, with columns ``pair``, ``label`` and ``table``, and ``x`` for what is in
         `place`, whatever a tag is called. Labels are ``A@step to B@step``, without the directories that all runs share,
-        and with tags where two pairs would have one label.
+        and with tags where two pairs would have one label. No two pairs have one: where tags do not tell them apart,
+        their checkpoints, or else the directories or names of their tables, do.
     """
     ends = ENDS_OF_PAIR[kind]
     tags = tags_of(gathered, [kind])
@@ -74,6 +75,10 @@ def paired(gathered: Gathered, kind: str, columns: Sequence[str], place: str | N
     if len(set(labels)) < len(labels):  # the same checkpoints once more, as with other perturbations
         told = _varying(tags, [pair[len(ends) + 1 :] for pair in pairs])
         labels = [f"{label}{more}" for label, more in zip(labels, told, strict=True)]
+    of_tables = list(fronts(gathered.of_kind(kind)).values())
+    labels = _told_apart(
+        labels, [f" ({pair[2]} to {pair[5]})" for pair in pairs], [f" ({of_tables[pair[0]]})" for pair in pairs]
+    )
     frame = pd.concat(parts, ignore_index=True)
     frame[PAIR] = numbers
     frame[LABEL] = [labels[number] for number in numbers]
@@ -163,6 +168,26 @@ def _labels(pairs: Sequence[Sequence[object]]) -> list[str]:
         " to ".join(_end(short[str(run)], checkpoint, step) for run, checkpoint, step in (pair[:3], pair[3:]))
         for pair in pairs
     ]
+
+
+def _told_apart(labels: Sequence[str], *more: Sequence[str]) -> list[str]:
+    """Labels of which no two are the same.
+
+    Args:
+        labels: of pairs.
+        more: what may be appended to each, tried in this order where labels are the same and this differs; after that
+            numbers are.
+    """
+    told = list(labels)
+    for ends in (*more, [f" ({number})" for number in range(1, len(told) + 1)]):
+        same: dict[str, list[int]] = {}
+        for place, label in enumerate(told):
+            same.setdefault(label, []).append(place)
+        for places in same.values():
+            if len({ends[place] for place in places}) > 1:
+                for place in places:
+                    told[place] += ends[place]
+    return told
 
 
 def _varying(names: Sequence[str], values: Sequence[Sequence[object]]) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from spectra_cli.figures import axes
+from spectra_cli.figures.acrossruns import cut_short, names_in_all, runs_without
 from spectra_cli.figures.choice import Choice, Drawn, NothingToDraw
 from spectra_cli.figures.evolving import select
 from spectra_cli.figures.gathered import POSITION, PRUNED, Gathered
@@ -130,16 +132,17 @@ def draw_pruned_diagonal(gathered: Gathered, choice: Choice) -> list[Drawn]:
     frame, clock = gathered.evolving(PRUNED, ["parameter", "depth", "status", "variant"])
     if frame.empty:
         raise NothingToDraw(NO_ROWS, remedy=OTHER_RUNS)
+    frame[NAME] = frame.parameter
     ok = frame[(frame.status == "ok") & frame.parameter.notna()].sort_values("depth", kind="stable")
-    selected = select(list(ok.parameter.drop_duplicates()), choice.parameter, "matrix")
+    selected = select(list(ok.parameter.drop_duplicates()), choice.parameter, "matrix", names_in_all(ok))
     rows, _ = gathered.evolving(PRUNED, ["parameter", "diagonal", "variant"], {"parameter": selected.names})
     rows = rows[rows.diagonal.notna() & rows.variant.notna()]
-    drawn = [
-        _diagonal(of_name, str(name), clock, choice, f" ({selected.how})" if selected.how else "")
-        for name, of_name in sorted(
-            rows.groupby("parameter", sort=False), key=lambda group: selected.names.index(str(group[0]))
-        )
-    ]
+    of_names = dict(iter(rows.groupby("parameter", sort=False)))
+    drawn = []
+    for name in (name for name in selected.names if name in of_names):
+        each = _diagonal(of_names[name], name, clock, choice, f" ({selected.how})" if selected.how else "")
+        lacking = runs_without(name, set(of_names[name].run), frame)
+        drawn.append(replace(each, notices=(*lacking, *each.notices)))
     if not drawn:
         raise NothingToDraw("no matrix has vectors", remedy=LOOK_AT_STATUS)
     return bounded(drawn, selected.total, "matrices")
@@ -150,7 +153,9 @@ def _diagonal(rows: pd.DataFrame, name: str, clock: str, choice: Choice, how: st
     last = rows[rows[POSITION] == rows.groupby("run")[POSITION].transform("max")]
     panels = {str(run): _curves(of_run, _variants(last)) for run, of_run in last.groupby("run", sort=False)}
     above = {str(run): f"{clock} {place:.15g}" for run, place in last.groupby("run")[POSITION].max().items()}
+    left: list[str] = []
     if choice.over:
+        left += _cut_short(list(panels.values()))
         of_all = [mean_or_nothing(curves) for curves in zip(*panels.values(), strict=True)]
         band = ", band: 1 standard deviation" if len(panels) > 1 else ""
         mean = f"{mean_of(len(panels))}{band}"
@@ -166,9 +171,19 @@ def _diagonal(rows: pd.DataFrame, name: str, clock: str, choice: Choice, how: st
         if place is None or place.is_first_col():
             axis.set_ylabel(DIAGONAL_LABEL)
     heading(figure, "pruned against whole", axes.fitted_name(name, axes.heading_columns(figure)))
-    left = [f"{curve.label} is left out, as not all runs have it" for curve in curves if not len(curve.x)]
+    left += [f"{curve.label} is left out, as not all runs have it" for curve in curves if not len(curve.x)]
     about = f"agreement of pruned with whole singular vectors at the end: {shortened(name, NAME_COLUMNS)}{how}"
     return Drawn(file_name("pruned_diagonal", name), figure, about, tuple(left if choice.over else ()))
+
+
+def _cut_short(panels: Sequence[Sequence[Curve]]) -> list[str]:
+    """Notices on entries that the means over runs leave out, by variant."""
+    told = []
+    for curves in zip(*panels, strict=True):
+        lengths = [len(curve.x) for curve in curves]
+        if all(lengths):
+            told += [f"{curves[0].label}: {each}" for each in cut_short(lengths, "entries of a diagonal")]
+    return told
 
 
 def _variants(frame: pd.DataFrame) -> list[str]:

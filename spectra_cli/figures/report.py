@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from spectra_cli.errors import InputError
 from spectra_cli.figures.document import Chart, Detail, Document, Grid, Lines, RunView
-from spectra_cli.figures.gathered import PRUNED, Gathered
+from spectra_cli.figures.gathered import KINDS, PRUNED, Gathered
 from spectra_cli.figures.reportbudget import (
     BUDGET_BYTES,
     MOST_RUNS,
@@ -83,6 +83,7 @@ def make_document(gathered: Gathered, *, title: str, passed_over: Sequence[tuple
         ],
         limits=[
             *map(_sentence, gathered.remarks),
+            *dict.fromkeys(f"{told}." for kind in KINDS for told in gathered.at_one_place(kind)),
             *limits,
             *limits_of_metrics,
             *limits_of_pruning,

@@ -109,11 +109,12 @@ def lines_of(
         x_scale: of the chart.
         most: points of a line; more are thinned evenly.
         place: what the summary calls a place, with ``{}`` for its number.
-        peaks: whether the summary tells the largest value of each line, instead of the first and the last.
+        peaks: whether the summary tells the largest value of each line, instead of the first and the last; of a line
+            that lacks some it is unknown.
     """
     drawn = [curve for curve in curves if len(curve.x)]
     series = [_thinned(curve, most) for curve in drawn[:MOST_LINES]]
-    told = [f"{each.name}: {said}" for each in series[:MOST_TOLD] if (said := _said(each, place, peaks=peaks))]
+    told = [f"{each.label}: {said}" for each in drawn[:MOST_TOLD] if (said := _said(each, place, peaks=peaks))]
     more = [f"and {len(drawn) - MOST_TOLD} more lines"] if len(drawn) > MOST_TOLD else []
     values = np.concatenate([np.empty(0), *(each.y for each in series)])
     chart = Lines(
@@ -139,11 +140,13 @@ def _thinned(curve: Curve, most: int) -> Series:
     return Series(name=curve.label, x=curve.x[kept], y=curve.y[kept], band=band)
 
 
-def _said(series: Series, place: str, *, peaks: bool) -> str:
-    """The first and the last value of a line in words, or the largest; empty if there is none."""
-    known = np.flatnonzero(np.isfinite(series.y))
+def _said(curve: Curve, place: str, *, peaks: bool) -> str:
+    """The first and the last value of a line in words, or the largest if all are known; empty if there is none."""
+    known = np.flatnonzero(np.isfinite(curve.y))
     if not len(known):
         return ""
-    chosen = [known[np.argmax(series.y[known])]] if peaks else known[[0, -1]]
-    said = [f"{four_digits(float(series.y[at]))} at {place.format(whole(float(series.x[at])))}" for at in chosen]
+    if peaks and len(known) < len(curve.y):
+        return f"unknown ({len(curve.y) - len(known)} of {len(curve.y)} values missing)"
+    chosen = [known[np.argmax(curve.y[known])]] if peaks else known[[0, -1]]
+    said = [f"{four_digits(float(curve.y[at]))} at {place.format(whole(float(curve.x[at])))}" for at in chosen]
     return f"{'at most ' * peaks}{', '.join(dict.fromkeys(said))}"

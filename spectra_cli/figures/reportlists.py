@@ -66,6 +66,7 @@ def read_lists(gathered: Gathered, kind: str, wanted: Mapping[str, Wanted]) -> d
         InputError: if a file is damaged.
     """
     sums = _Sums(wanted)
+    left_out = gathered.superseded(kind)
     keys = ("connection", "upstream", "downstream", "primary") if kind == "align" else ("parameter",)
     columns = ["run", "checkpoint", "step", "epoch", *keys, LISTS[kind]]
     for file, batch in batches_of(gathered.of_kind(kind), columns):
@@ -73,6 +74,9 @@ def read_lists(gathered: Gathered, kind: str, wanted: Mapping[str, Wanted]) -> d
         if kind == "align":
             scalars = scalars.assign(parameter=connection_names(scalars).where(scalars.primary.isin([True]), None))
         scalars["run"] = scalars.run.map(gathered.names_in(file))
+        if left_out:
+            pairs = zip(scalars.run, scalars.checkpoint, strict=True)
+            scalars.loc[[pair in left_out for pair in pairs], "parameter"] = None
         sums.add(scalars, batch.column(len(columns) - 1))
     return sums.kept()
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from spectra_cli.figures.document import Axis, Chart, Grid, Lines, TextTable
 from spectra_cli.figures.gathered import ENDS, POSITION, Gathered
-from spectra_cli.figures.pairs import LABEL, paired
+from spectra_cli.figures.pairs import LABEL, PAIR, paired
 from spectra_cli.figures.reportbudget import points_of, spread
 from spectra_cli.figures.reportcurves import lines_of
 from spectra_cli.figures.series import NAME, curve, overviews
@@ -64,7 +64,7 @@ def _barrier_lines(rows: pd.DataFrame) -> tuple[list[Lines], list[str]]:
     limits = [f"{MOST_METRICS} of {len(groups)} metrics and splits of barriers are drawn."] * (
         len(groups) > MOST_METRICS
     )
-    most = points_of(2 * len(rows[["metric", "split", LABEL]].drop_duplicates()))
+    most = points_of(2 * len(rows[["metric", "split", PAIR]].drop_duplicates()))
     charts = []
     for number, ((metric, split), own) in enumerate(groups[:MOST_METRICS]):
         for column, title, label in (
@@ -72,7 +72,7 @@ def _barrier_lines(rows: pd.DataFrame) -> tuple[list[Lines], list[str]]:
             ("value", f"Between two checkpoints: {metric}, {split}", str(metric)),
         ):
             chart, left_out = lines_of(
-                [curve(str(pair), part.alpha, part[column]) for pair, part in own.groupby(LABEL, sort=False)],
+                [curve(_label(part), part.alpha, part[column]) for _, part in own.groupby(PAIR, sort=False)],
                 key=f"{column}_{number}",
                 title=title,
                 labels=("alpha (0: first, 1: second checkpoint)", label),
@@ -90,9 +90,9 @@ def barrier_table(rows: pd.DataFrame) -> TextTable:
     """Barriers of all pairs, by metric and split.
 
     Args:
-        rows: of ``barrier``, with ``label`` of their pair.
+        rows: of ``barrier``, with their ``pair`` and its ``label``.
     """
-    single = rows.drop_duplicates([LABEL, "metric", "split"])
+    single = rows.drop_duplicates([PAIR, "metric", "split"])
     shown = single.groupby(["metric", "split"], sort=False, dropna=False).head(MOST_PAIRS)
     return TextTable(
         heading="Barriers",
@@ -109,33 +109,34 @@ def barrier_table(rows: pd.DataFrame) -> TextTable:
 
 
 def _ends(rows: pd.DataFrame) -> tuple[list[Grid], list[str]]:
-    pairs = list(dict.fromkeys(rows[LABEL]))
+    pairs = list(dict.fromkeys(rows[PAIR]))
     shown = pairs[:MOST_PAIRS]
     limits = [f"{len(shown)} of {len(pairs)} pairs have a column of agreement."] if len(shown) < len(pairs) else []
-    rows = rows[rows[LABEL].isin(shown)]
+    rows = rows[rows[PAIR].isin(shown)]
     places = {pair: place for place, pair in enumerate(shown)}
     drawn = _grid(
-        rows.assign(**{POSITION: rows[LABEL].map(places).astype(float)}),
+        rows.assign(**{POSITION: rows[PAIR].map(places).astype(float)}),
         ("ends", "Agreement of singular vectors between both checkpoints", "agreement score", "score"),
-        Axis(label="pair", values=shown),
+        Axis(label="pair", values=list(rows.drop_duplicates(PAIR)[LABEL])),
     )
     return drawn[0], limits + drawn[1]
 
 
 def _spectra(rows: pd.DataFrame) -> tuple[list[Grid], list[str]]:
     rows = rows[np.isfinite(rows.alpha.to_numpy(float))]
-    pairs = list(dict.fromkeys(rows[LABEL]))
+    pairs = list(dict.fromkeys(rows[PAIR]))
     limits = [f"The spectra between {MOST_GRIDS} of {len(pairs)} pairs are shown."] * (len(pairs) > MOST_GRIDS)
     grids = []
     for number, pair in enumerate(pairs[:MOST_GRIDS]):
-        own = rows[rows[LABEL] == pair]
+        own = rows[rows[PAIR] == pair]
+        label = _label(own)
         places = np.unique(own.alpha)
         most = max(2, MOST_CELLS // max(min(own.parameter.nunique(), MOST_MATRICES), 1))
         if len(places) > most:
-            limits.append(f"{most} of {len(places)} alpha have a column in the spectra between {pair}.")
+            limits.append(f"{most} of {len(places)} alpha have a column in the spectra between {label}.")
             places = places[spread(len(places), most)]
             own = own[own.alpha.isin(places)]
-        title = f"Effective rank between {pair}"
+        title = f"Effective rank between {label}"
         drawn = _grid(
             own.assign(**{POSITION: own.alpha}),
             (f"spectra_{number}", title, "effective rank / R", "effective_rank_normalized"),
@@ -174,6 +175,10 @@ def _grid(rows: pd.DataFrame, texts: tuple[str, str, str, str], axis: Axis) -> t
         notes=overview.statuses,
     )
     return [grid], limits
+
+
+def _label(rows: pd.DataFrame) -> str:
+    return str(rows[LABEL].iloc[0])
 
 
 def _text(value: object) -> str | None:

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, Formatter, LogLocator, MaxNLocator, 
 from matplotlib.transforms import IdentityTransform, Transform
 
 from spectra_cli.figures.choice import StepScale
-from spectra_cli.figures.lettering import plain
+from spectra_cli.figures.lettering import panel_in, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +31,9 @@ FEW_DECADES = 2
 
 MOST_TICKS = 5
 
+TICK_IN = 0.8
+"""Width of a panel, in inches, that a tick takes on a logarithmic axis."""
+
 ROUND = (1, 2, 2.5, 5, 10)
 """Distances between ticks of a linear axis, times a power of ten."""
 
@@ -48,10 +51,11 @@ class WholeNumbers(Formatter):
         return self.format_ticks([x])[0]
 
     def format_ticks(self, values: Sequence[float]) -> list[str]:
-        """The texts of all ticks of an axis: all in units or none, those below 1000 aside."""
+        """The texts of all ticks of an axis: all in units or none, those below 1000 aside; whole if they need be."""
         units = UNITS if max(map(abs, values), default=0.0) >= LONG_NUMBER else ()
         found = [next(((s, unit) for s, unit in units if abs(value) >= s), (1.0, "")) for value in values]
-        return [f"{value / size:.6g}{unit}" for value, (size, unit) in zip(values, found, strict=True)]
+        texts = [f"{value / size:.6g}{unit}" for value, (size, unit) in zip(values, found, strict=True)]
+        return texts if len(set(texts)) == len(set(values)) else [f"{value:.15g}" for value in values]
 
 
 def shown(x: Floats, scale: StepScale) -> npt.NDArray[np.bool_]:
@@ -100,16 +104,17 @@ def step_axis(axis: Axes, x: npt.ArrayLike, label: str, scale: StepScale) -> int
     if axis.get_autoscalex_on():
         axis.margins(x=0.02)
     visible = places[shown(places, scale)]
+    most = max(2, min(MOST_TICKS, int(panel_in(axis)[0] / TICK_IN)))
     whole = bool((visible == np.round(visible)).all())
     if scale == "linear" or not len(visible):
         axis.xaxis.set_major_locator(MaxNLocator(MOST_TICKS, steps=ROUND, integer=whole, min_n_ticks=1))
     elif scale == "log":
         axis.set_xscale("log")
-        axis.xaxis.set_major_locator(FixedLocator(_powers(visible)))
+        axis.xaxis.set_major_locator(FixedLocator(_powers(visible, most)))
         axis.xaxis.set_minor_locator(LogLocator(subs="auto", numticks=100))
     else:
         axis.set_xscale("symlog", linthresh=threshold(visible))
-        axis.xaxis.set_major_locator(FixedLocator(_symlog_ticks(visible)))
+        axis.xaxis.set_major_locator(FixedLocator(_symlog_ticks(visible, most)))
         axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(WholeNumbers())
     axis.xaxis.set_minor_formatter(NullFormatter())
@@ -127,15 +132,15 @@ def _multiples(x: Floats) -> tuple[float, ...]:
     return (1.0, 2.0, 5.0) if np.log10(x.max() / x.min()) <= FEW_DECADES else (1.0,)
 
 
-def _symlog_ticks(x: Floats) -> list[float]:
+def _symlog_ticks(x: Floats, most_ticks: int) -> list[float]:
     """0 where it is reached, and ticks as of :func:`_powers` from the threshold on."""
     least, most = threshold(x), max(float(np.abs(x).max()), threshold(x))
-    reached = _powers(np.array([least, most]))
+    reached = _powers(np.array([least, most]), most_ticks)
     mirrored = [-tick for tick in reversed(reached)] if x.min() <= -least else []
     return [*mirrored, *([0.0] if x.min() <= 0 else []), *reached]
 
 
-def _powers(x: Floats) -> list[float]:
+def _powers(x: Floats, most_ticks: int) -> list[float]:
     """Powers of ten between positive places, thinned to a few, with multiples if there are few; else both ends."""
     least, most = float(x.min()), float(x.max())
     powers = np.arange(np.floor(np.log10(least)), np.floor(np.log10(most)) + 1)
@@ -143,4 +148,4 @@ def _powers(x: Floats) -> list[float]:
     reached = [tick for tick in ticks if least <= tick <= most]
     if len(reached) < 2:
         return sorted({least, most})
-    return reached[:: -(-len(reached) // (MOST_TICKS + 1))]
+    return reached[:: -(-len(reached) // (most_ticks + 1))]

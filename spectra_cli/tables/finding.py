@@ -59,11 +59,18 @@ def _parquet_in(directory: Path) -> list[Path]:
         raise InputError(f"cannot be read: {error.strerror}", where=str(directory), remedy="Mend the path") from error
 
 
+def _below(directory: Path) -> str:
+    """The first directories in one that hold Parquet files."""
+    found = sorted(file.parent.name for file in directory.glob(f"*/*{SUFFIX}"))
+    names = list(dict.fromkeys(found))
+    return f"one below it that does: {', '.join(names[:3])}{', ...' * (len(names) > 3)}" if names else ""
+
+
 def _nothing_in(directory: Path, passed_over: dict[Path, str]) -> InputError:
     inside = {path: reason for path, reason in passed_over.items() if path.parent == directory}
     what = "; ".join(f"{path.name}: {reason}" for path, reason in list(inside.items())[:3])
     return InputError(
         f"holds no table of spectra{f' ({what})' if what else ''}",
         where=str(directory),
-        remedy="Give the directory of --out of spectra analyze, or tables that spectra wrote",
+        remedy=f"Give {_below(directory) or 'the directory of --out of spectra analyze, or tables that spectra wrote'}",
     )

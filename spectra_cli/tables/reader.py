@@ -157,7 +157,11 @@ def _recognised(metadata: Mapping[bytes, bytes], path: Path) -> str:
     """
     name, slash, version = metadata.get(SCHEMA_KEY.encode(), b"").decode(errors="replace").rpartition("/")
     if not slash:
-        raise InputError("this Parquet file is none that spectra wrote", where=str(path), remedy=_MAKE_ONE)
+        raise InputError(
+            "this Parquet file is none that spectra wrote",
+            where=str(path),
+            remedy=f"{_MAKE_ONE}; what pandas has saved again no longer says what it is",
+        )
     if name not in TABLES or version != SCHEMA_VERSION:
         raise InputError(
             f"this is a table {name[:40]!r} of version {version[:10]!r}, which this spectra does not know",

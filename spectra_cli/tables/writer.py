@@ -124,14 +124,18 @@ class TableWriter:
         self._rows, self._gathered = [], 0
 
 
-def make_directory(path: Path) -> None:
-    """Make a directory for tables unless it is there.
+def make_directory(path: Path, *, parents: bool = False) -> None:
+    """Make a directory unless it is there.
+
+    Args:
+        path: of the directory.
+        parents: whether to make those that it is in as well.
 
     Raises:
         InputError: if it cannot be made.
     """
     try:
-        path.mkdir(exist_ok=True)
+        path.mkdir(exist_ok=True, parents=parents)
     except OSError as error:
         raise InputError(
             f"the directory cannot be made: {error.strerror}",

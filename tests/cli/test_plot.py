@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from spectra_cli.cli.main import run
@@ -114,7 +115,7 @@ def test_a_glob_that_matches_nothing_is_told_with_what_there_is(
 def test_a_figure_that_is_not_known_or_lacks_a_table(tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Did you mean effective_rank?" in printed(capsys, [tables, "--figure", "effective-rank"], status=2)
     said = printed(capsys, [tables, "--figure", "grokking"], status=1)
-    assert "Give the one of spectra train as well" in said
+    assert "Give the one of spectra train or spectra prune-eval as well" in said
     said = printed(capsys, [tables, "--x", "seed"], status=2)
     assert "no table of barrier is among these" in said
 
@@ -149,6 +150,28 @@ def test_a_notebook_gets_the_figures(tables: Path) -> None:
     assert sorted(path.name for path in Path("images").iterdir()) == ["agreement_score.png", "effective_rank.png"]
     with pytest.warns(UserWarning, match="no rows; passed over"):
         spectra_cli.plot([tables / "rank.parquet", written("e.parquet", [])], figure="effective_rank")
+
+
+def test_a_choice_of_one_matrix_needs_a_figure_of_one(tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = printed(capsys, [tables, "--figure", "effective_rank", "--parameter", "encoder*"], status=2)
+    assert "--parameter encoder*: none of these figures is of one" in said
+    assert "singular_values" in said
+
+
+def test_directories_above_the_images_are_made_as_well(tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed(capsys, [tables, "--figure", "effective_rank", "--out", "a/b/c"])
+    assert Path("a/b/c/effective_rank.png").exists()
+
+
+def test_the_function_checks_what_the_command_line_checks(tables: Path) -> None:
+    import spectra_cli
+    from spectra_cli.errors import UsageError
+
+    for wrong in ({"x_scale": "nope"}, {"over": "seed"}, {"y_scale": "symlog"}, {"image_format": "jpg"}):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            spectra_cli.plot(tables, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="a DataFrame is no table in a file"):
+        spectra_cli.plot(pd.DataFrame({"run": ["a"]}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", FIGURES)

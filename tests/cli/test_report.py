@@ -65,6 +65,14 @@ def test_what_is_no_table_is_named_and_passed_over(tables: Path, capsys: pytest.
     assert "theirs.parquet" in Path("report.html").read_text()
 
 
+def test_checkpoints_without_a_step_are_named_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mixed").mkdir()
+    with TableWriter(Path("mixed/rank.parquet"), "rank") as writer:
+        writer.write({"run": "a", "checkpoint": f"c{step}", "step": step, "status": "ok"} for step in (1, 2, None))
+    assert run(["report", "mixed"]) == 0
+    assert "Warning: a: 1 checkpoint has no step, left out (cNone)" in capsys.readouterr().err
+
+
 def test_empty_tables_only_are_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty").mkdir()
     TableWriter(Path("empty/rank.parquet"), "rank").close()

@@ -437,3 +437,51 @@ def test_numbers_that_no_axis_can_show_are_gaps_with_a_notice(tmp_path: Path) ->
     curve = drawn.figure.axes[0].lines[0]
     np.testing.assert_array_equal(np.asarray(curve.get_ydata(), float), [1.0, np.nan, 2.0])
     assert any("beyond 1e+300" in notice for notice in drawn.notices)
+
+
+@pytest.mark.parametrize("tags", [{}, {"seed": "1"}])
+def test_pairs_named_alike_in_two_tables_are_told_apart_by_their_tables(tmp_path: Path, tags: dict[str, str]) -> None:
+    """By directories, or by the tables' own names; also where all tags are equal. Each keeps its own values."""
+    rows = [on_line([1.0, 2.0, high, 1.0]) for high in (3.0, 8.0)]
+    (tmp_path / "x").mkdir()
+    (tmp_path / "y").mkdir()
+    for places, expected in ((("x/b", "y/b"), "xy"), (("x/one", "x/two"), ("one", "two"))):
+        tables = [table(tmp_path / f"{place}.parquet", own, **tags) for place, own in zip(places, rows, strict=True)]
+        drawn = draw_barrier_line(gathered(*tables), Choice())
+        told = [heading(each).split("\n")[0] for each in drawn]
+        assert told == [f"A to B: a@9 to b@9 ({name})" for name in expected]
+        assert [legend(each) for each in drawn] == [["train: barrier 2"], ["train: barrier 7"]]
+    other = table(tmp_path / "c.parquet", on_line([1.0] * 4, run_b="runs/c"), **tags)
+    labels = paired(gathered(*tables, other), "barrier", ["alpha"]).label.drop_duplicates().tolist()
+    assert labels == ["a@9 to b@9 (one)", "a@9 to b@9 (two)", "a@9 to c@9"]
+
+
+def test_pairs_that_differ_in_a_tag_need_no_name_of_a_table(tmp_path: Path) -> None:
+    tables = [table(tmp_path / f"{k}.parquet", on_line([1.0] * 4), k=k) for k in "12"]
+    labels = paired(gathered(*tables), "barrier", ["alpha"]).label.drop_duplicates().tolist()
+    assert labels == ["a@9 to b@9, k 1", "a@9 to b@9, k 2"]
+
+
+def test_two_checkpoints_of_one_step_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    rows = [*on_line([1.0] * 4), *on_line([2.0] * 4, checkpoint_b="step_9-v1")]
+    labels = paired(gathered(table(tmp_path / "b.parquet", rows)), "barrier", ["alpha"]).label.drop_duplicates()
+    assert labels.tolist() == ["a@9 to b@9 (step_9 to step_9)", "a@9 to b@9 (step_9 to step_9-v1)"]
+
+
+def test_one_table_given_twice_has_two_pairs(tmp_path: Path) -> None:
+    path = table(tmp_path / "b.parquet", on_line([1.0] * 4))
+    frame = paired(gathered(path, path), "barrier", ["alpha"])
+    assert frame.pair.nunique() == frame.label.nunique() == 2
+
+
+def test_columns_of_agreement_of_pairs_named_alike_are_told_apart(tmp_path: Path) -> None:
+    for place in "xy":
+        (tmp_path / place).mkdir()
+    tables = [
+        ends(tmp_path / place / "ends.parquet", [("runs/b", "w", 0, [score] * 3)])
+        for place, score in (("x", 0.2), ("y", 0.8))
+    ]
+    (drawn,) = draw_ends_agreement(gathered(*tables), Choice())
+    scores = drawn.figure.axes[0]
+    assert [text.get_text() for text in scores.get_xticklabels()] == ["a@9 to b@9 (x)", "a@9 to b@9 (y)"]
+    np.testing.assert_allclose(cells(scores), [[0.2, 0.8]])

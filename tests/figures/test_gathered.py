@@ -22,7 +22,7 @@ FIXTURES = Path(__file__).parents[2] / "fixtures"
 def table(path: Path, name: str, rows: Iterable[Mapping[str, Any]], **options: Any) -> TableFile:
     path.parent.mkdir(parents=True, exist_ok=True)
     settings = options.pop("settings", {})
-    options.setdefault("leave_out", OPTIONAL)
+    options.setdefault("leave_out", OPTIONAL.get(name, ()))
     with TableWriter(path, name, metadata={"spectra.settings": json.dumps(settings)}, **options) as writer:
         writer.write(rows)
     return open_table(path)
@@ -191,3 +191,107 @@ def test_checkpoints_without_a_place_in_training_are_told(tmp_path: Path) -> Non
         "b: 4 checkpoints have no step, left out (epoch_0, epoch_1, epoch_2, ...)",
     )
     assert Gathered([table(tmp_path / "c.parquet", "rank", rows[3:])]).unplaced("rank") == ()
+
+
+def test_of_checkpoints_at_one_place_the_last_is_taken(tmp_path: Path) -> None:
+    """A model saved anew at its step; the same in every table of the run. Another run has one checkpoint there."""
+    names = {"epoch=1-step=10.ckpt": 0.1, "epoch=1-step=10-v1.ckpt": 0.9}
+    rows = [row("a", 0)]
+    rows += [row("a", 10, epoch=1, checkpoint=name, effective_rank=value) for name, value in names.items()]
+    rows += [row("b", 10, checkpoint="epoch=1-step=10.ckpt", effective_rank=0.5)]
+    gathered = Gathered([table(tmp_path / "rank.parquet", "rank", rows)])
+    frame, _ = gathered.evolving("rank", ["effective_rank"])
+    assert list(zip(frame.run, frame.x, frame.effective_rank.fillna(-1), strict=True)) == [
+        ("a", 0.0, -1.0),
+        ("a", 10.0, 0.9),
+        ("b", 10.0, 0.5),
+    ]
+    told = "a: 2 checkpoints have step 10; epoch=1-step=10-v1.ckpt is drawn"
+    assert gathered.at_one_place("rank") == (told,)
+    assert gathered.superseded("rank") == {("a", "epoch=1-step=10.ckpt")}
+    one, _ = gathered.evolving("rank", ["effective_rank"], {"parameter": ["w"]})
+    assert one.effective_rank.tolist()[1:] == [0.9, 0.5]
+
+
+def test_a_checkpoint_that_failed_does_not_hide_another_at_its_place(tmp_path: Path) -> None:
+    rows = [row("a", 10, effective_rank=0.3), row("a", 10, checkpoint="copy", parameter=None, status="corrupt")]
+    gathered = Gathered([table(tmp_path / "rank.parquet", "rank", rows)])
+    assert gathered.evolving("rank", ["effective_rank"])[0].effective_rank.tolist() == [0.3]
+    assert gathered.at_one_place("rank") == ("a: 2 checkpoints have step 10; step_10 is drawn",)
+
+
+def test_rows_of_one_checkpoint_do_not_compete_for_its_place(tmp_path: Path) -> None:
+    """Heads, matrices, and checkpoints without any step."""
+    rows = [row("a", 10), row("a", 10, parameter="v"), row("a", None), row("a", None, checkpoint="last")]
+    gathered = Gathered([table(tmp_path / "rank.parquet", "rank", rows)])
+    assert gathered.at_one_place("rank") == ()
+    assert gathered.superseded("rank") == frozenset()
+    assert len(gathered.evolving("rank", [])[0]) == 2
+
+
+def test_many_places_with_several_checkpoints_are_summed_up(tmp_path: Path) -> None:
+    rows = [row("a", step, checkpoint=f"{step}{name}") for step in range(20) for name in "xy"]
+    told = Gathered([table(tmp_path / "rank.parquet", "rank", rows)]).at_one_place("rank")
+    assert (len(told), told[0]) == (9, "a: 2 checkpoints have step 0; 0y is drawn")
+    assert told[-1] == "the same at 12 more places"
+
+
+def evaluated(path: Path, *variants: tuple[str, float, int | None, float], **other: Any) -> TableFile:
+    """A table of prune-eval of a run at two steps: (variant, keep, seed, value)."""
+    settings = {"steps": None, "keep": variants[-1][1], "mask_seed": other.pop("mask_seed", 0), **other}
+    rows = [
+        {"run": "seed_0", "checkpoint": f"step_{step}", "step": step, "variant": variant, "keep": keep, "seed": seed}
+        | {"split": "val", "metric": "loss", "value": value + step, "count": 1, "status": "ok"}
+        for step in (0, 10)
+        for variant, keep, seed, value in variants
+    ]
+    return table(path, "prune_eval", rows, settings=settings)
+
+
+FULL = ("full", 1.0, None, 0.25)
+
+
+def test_tables_of_prune_eval_with_other_variants_of_a_run_are_of_one_run(tmp_path: Path) -> None:
+    """Their common rows come once; tables of other kinds keep their names."""
+    rank = table(tmp_path / "rank.parquet", "rank", [row("seed_0")])
+    files = [
+        evaluated(tmp_path / "a.parquet", FULL, ("random", 0.05, 0, 1.0), ("top", 0.5, None, 3.0)),
+        evaluated(tmp_path / "b.parquet", FULL, ("random", 0.05, 1, 2.0), ("top", 0.9, None, 4.0), mask_seed=1),
+    ]
+    gathered = Gathered([rank, *files])
+    assert gathered.runs == ("seed_0",)
+    frame, _ = gathered.evolving("prune_eval", ["variant", "keep", "seed", "value"])
+    assert frame[frame.step == 0].value.tolist() == [0.25, 1.0, 3.0, 2.0, 4.0]
+    assert set(frame.run) == {"seed_0"}
+    full, _ = gathered.evolving("prune_eval", ["value"], {"variant": ["full"]})
+    assert full.value.tolist() == [0.25, 10.25]
+    assert list(gathered.frame("prune_eval", ["value"]).columns) == ["value", "run"]
+
+
+@pytest.mark.parametrize(
+    ("variants", "other"),
+    [
+        ([("full", 1.0, None, 0.26), ("top", 0.9, None, 4.0)], {}),  # another run that has the same name
+        ([("top", 0.9, None, 4.0)], {}),  # no value in common
+        ([FULL, ("top", 0.9, None, 4.0)], {"steps": "0,10"}),  # other settings
+    ],
+)
+def test_tables_of_prune_eval_that_may_be_of_two_runs_stay_apart(
+    tmp_path: Path, variants: list[Any], other: dict[str, Any]
+) -> None:
+    first = evaluated(tmp_path / "a.parquet", FULL, ("top", 0.5, None, 3.0))
+    gathered = Gathered([first, evaluated(tmp_path / "b.parquet", *variants, **other)])
+    assert gathered.runs == ("a/seed_0", "b/seed_0")
+    assert len(gathered.frame("prune_eval", ["value"])) == 4 + 2 * len(variants)
+
+
+def test_tables_of_prune_eval_with_other_checkpoints_or_no_settings_stay_apart(tmp_path: Path) -> None:
+    first = evaluated(tmp_path / "a.parquet", FULL)
+    rows = [
+        {"run": "seed_0", "checkpoint": "step_0", "step": 0, "variant": "full", "keep": 1.0, "split": "val"}
+        | {"metric": "loss", "value": 0.25, "count": 1, "status": "ok"}
+    ]
+    for settings in (first.settings, {}):
+        other = table(tmp_path / "b.parquet", "prune_eval", rows, settings=settings)
+        assert Gathered([first, other]).runs == ("a/seed_0", "b/seed_0")
+    assert Gathered([table(tmp_path / "c.parquet", "prune_eval", rows), other]).runs == ("c/seed_0", "b/seed_0")

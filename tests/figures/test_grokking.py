@@ -320,3 +320,44 @@ def test_figures_of_the_fixtures_show_the_numbers_of_their_tables(fixture_tables
         middle = rows[rows.parameter == "transformer_encoder.layers.0.self_attn.out_proj.weight"]
         values = np.stack(list(middle.singular_values))
         np.testing.assert_allclose(np.stack(spectrum(each))[:, :, 1], values.T, rtol=1e-6)
+
+
+def partly_broken(path: Path, lost: str, *, wide: str = "") -> Path:
+    """Runs a, b and c; of c a matrix has no numbers, and one run has a third singular value."""
+    rows = [
+        {
+            **{"run": run, "checkpoint": f"step_{step}", "step": step, "parameter": name, "depth": depth, **SIZES},
+            **{"effective_rank_normalized": 0.5, "singular_values": [3.0, 2.0, 1.0][: 2 + (run == wide)]},
+            **{"status": "ok"},
+            **({"status": "not_finite", "singular_values": None} if (run, name) == ("c", lost) else {}),
+        }
+        for run in "abc"
+        for step in STEPS
+        for depth, name in enumerate(MATRICES)
+    ]
+    return written(path, "rank", rows)
+
+
+def three_runs(home: Path, lost: str, *, wide: str = "") -> Gathered:
+    runs = dict.fromkeys("abc", 0.0)
+    found = [metrics(home / run / "metrics.parquet", "error") for run in runs]
+    return gathered(partly_broken(home / "rank.parquet", lost, wide=wide), align(home / "align.parquet", runs), *found)
+
+
+def test_the_middle_matrix_is_one_that_all_runs_have(tmp_path: Path) -> None:
+    drawn = draw_grokking(three_runs(tmp_path, "mid"), Choice())
+    assert [each.figure.axes[SPECTRUM].get_title() for each in drawn] == ["singular values\nlow"] * 3
+    assert "the middle one of 2 matrices that all runs have" in drawn[0].about
+
+
+@pytest.mark.parametrize("over", [None, "run"])
+def test_a_run_without_the_matrix_is_not_left_out_in_silence(tmp_path: Path, over: Any) -> None:
+    drawn = draw_grokking(three_runs(tmp_path, "mid"), Choice(parameter=("mid",), over=over))
+    assert len(drawn) == (1 if over else 2)
+    assert "c is left out: it has no numbers of mid (3 not_finite)" in drawn[0].notices
+
+
+def test_spectra_that_a_mean_cuts_short_are_told_of(tmp_path: Path) -> None:
+    (drawn,) = draw_grokking(three_runs(tmp_path, "", wide="b"), Choice(over="run"))
+    assert len(spectrum(drawn)) == 2
+    assert "the mean is of the first 2 of up to 3 singular values, as not all runs have more" in drawn.notices

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -318,3 +319,64 @@ def test_figures_of_the_fixtures_show_the_numbers_of_their_tables(fixture_tables
     pruning = draw_pruning(gathered(fixture_tables / "grok" / "prune_eval.parquet"), Choice(over="run"))
     assert [each.name for each in pruning] == ["pruning-loss", "pruning-error"]
     assert [axis.get_title().split("\n")[0] for axis in pruning[1].figure.axes] == ["train error", "val error"]
+
+
+def test_a_legend_counts_the_seeds_of_each_run(tmp_path: Path) -> None:
+    """One seed in each of two runs is no mean over seeds; where runs have one and three there is no one number."""
+    masked = [{"step": step, "variant": "random", "keep": 0.05} for step in (0, 10)]
+    once = [
+        {**row, "run": run, "seed": seed, "value": 1.0 + seed} for row in masked for run, seed in (("a", 0), ("b", 1))
+    ]
+    (drawn,) = draw_pruning(gathered(pruned(tmp_path / "once.parquet", once)), Choice())
+    assert legend(drawn) == ["random 0.05"]
+    assert [lines(drawn, panel)[0][1] for panel in (0, 1)] == [[1.0, 1.0], [2.0, 2.0]]
+    more = [{**row, "run": "b", "seed": seed, "value": 1.0 + seed} for row in masked for seed in (0, 2)]
+    (drawn,) = draw_pruning(gathered(pruned(tmp_path / "more.parquet", once + more)), Choice())
+    assert legend(drawn) == ["random 0.05 (mean of seeds)"]
+    assert [lines(drawn, panel)[0][1] for panel in (0, 1)] == [[1.0, 1.0], [2.0, 2.0]]
+    (drawn,) = draw_pruning(gathered(pruned(tmp_path / "more.parquet", once + more), runs=("b",)), Choice())
+    assert legend(drawn) == ["random 0.05 (mean of 3 seeds)"]
+
+
+@pytest.mark.parametrize(
+    ("keeps", "expected"),
+    [
+        ((0.5, 0.9), ["top 0.9", "top 0.5", "bottom 0.5", "bottom 0.1"]),
+        ((1e-5, 2e-5), ["top 2e-05", "top 1e-05", "bottom 0.99999", "bottom 0.99998"]),
+        ((0.123456, 0.123457), ["top 0.123457", "top 0.123456", "bottom 0.876544", "bottom 0.876543"]),
+        ((1e-17, 2e-17), ["top 2e-17", "top 1e-17", "bottom 1 - 1e-17", "bottom 1 - 2e-17"]),
+    ],
+)
+def test_different_fractions_have_different_labels_and_curves(
+    tmp_path: Path, keeps: tuple[float, float], expected: list[str]
+) -> None:
+    values = {("top", keeps[1]): 7.0, ("top", keeps[0]): 5.0, ("bottom", keeps[0]): 1.0, ("bottom", keeps[1]): 3.0}
+    rows = [
+        {"step": step, "variant": variant, "keep": keep, "value": value}
+        for step in (0, 10)
+        for (variant, keep), value in values.items()
+    ]
+    (drawn,) = draw_pruning(gathered(pruned(tmp_path / "p.parquet", rows)), Choice())
+    assert legend(drawn) == expected
+    assert [line[1] for line in lines(drawn)] == [[value] * 2 for value in values.values()]
+
+
+def test_two_tables_of_prune_eval_of_a_run_are_one_panel_with_a_mean_over_seeds(tmp_path: Path) -> None:
+    """`--keep 0.5 --mask-seed 0` and `--keep 0.9 --mask-seed 1`, as the papers' figure needs."""
+    paths = []
+    for seed, keep in ((0, 0.5), (1, 0.9)):
+        settings = {"spectra.settings": json.dumps({"keep": keep, "mask_seed": seed, "steps": None})}
+        found = [("full", 1.0, None, 0.5), ("top", keep, None, keep), ("random", 0.05, seed, 2.0 + 2 * seed)]
+        paths.append(tmp_path / f"pe{seed}.parquet")
+        with TableWriter(paths[-1], "prune_eval", metadata=settings) as table:
+            table.write(
+                {"run": "r", "checkpoint": f"s{step}", "step": step, "variant": variant, "keep": share, "seed": own}
+                | {"split": "val", "metric": "loss", "value": value, "status": "ok"}
+                for step in (0, 10)
+                for variant, share, own, value in found
+            )
+    (drawn,) = draw_pruning(gathered(*paths), Choice())
+    assert [axis.get_title() for axis in drawn.figure.axes] == ["val loss\nr"]
+    assert legend(drawn) == ["full", "top 0.9", "top 0.5", "random 0.05 (mean of 2 seeds)"]
+    assert [line[1] for line in lines(drawn)] == [[0.5] * 2, [0.9] * 2, [0.5] * 2, [3.0] * 2]
+    assert band(drawn, 0) == {x: pytest.approx((3 - 2**0.5, 3 + 2**0.5)) for x in (0.0, 10.0)}

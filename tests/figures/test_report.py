@@ -477,3 +477,95 @@ def test_details_of_sva_alone_have_its_diagonals(tmp_path: Path) -> None:
 )
 def test_a_page_that_is_sent_around_names_no_directories_above(text: str, shown: str) -> None:
     assert without_directories(text) == shown
+
+
+def on_line(values: list[float | None], run: str = "runs/b") -> list[dict[str, object]]:
+    """Rows of barrier of a pair whose ends have the same value, and the excess over it, known or not."""
+    known = [value for value in values if value is not None]
+    barrier = max(known) - known[0] if len(known) == len(values) else None
+    return [
+        {
+            **{"run_a": "runs/a", "checkpoint_a": "s5", "step_a": 5, "run_b": run, "checkpoint_b": "s5", "step_b": 5},
+            **{"split": "val", "metric": "loss", "alpha": place / (len(values) - 1), "value": value},
+            **{"chord": known[0], "excess": None if value is None else value - known[0], "count": 1},
+            **dict.fromkeys(("barrier", "barrier_interior", "barrier_midpoint"), barrier),
+            "status": "ok" if value is not None else "not_finite",
+        }
+        for place, value in enumerate(values)
+    ]
+
+
+def test_pairs_named_alike_in_two_tables_stay_two(tmp_path: Path) -> None:
+    """Charts, the table of barriers, the grid of agreement and the spectra between; oracle: the planted values."""
+    values = {"x": ([1.0, 2.0, 1.0], 0.2), "y": ([1.0, 5.0, 1.0], 0.8)}
+    paths = []
+    for place, (line, score) in values.items():
+        agreement = {"run": "runs/b", "reference_run": "runs/a", "checkpoint": "s5", "reference_checkpoint": "s5"}
+        steps = {"reference_step": 5}
+        shared = {"run_a": "runs/a", "checkpoint_a": "s5", "step_a": 5, "run_b": "runs/b", "checkpoint_b": "s5"}
+        between = [
+            {**shared, "step_b": 5, "parameter": "w", "depth": 0, "alpha": alpha, "status": "ok"}
+            | {"effective_rank_normalized": score}
+            for alpha in (0.0, 1.0)
+        ]
+        ends = {"spectra.settings": '{"alphas": 3}'}
+        paths += [
+            write(tmp_path / place / "barrier.parquet", "barrier", on_line(line)),
+            write(
+                tmp_path / place / "ends.parquet", "sva", [sva_row(5, "w", score, **agreement, **steps)], metadata=ends
+            ),
+            write(tmp_path / place / "spectra.parquet", "barrier_spectra", between),
+        ]
+    document = make_document(gathered(*paths), title="")
+    pairs = ["a@5 to b@5 (x)", "a@5 to b@5 (y)"]
+    charts = {each.key: each for each in document.across}
+    for key, base in (("excess_0", 1.0), ("value_0", 0.0)):
+        lines = charts[key]
+        assert isinstance(lines, Lines)
+        assert {each.name: list(each.y + base) for each in lines.series} == {
+            pair: line for pair, (line, _) in zip(pairs, values.values(), strict=True)
+        }
+    rows = table_of(document, "Barriers").rows
+    assert [(row[0], row[3]) for row in rows] == [(pairs[0], 1.0), (pairs[1], 4.0)]
+    grid = charts["ends"]
+    assert isinstance(grid, Grid)
+    assert list(grid.x.values) == pairs
+    np.testing.assert_allclose(grid.values, [[0.2, 0.8]])
+    between_ends = [charts[f"spectra_{number}"] for number in (0, 1)]
+    assert [each.title for each in between_ends] == [f"Effective rank between {pair}" for pair in pairs]
+    assert [each.values.tolist() for each in between_ends if isinstance(each, Grid)] == [[[0.2, 0.2]], [[0.8, 0.8]]]
+
+
+def test_a_barrier_is_unknown_where_a_value_is(tmp_path: Path) -> None:
+    """What is known of the line is no bound."""
+    rows = [*on_line([1.0, None, 1.0]), *on_line([1.0, 4.0, 1.0], "runs/c")]
+    document = make_document(gathered(write(tmp_path / "b.parquet", "barrier", rows)), title="")
+    excess = next(each for each in document.across if each.key == "excess_0")
+    assert excess.summary == "a@5 to b@5: unknown (1 of 3 values missing); a@5 to c@5: at most 3 at alpha 0.5."
+    assert [row[3] for row in table_of(document, "Barriers").rows] == [None, 3.0]
+
+
+def test_of_two_checkpoints_of_a_step_the_last_is_shown_everywhere(tmp_path: Path) -> None:
+    """Maps, singular values, facts and the table of changes, none a mean of the two; and it is said."""
+    rows = [
+        rank_row(step, "w", share, checkpoint=name, singular_values=[share, share / 2], effective_rank=3 * share)
+        for step, name, share in ((0, "s0", 0.25), (10, "s10", 0.5), (10, "s10-v1", 1.0))
+    ]
+    agreement = [
+        sva_row(row["step"], "w", row["effective_rank_normalized"], checkpoint=row["checkpoint"]) for row in rows
+    ]
+    paths = [write(tmp_path / "rank.parquet", "rank", rows), write(tmp_path / "sva.parquet", "sva", agreement)]
+    document = make_document(gathered(*paths), title="")
+    (view,) = document.runs
+    for key in ("effective_rank", "agreement"):
+        grid = chart(view.grids, key)
+        assert isinstance(grid, Grid)
+        assert grid.values.tolist() == [[0.25, 1.0]]
+    lines, diagonal = chart(view.details[0].charts, "singular_values"), chart(view.details[0].charts, "agreement")
+    assert isinstance(lines, Lines)
+    assert isinstance(diagonal, Grid)
+    assert [list(each.y) for each in lines.series] == [[0.25, 1.0], [0.125, 0.5]]
+    assert diagonal.values.tolist() == [[0.25, 1.0], [0.125, 0.5], [0.0625, 0.25]]
+    assert dict(view.details[0].facts)["effective rank"] == "0.75 at step 0, 3 at step 10"
+    assert table_of(document, "Most changed matrices").rows[0][2:5] == [0.25, 1.0, 0.75]
+    assert document.limits[0] == "a: 2 checkpoints have step 10; s10-v1 is drawn."

@@ -50,3 +50,10 @@ def test_a_directory_without_a_table_is_an_error_that_says_what_is_there(tmp_pat
     (tmp_path / "x.parquet").write_text("no")
     with pytest.raises(InputError, match=r"holds no table of spectra \(x.parquet: this file is no Parquet table\)"):
         find_tables([tmp_path])
+
+
+def test_directories_below_that_hold_tables_are_named(tmp_path: Path) -> None:
+    for name in ("seed_1", "seed_0"):
+        made(tmp_path / name / "metrics.parquet", "metrics")
+    with pytest.raises(InputError, match="Give one below it that does: seed_0, seed_1"):
+        find_tables([tmp_path])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectra_cli.figures.page import render
@@ -35,6 +35,7 @@ from tests.figures.planted import gathered, rank_row, transformer, write
 COUNTS = st.integers(1, 5000)
 
 
+@settings(deadline=None)  # machines that run tests are busy
 @given(count=COUNTS, most=st.integers(2, 300))
 @pytest.mark.parametrize("chosen", [spread, log_spread])
 def test_positions_ascend_from_the_first_to_the_last_and_are_no_more_than_allowed(chosen, count, most) -> None:  # type: ignore[no-untyped-def]
@@ -46,6 +47,7 @@ def test_positions_ascend_from_the_first_to_the_last_and_are_no_more_than_allowe
         assert len(positions) == count
 
 
+@settings(deadline=None)  # machines that run tests are busy
 @given(count=st.integers(24, 5000))
 def test_log_spaced_positions_are_dense_at_small_indices(count: int) -> None:
     """Gaps never shrink by more than the rounding of one, and most of what is allowed is used."""

@@ -10,6 +10,7 @@ import typer
 
 from spectra_cli.cli import options, output
 from spectra_cli.cli.running import counted
+from spectra_cli.figures.plots import FIGURES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,7 @@ def plot(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A kind of figure, such as effective_rank. Repeatable. Default: all that the tables offer.",
+            help=f"A kind of figure: {', '.join(FIGURES)}. Repeatable. Default: all that the tables offer.",
             rich_help_panel=WHAT,
             show_default=False,
         ),
@@ -65,7 +66,8 @@ def plot(
         typer.Option(
             "--x",
             metavar="TAG",
-            help="Draw barriers, and the agreement of their ends, against this --tag of the tables.",
+            help="Draw barriers, and the agreement of their ends, against this --tag of the tables, which is a number "
+            "there, or step_a or step_b.",
             rich_help_panel=LOOK,
             show_default=False,
         ),

@@ -40,6 +40,8 @@ def report(
     found = find_tables(tables)
     problems = [f"{path}: {reason}; passed over" for path, reason in found.passed_over]
     gathered = Gathered(found.tables, run or ())
+    empty = [file for file in found.tables if not file.rows]
+    problems += [f"{file.path}: the table has no rows; passed over" for file in empty]
     problems += [*gathered.remarks, *dict.fromkeys(notice for kind in KINDS for notice in gathered.unplaced(kind))]
     for problem in problems:
         output.warn(problem)
@@ -54,3 +56,5 @@ def report(
         what = f"{counted(len(found.tables), 'table')}, {counted(len(gathered.runs), 'run')}, {size / 1e6:.1f} MB"
         line = f"{output.plain(str(out))}: {what} in {time.monotonic() - started:.1f} s"
         output.stderr_console().print(line, soft_wrap=True)
+    if empty:
+        raise typer.Exit(3)

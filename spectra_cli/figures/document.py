@@ -2,7 +2,7 @@
 
 :func:`spectra_cli.figures.page.render` turns a :class:`Document` into a page. Every string may come from a stranger's
 file: markup, control characters and absurd lengths are the page's business, and nothing needs to be escaped here.
-Numbers are shown with four significant digits and are kept with five.
+Numbers are shown with four significant digits, which are those of the number given, whatever a page keeps of it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from spectra_cli.errors import InputError, MissingExtraError, UsageError
 from spectra_cli.figures.choice import Choice, Drawn, FigureKind, NothingToDraw, with_notices
-from spectra_cli.figures.gathered import ENDS, KINDS, Gathered
+from spectra_cli.figures.gathered import ENDS, KINDS, OF_PAIRS, Gathered
 from spectra_cli.figures.pairs import remedy_for_tag, tags_of
 from spectra_cli.figures.plots import FIGURES
 from spectra_cli.figures.style import own_style
@@ -74,6 +74,8 @@ def kinds_to_draw(gathered: Gathered, choice: Choice, names: Sequence[str] = ())
                 f"{option} {globs[0]}: none of these figures is of one",
                 remedy=f"Leave it out, or ask for {', '.join(sorted(of_one))}",
             )
+    if choice.over and all(OF_PAIRS.issuperset(kind.needs) for kind in kinds):
+        raise UsageError("--over run: pairs are not averaged over runs", remedy="Leave it out; --x averages over pairs")
     if find_spec("matplotlib") is None:
         raise MissingExtraError("figures need matplotlib", remedy="pip install 'spectra-weights[plot]'")
     return kinds

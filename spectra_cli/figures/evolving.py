@@ -73,7 +73,7 @@ def select(names: Sequence[str], globs: Sequence[str], noun: str, of_all: Collec
 
     Raises:
         NothingToDraw: if there is no name at all.
-        UsageError: if none matches.
+        UsageError: if one of the globs matches none.
     """
     plural = "matrices" if noun == "matrix" else f"{noun}s"
     if not names:
@@ -83,10 +83,11 @@ def select(names: Sequence[str], globs: Sequence[str], noun: str, of_all: Collec
         of_runs = " that all runs have" * (len(shared) < len(names))
         how = f"the only {noun}" if of_runs and len(shared) == 1 else f"the middle one of {len(shared)} {plural}"
         return Selected([middle(shared)], f"{how}{of_runs}", 1)
+    for glob in globs:
+        if not matching(names, [glob]):
+            option = "--parameter" if noun == "matrix" else "--connection"
+            raise UsageError(f"no {noun} matches {option} {glob}", remedy=f"There are {_near(names, glob)}")
     found = matching(names, globs)
-    if not found:
-        option = "--parameter" if noun == "matrix" else "--connection"
-        raise UsageError(f"no {noun} matches {option} {' '.join(globs)}", remedy=f"There are {_near(names, globs[0])}")
     return Selected(found[:MOST_FIGURES], "", len(found))
 
 

@@ -24,7 +24,7 @@ from spectra_cli.figures.metriccurves import (
     split_panels,
     value_scale,
 )
-from spectra_cli.figures.overview import empty_cells, not_averaged, primary_connections
+from spectra_cli.figures.overview import empty_cells, name_rows, not_averaged, primary_connections
 from spectra_cli.figures.series import (
     NAME,
     Evolution,
@@ -211,13 +211,14 @@ def _mean(fours: Sequence[Four]) -> Four:
 
 def _figure(four: Four, metric: str, clock: str, choice: Choice) -> Drawn:
     """Curves to the left, heat maps to the right, so that the names of matrices take room of one column only."""
-    figure, (error, ranks, spectrum, alignments) = axes.panels(4, columns=2, width_in=5.8, share_y=False)
+    figure, (error, ranks, spectrum, alignments) = axes.panels(4, columns=2, width_in=6.6, share_y=False)
     notices = [*_draw_error(error, four.error, metric, choice), *_draw_spectrum(spectrum, four.spectrum, choice)]
     maps = ((ranks, four.ranks, "effective rank / R"), (alignments, four.alignments, "alignment score"))
     for axis, shown, name in maps:
         colours = axes.heat_map(axis, shown.x, shown.values, choice.x_scale, labels=shown.names)
         axes.colour_bar(figure, colours, [axis], name)
         axes.title(axis, name)
+        name_rows(axis, shown.names)
         notices += [f"{name}: {notice}" for notice in empty_cells(shown)]
     drawn = [*(curve.x for curve in four.error.curves), four.spectrum.x, four.ranks.x, four.alignments.x]
     x = np.unique(np.concatenate(drawn))

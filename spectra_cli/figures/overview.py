@@ -168,7 +168,16 @@ def draw_map(axis: Axes, shown: Overview, clock: str, scale: StepScale, what: st
     colours = axes.heat_map(axis, shown.x, shown.values, scale, labels=shown.names)
     unseen = axes.step_axis(axis, shown.x, clock, scale)
     axes.title(axis, what, shortened(shown.run, RUN_COLUMNS))
+    name_rows(axis, shown.names)
     return colours, unseen
+
+
+def name_rows(axis: Axes, names: Sequence[str]) -> None:
+    """Say what the rows of a heat map are, beside the first panel of a row only."""
+    place = axis.get_subplotspec()
+    if place is None or place.is_first_col() or not axis.get_shared_y_axes().get_siblings(axis)[1:]:
+        noun = "connection" if any(": " in name for name in names) else "matrix"
+        axis.set_ylabel(f"{noun} (depth downwards)")
 
 
 def map_panels(

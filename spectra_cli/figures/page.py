@@ -17,6 +17,9 @@ ECHARTS = "echarts/echarts.min.js"
 GENERATOR = '<meta name="generator" content="spectra report">'
 """Tells a page of spectra from other files."""
 
+LICENCES = ("NOTICE", "LICENSE", "licenses/LICENSE-d3")
+"""What must go wherever ECharts goes: a page is a copy of it."""
+
 SCRIPTS = ("numbers.js", "scales.js", "figure.js", "heatmap.js", "linechart.js", "tables.js", "page.js")
 """The page's own script, in the order in which its parts build on each other."""
 
@@ -49,6 +52,7 @@ def render(document: Document) -> str:
         contents=links,
         sections=bodies,
         data=embedded(document),
+        licences="\n\n".join(_asset(f"echarts/{name}") for name in LICENCES),
         library=library,
         script=own,
     )

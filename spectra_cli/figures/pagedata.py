@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from spectra_cli.figures.document import Chart, Detail, Document, Floats, Grid, Lines, RunView, Series
-from spectra_cli.shortening import fitted_names, shortened
+from spectra_cli.figures.pagenumbers import numbers
+from spectra_cli.shortening import fitted_names, shortened, width_of
 
 NAME_WIDTH = 300
 """Columns after which a name loses its middle, however wide the page: some files hold names of megabytes."""
@@ -19,14 +20,14 @@ NAME_WIDTH = 300
 TEXT_WIDTH = 2000
 """The same of a sentence."""
 
-LABEL_WIDTHS = {"wide": 30, "narrow": 17}
-"""Columns of a heat map's row labels on a large and on a small screen."""
+LABEL_WIDTHS = {"wide": (30, 50), "narrow": (17, 22)}
+"""Columns of a heat map's row labels with room and without: those of matrices, and those of connections."""
 
-BETWEEN_ENDS = " -> "
-"""In the names of connections, between two parameters, which are shortened each."""
+CONNECTION = re.compile(r"(?:(.*?): )?(.+?) -> (.+)")
+"""The name of a connection: ``query-key: upstream -> downstream``; the kind may be missing."""
 
-CELL_BYTES = 3
-"""A float32 without the lowest byte of its fraction: 16 significant bits, and four characters of base64 to a value."""
+AFTER_KIND, ARROW, ELLIPSIS = ": ", "→", "…"
+"""In labels; the last as :func:`spectra_cli.shortening.shortened` puts it into a middle."""
 
 
 def readable(text: str, width: int = TEXT_WIDTH) -> str:
@@ -44,30 +45,63 @@ def readable(text: str, width: int = TEXT_WIDTH) -> str:
     return shortened(shown, width)
 
 
-def packed(values: npt.ArrayLike) -> str:
-    """Base64 of the upper three bytes of each value as a little-endian float32, rounded.
+def row_labels(names: Sequence[str], width: int, width_of_connections: int) -> list[str]:
+    """Short labels of rows, all shortened alike, and different where that can be had.
+
+    Names of parameters lose components as those in a terminal do. Where that is not enough, what stands before the
+    number of a layer goes, as it is the same of most. Connections keep their kind, and of their ends as much as fits:
+    components, the numbers of their layers (``query-key 0``, ``residual 0→1``), or nothing; only where rows can be told
+    apart in no such way, the kind goes.
 
     Args:
-        values: any shape, flattened row by row. The relative error is at most 2^-16; what is beyond 3.4e38 is infinite.
+        names: of parameters, or of connections: ``kind: upstream -> downstream``.
+        width: columns of a label.
+        width_of_connections: the same where names are those of connections.
     """
-    with np.errstate(over="ignore"):
-        single = np.asarray(values, dtype=np.float64).ravel().astype("<f4")
-    single[np.isnan(single)] = np.nan  # one NaN only, and not one that rounds to infinity
-    words = single.view("<u4")
-    rounded = np.where(np.isfinite(single), words + np.uint32(0x80), words).astype("<u4")
-    upper = rounded.view(np.uint8).reshape(-1, 4)[:, 4 - CELL_BYTES :]
-    return base64.b64encode(upper.tobytes()).decode("ascii")
+    matches = [CONNECTION.fullmatch(name) for name in names]
+    connections = [(match[1] or "", match[2], match[3]) for match in matches if match]
+    if not names or len(connections) < len(names):
+        numbered = [_from_number_on(name) for name in names]
+        return max((fitted_names(variant, width) for variant in (names, numbered)), key=_legibility)
+    numbered_ends = [(kind, _from_number_on(up), _from_number_on(down)) for kind, up, down in connections]
+    variants = [_with_ends(connections, width_of_connections), _with_ends(numbered_ends, width_of_connections)]
+    if all(kind for kind, _, _ in connections):
+        variants.append([_with_layers(*each, width_of_connections) for each in connections])
+    fitting = [labels for labels in variants if max(map(width_of, labels)) <= width_of_connections]
+    bare = _with_ends([("", *ends) for _, *ends in numbered_ends], width_of_connections)
+    best = max(fitting, key=_legibility, default=bare)
+    return bare if len(set(bare)) > len(set(best)) else best
 
 
-def row_labels(names: Sequence[str], width: int) -> list[str]:
-    """Names in `width` columns: those of parameters lose components, in connections both ends do, in a third more."""
-    pieces = [name.split(BETWEEN_ENDS) for name in names]
-    if not any(len(ends) == 2 for ends in pieces):
-        return fitted_names(names, width)
-    arrow = "→"
-    room = (width * 4 // 3 - len(arrow)) // 2
-    fitted = iter(fitted_names([end for ends in pieces for end in ends], room))
-    return [arrow.join(next(fitted) for _ in ends) for ends in pieces]
+def _from_number_on(name: str) -> str:
+    """The name without components before the first that has a digit: ``gpt_neox.layers.0.mlp`` becomes ``0.mlp``."""
+    parts = name.split(".")
+    first = next((i for i, part in enumerate(parts) if any(map(str.isdigit, part))), 0)
+    return ".".join(parts[first:])
+
+
+def _with_ends(connections: Sequence[Sequence[str]], width: int) -> list[str]:
+    """``kind: up→down``; all of one kind are shortened alike."""
+    labels = [""] * len(connections)
+    for kind in dict.fromkeys(kind for kind, _, _ in connections):
+        rows = [row for row, connection in enumerate(connections) if connection[0] == kind]
+        before = f"{shortened(kind, width // 2)}{AFTER_KIND}" if kind else ""
+        room = (width - width_of(before) - len(ARROW)) // 2
+        ends = iter(fitted_names([end for row in rows for end in connections[row][1:]], room))
+        for row in rows:
+            labels[row] = f"{before}{next(ends)}{ARROW}{next(ends)}"
+    return labels
+
+
+def _with_layers(kind: str, upstream: str, downstream: str, width: int) -> str:
+    """``kind 0``, or ``kind 0→1`` where both ends have numbers and these differ."""
+    layers = (".".join(part for part in end.split(".") if part.isdigit()) for end in (upstream, downstream))
+    return shortened(f"{kind} {ARROW.join(dict.fromkeys(filter(None, layers)))}".rstrip(), width)
+
+
+def _legibility(labels: Sequence[str]) -> tuple[int, int]:
+    """How many labels are different, and then how few cuts they have."""
+    return len(set(labels)), -sum(label.count(ELLIPSIS) for label in labels)
 
 
 def embedded(document: Document) -> str:
@@ -102,7 +136,7 @@ class _Pools:
     def name_list(self, names: Sequence[str], *, ordered: bool) -> int:
         shown = tuple(readable(name, NAME_WIDTH) for name in names)
         if (shown, ordered) not in self._names:
-            labels = {} if ordered else {size: row_labels(shown, width) for size, width in LABEL_WIDTHS.items()}
+            labels = {} if ordered else {size: row_labels(shown, *widths) for size, widths in LABEL_WIDTHS.items()}
             self._names[shown, ordered] = len(self.names)
             self.names.append({"full": list(shown), **labels})
         return self._names[shown, ordered]
@@ -150,7 +184,7 @@ def _grid(grid: Grid, pools: _Pools) -> dict[str, Any]:
         "names": pools.name_list(grid.names, ordered=grid.ordered),
         "ordered": grid.ordered,
         "domain": [float(end) for end in grid.domain],
-        "values": packed(grid.values),
+        "values": numbers(grid.values),
         "notes": _notes(grid.notes, len(grid.x.values)),
         "details": list(grid.details),
     }
@@ -183,8 +217,8 @@ def _series(series: Series, pools: _Pools) -> dict[str, Any]:
     return {
         "name": readable(series.name, NAME_WIDTH),
         "x": pools.axis(series.x),
-        "y": packed(series.y),
-        "band": None if series.band is None or not _any_value(series.band) else packed(series.band),
+        "y": numbers(series.y),
+        "band": None if series.band is None or not _any_value(series.band) else numbers(series.band),
     }
 
 

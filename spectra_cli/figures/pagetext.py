@@ -108,7 +108,7 @@ def _table(table: TextTable, anchor: str) -> str:
     )
     note = f'<p class="note">{html(table.note)}</p>' if table.note else ""
     shown = (
-        f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{anchor}-heading">'
+        f'<div class="scroll" role="group" tabindex="0" aria-labelledby="{anchor}-heading">'
         f'<table class="sortable" aria-labelledby="{anchor}-caption">'
         f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )

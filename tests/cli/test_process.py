@@ -85,9 +85,11 @@ def test_the_metadata_holds_the_command_line(make_run: Fixture) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_example_of_every_command_runs(name: str) -> None:
-    """A newcomer pastes it, with runs of their own in ``runs/a`` and ``runs/b``."""
+    """A newcomer pastes it, with runs of their own in ``runs/a`` and ``runs/b``, and tables of one in ``tables``."""
     for run in ("runs/a", "runs/b"):
         make_addition_run(Path(run))
+    if name in {"plot", "report"}:
+        assert spectra("analyze", "runs/a", "--out", "tables", "--quiet").returncode == 0
     (example,) = [line.strip() for line in (COMMANDS[name].help or "").splitlines() if "Example: " in line]
     done = spectra(*shlex.split(example.removeprefix("Example: "))[1:])
     assert (done.returncode, "Error" in done.stderr) == (0, False)

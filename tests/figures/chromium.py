@@ -18,7 +18,9 @@ from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-WIDE = (1400, 1000)
+WIDE = (1200, 800)
+"""Pixels: enough for a detail beside the heat maps, and few to paint, as there is no graphics card."""
+
 FLAGS = (
     "--headless=new",
     "--no-sandbox",  # tests run as root in containers
@@ -29,6 +31,25 @@ FLAGS = (
     "--disable-component-update",
     "--hide-scrollbars",
 )
+
+
+AS_IT_WAS = """(() => {
+  for (const select of document.querySelectorAll("select")) {
+    if (select.selectedIndex <= 0) continue;
+    select.selectedIndex = 0;
+    select.dispatchEvent(new Event("change"));
+  }
+  for (const box of document.querySelectorAll(".log input")) {
+    const first = box.closest("figure").querySelector(".canvas").chart.chart.yScale === "log";
+    if (box.checked !== first) box.click();
+  }
+  const left = () => document.querySelector('.legend button[aria-pressed="false"]');
+  while (left()) left().click();
+  for (const folded of document.querySelectorAll("details")) folded.open = false;
+  document.activeElement.blur();
+  scrollTo(0, 0);
+})()"""
+"""Undoes what a reader chose, folds tables, and takes the focus away; a detail that was opened stays."""
 
 
 def required(name: str) -> str:
@@ -57,37 +78,66 @@ def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("SE_OFFLINE", "true")  # selenium downloads nothing
         browser = webdriver.Chrome(options=options, service=Service(executable_path=driver))
+    emulate(browser)
     try:
         yield browser
     finally:
         browser.quit()
 
 
-class Opened:
-    """One page that is open, as a reader sees and handles it."""
+def emulate(
+    browser: webdriver.Chrome, *, dark: bool = False, width: int = WIDE[0], medium: str = "", script: bool = True
+) -> None:
+    """See :meth:`Opened.emulate`."""
+    scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": medium, "features": scheme})
+    size = {"width": width, "height": WIDE[1], "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not script})
+    if script:  # which hears of the change before the second frame from now on
+        browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
 
-    def __init__(self, browser: webdriver.Chrome, path: Path) -> None:
+
+class Opened:
+    """One page that is open, as a reader sees and handles it.
+
+    Args:
+        browser: as of :func:`chromium`.
+        path: of the page.
+        load: whether it is loaded; if not, it is what the browser shows already.
+        kept: whether it is to serve another test, which finds it as this one did.
+    """
+
+    def __init__(self, browser: webdriver.Chrome, path: Path, *, load: bool = True, kept: bool = False) -> None:
         self.browser = browser
+        self.kept = kept
         self.url = path.as_uri()
-        browser.get("about:blank")
-        self.emulate()
+        self.emulated = False
         self.console()
         self.requests()
-        browser.get(self.url)
-        self.wait("document.readyState === 'complete'")
+        if load:
+            browser.get(self.url)
+            self.wait("document.readyState === 'complete'")
 
     # What the browser is told.
 
     def emulate(self, *, dark: bool = False, width: int = WIDE[0], medium: str = "", script: bool = True) -> None:
-        """What the system prefers, how wide the screen is, screen or ``print``, and whether scripts run (at the next load)."""
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": medium, "features": scheme})
-        size = {"width": width, "height": WIDE[1], "deviceScaleFactor": 1, "mobile": False}
-        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        self.browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not script})
+        """What the system prefers, how wide the window is, screen or ``print``, whether scripts run (when loaded)."""
+        emulate(self.browser, dark=dark, width=width, medium=medium, script=script)
+        self.emulated = True
 
     def reload(self) -> None:
         self.browser.get(self.url)
+
+    def leave(self) -> None:
+        """Leaves nothing behind for the next test."""
+        if self.kept:
+            self.point_nowhere()
+            self.js(AS_IT_WAS)
+        elif self.emulated:
+            self.browser.get("about:blank")
+        if self.emulated:
+            emulate(self.browser)
 
     # What the browser says.
 
@@ -174,6 +224,12 @@ class Opened:
         actions.pointer_action.move_to_location(round(left + x), round(top + y))
         actions.perform()
 
+    def point_nowhere(self) -> None:
+        """Moves the pointer into a corner, where there is no chart."""
+        actions = ActionBuilder(self.browser, duration=0)
+        actions.pointer_action.move_to_location(0, 0)
+        actions.perform()
+
     def click(self) -> None:
         """Presses the pointer where it is."""
         ActionChains(self.browser, duration=0).click().perform()
@@ -187,8 +243,10 @@ class Opened:
         return self.browser.switch_to.active_element
 
     def visible_text(self, selector: str) -> str:
-        """The text of the one element of this kind that is seen."""
-        (text,) = [each.text for each in self.all(selector) if each.is_displayed()]
+        """The text of the one element of this kind that is seen and has any."""
+        seen = "it.checkVisibility({opacityProperty: true, visibilityProperty: true})"
+        script = f"[...document.querySelectorAll(arguments[0])].filter((it) => {seen}).map((it) => it.innerText)"
+        (text,) = filter(None, self.js(script, selector))
         return str(text)
 
     def table(self, within: WebElement) -> list[list[str]]:

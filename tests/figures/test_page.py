@@ -7,10 +7,12 @@ import hashlib
 import json
 import math
 import os
+import re
 import struct
 import subprocess
 import sys
 from dataclasses import replace
+from decimal import ROUND_HALF_UP, Context, Decimal
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -24,8 +26,9 @@ from rich.cells import cell_len
 
 from spectra_cli.figures import page
 from spectra_cli.figures.document import Axis, Detail, Document, Grid, Lines, RunView, Series, TextTable
-from spectra_cli.figures.pagedata import packed, readable, row_labels
+from spectra_cli.figures.pagedata import LABEL_WIDTHS, readable, row_labels
 from spectra_cli.figures.pagefile import HEAD_BYTES
+from spectra_cli.figures.pagenumbers import numbers, packed
 from spectra_cli.figures.pagetext import significant
 from tests.figures.documents import HOSTILE, small, transformer_names
 
@@ -113,19 +116,69 @@ def policy(parsed: Parsed) -> dict[str, list[str]]:
 # Numbers.
 
 
-@given(st.lists(st.floats(width=32, allow_nan=True, allow_infinity=True)))
-def test_a_packed_number_keeps_sixteen_bits(values: list[float]) -> None:
+def shown(value: float) -> str:
+    """What the page's script makes of a number: as it is told in numbers.js, whose rounding JavaScript defines."""
+    if value == int(value) and abs(value) <= 65536:
+        return str(int(value))
+    return four_digits(Context(prec=4, rounding=ROUND_HALF_UP).create_decimal(Decimal(value)))
+
+
+def four_digits(number: Decimal) -> str:
+    """The digits of a number that has four, and their power of ten."""
+    return f"{number:.3e}"
+
+
+def to_be_shown(value: float) -> str:
+    """Python's own four significant digits; whole numbers whole where 16 bits hold them."""
+    if value == int(value) and abs(value) <= 65536:
+        return str(int(value))
+    return four_digits(Decimal(f"{value:.3e}"))
+
+
+def normalised(text: str) -> str:
+    """Whole numbers of four digits and less are the same written in both ways."""
+    return f"{Decimal(text):.3e}"
+
+
+ORDINARY = st.floats(min_value=2.0**-126, max_value=3.39e38)
+
+
+@given(st.lists(st.one_of(ORDINARY, ORDINARY.map(lambda value: -value), st.floats(1000, 70_000), st.just(0.0))))
+def test_a_number_is_shown_with_the_digits_that_it_was_given_with(values: list[float]) -> None:
+    assert [normalised(shown(value)) for value in unpacked(packed(values))] == [
+        normalised(to_be_shown(value)) for value in values
+    ]
+
+
+def test_numbers_near_the_middle_of_two_are_shown_as_python_rounds_them() -> None:
+    """Where the nearest number of 16 bits would be written with other digits, and where both round ties otherwise."""
+    generator = np.random.default_rng(5)
+    halves = (generator.integers(1000, 10_000, 3000) + 0.5) * 10.0 ** generator.integers(-40, 34, 3000)
+    ties = [1.0625, 1.1875, 1000.5, 1001.5, 2048.5, 0.03125 * 33, 10_005.0, 65_535.9, 65_536.4, 65_537.0]
+    values = [*halves, *np.nextafter(halves, 0), *np.nextafter(halves, np.inf), *ties, *(-tie for tie in ties)]
+    values += [*generator.uniform(9000, 70_000, 3000), 9.99949999e-3, 9.9995e-3, 0.000999999999]
     got = unpacked(packed(values))
-    assert len(got) == len(values)
-    for before, after in zip(values, got, strict=True):
-        if math.isnan(before):
-            assert math.isnan(after)
-        elif math.isinf(before) or abs(before) < 2.0**-126:  # subnormals have fewer bits
-            assert after == pytest.approx(before, abs=2.0**-133)
-        elif abs(before) > 3.3e38:  # the greatest such number is less than the greatest float32
-            assert after in (math.copysign(math.inf, before), pytest.approx(before, rel=2.0**-16))
-        else:
-            assert after == pytest.approx(before, rel=2.0**-16)
+    assert [v for v, g in zip(values, got, strict=True) if normalised(shown(g)) != normalised(to_be_shown(v))] == []
+    assert any(normalised(shown(nearest(value))) != normalised(to_be_shown(value)) for value in values)
+
+
+def nearest(value: float) -> float:
+    """The nearest number of 16 significant bits."""
+    fraction, exponent = math.frexp(value)
+    return math.ldexp(round(math.ldexp(fraction, 16)), exponent - 16)
+
+
+@given(st.lists(ORDINARY))
+def test_a_packed_number_keeps_fifteen_bits(values: list[float]) -> None:
+    """So that lines are as smooth as the numbers; some from 10,000 to 65,536 have four decimal digits instead."""
+    for before, after in zip(values, unpacked(packed(values)), strict=True):
+        assert after == pytest.approx(before, rel=2.0**-15 if not 1e4 <= before <= 65_537 else 5e-4)
+
+
+def test_what_is_no_number_is_kept_as_such() -> None:
+    got = unpacked(packed([math.nan, math.inf, -math.inf, 0.0, -0.0]))
+    assert math.isnan(got[0])
+    assert got[1:] == [math.inf, -math.inf, 0.0, 0.0]
 
 
 @given(st.integers(-65536, 65536))
@@ -133,8 +186,12 @@ def test_counts_are_packed_exactly(count: int) -> None:
     assert unpacked(packed([count])) == [count]
 
 
-def test_numbers_beyond_float32_are_infinite_and_numbers_below_it_are_zero() -> None:
-    assert unpacked(packed([1e300, -1e300, 1e-300])) == [math.inf, -math.inf, 0.0]
+@pytest.mark.parametrize("extreme", [1e300, -1e300, 1e-50, 3.4028234e38, 5e-39, 5e-324, 1.7976931348623157e308])
+def test_numbers_that_a_float32_has_not_are_listed_as_they_are(extreme: float) -> None:
+    listed = numbers([extreme, 0.123456, math.nan, math.inf, -math.inf, 12_345, 12_345.6, 0.0])
+    assert listed == [pytest.approx(extreme, rel=5e-4), 0.1235, None, "Infinity", "-Infinity", 12_345, 12_350, 0]
+    assert json.loads(json.dumps(listed, allow_nan=False)) == listed
+    assert isinstance(numbers([0.123456, math.nan, math.inf, 3e38, 1.2e-38]), str)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, min_value=-1e30, max_value=1e30))
@@ -179,7 +236,7 @@ def test_the_page_holds_every_number_of_the_document(parsed: Parsed) -> None:
 
 def assert_same_numbers(chart: Grid | Lines, shown: dict[str, Any], data: dict[str, Any]) -> None:
     if isinstance(chart, Grid):
-        assert unpacked(shown["values"]) == pytest.approx(chart.values.ravel().tolist(), rel=2.0**-16, nan_ok=True)
+        assert unpacked(shown["values"]) == pytest.approx(chart.values.ravel().tolist(), rel=2.0**-15, nan_ok=True)
         assert data["axes"][shown["x"]] == list(chart.x.values)
         assert data["names"][shown["names"]]["full"] == [readable(name) for name in chart.names]
         notes = {cell: note for note, cells in shown["notes"] for cell in cells}
@@ -187,9 +244,9 @@ def assert_same_numbers(chart: Grid | Lines, shown: dict[str, Any], data: dict[s
         return
     for series, shown_series in zip(chart.series, shown["series"], strict=True):
         assert data["axes"][shown_series["x"]] == series.x.tolist()
-        assert unpacked(shown_series["y"]) == pytest.approx(series.y.tolist(), rel=2.0**-16, nan_ok=True)
+        assert unpacked(shown_series["y"]) == pytest.approx(series.y.tolist(), rel=2.0**-15, nan_ok=True)
         if series.band is not None:
-            assert unpacked(shown_series["band"]) == pytest.approx(series.band.tolist(), rel=2.0**-16)
+            assert unpacked(shown_series["band"]) == pytest.approx(series.band.tolist(), rel=2.0**-15)
 
 
 def test_what_charts_share_is_in_the_page_once(parsed: Parsed) -> None:
@@ -204,7 +261,7 @@ def test_what_charts_share_is_in_the_page_once(parsed: Parsed) -> None:
 def test_names_are_text_and_nothing_else(parsed: Parsed) -> None:
     tags = [tag for tag, _ in parsed.elements]
     assert "img" not in tags
-    assert tags.count("script") == 3
+    assert tags.count("script") == 4
     assert not parsed.comments
     handlers = [name for _, attrs in parsed.elements for name in attrs if name.startswith("on")]
     assert handlers == []
@@ -264,13 +321,55 @@ def test_names_of_megabytes_are_cut() -> None:
     assert (len(shown), shown[:5], shown[-3:]) == (40, "start", "end")
 
 
-def test_labels_of_rows_fit_and_keep_what_tells_them_apart() -> None:
+@pytest.mark.parametrize("widths", LABEL_WIDTHS.values())
+def test_labels_of_rows_fit_and_tell_rows_apart(widths: tuple[int, int]) -> None:
+    """Those of a whole transformer, with room and without."""
     names = transformer_names()
-    labels = row_labels(names, 30)
-    assert max(map(cell_len, labels)) <= 30
+    labels = row_labels(names, *widths)
+    assert max(map(cell_len, labels)) <= widths[0]
     assert len(set(labels)) == len(names)
-    connections = [f"{a} -> {b}" for a, b in pairwise(names)]
-    assert max(map(cell_len, row_labels(connections, 30))) <= 40
+    connections = [f"up-down: {a} -> {b}" for a, b in pairwise(names)]
+    labels = row_labels(connections, *widths)
+    assert max(map(cell_len, labels)) <= widths[1]
+    assert len(set(labels)) == len(connections)
+
+
+KINDS = ("query-key", "value-output", "output-up", "up-down", "residual")
+
+
+@pytest.mark.parametrize("widths", LABEL_WIDTHS.values())
+def test_labels_of_connections_say_their_kind(widths: tuple[int, int]) -> None:
+    """Whole, with room and without, in a transformer whose names are long."""
+    block = "transformer_encoder.layers"
+    parts = ("self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight", "linear2.weight")
+    names = ["embedding-input: encoder.weight -> transformer_encoder.layers.0.self_attn.in_proj_weight"]
+    for layer in range(3):
+        ends = [f"{block}.{layer}.{part}" for part in (parts[0], *parts)]
+        ends.append(f"{block}.{layer + 1}.{parts[0]}")
+        names += [f"{kind}: {a} -> {b}" for kind, (a, b) in zip(KINDS, pairwise(ends), strict=True)]
+    names.append(f"output: {block}.2.linear2.weight -> decoder.weight")
+    labels = row_labels(names, *widths)
+    assert len(set(labels)) == len(names)
+    for name, label in zip(names, labels, strict=True):
+        assert re.match(rf"{name.partition(':')[0]}\b", label)
+    assert not any("…" in label for label in labels)
+
+
+def test_labels_keep_what_fits_and_drop_first_what_all_have() -> None:
+    assert row_labels(["encoder.weight", "decoder.weight"], 30, 50) == ["encoder.weight", "decoder.weight"]
+    names = [f"a_long_name.layers.{layer}.self_attn.out_proj.weight" for layer in (0, 10)]
+    assert row_labels(names, 20, 30) == ["a.l.0.s.out_proj", "a.l.10.s.out_proj"]
+    assert row_labels(names, 13, 20) == ["0.s.out_proj", "10.s.out_proj"]
+    connection = f"output: {names[0]} -> {names[1]}"
+    assert row_labels([connection], 20, 50) == ["output: a.l.0.s.out_proj→a.l.10.s.out_proj"]
+    assert row_labels([connection], 20, 36) == ["output: 0.s.out_proj→10.s.out_proj"]
+    assert row_labels([connection], 20, 26) == ["output 0→10"]
+    assert row_labels([f"output: {names[0]} -> decoder.weight"], 13, 18) == ["output 0"]
+
+
+def test_labels_give_up_the_kind_only_where_rows_would_be_alike() -> None:
+    halves = [f"recurrent: lstm.weight_ih_l{i} -> lstm.weight_hh_l{i}" for i in (0, 1)]
+    assert row_labels(halves, 17, 26) == ["weight_ih_l0→weight_hh_l0", "weight_ih_l1→weight_hh_l1"]
 
 
 # A page that loads nothing.
@@ -295,6 +394,20 @@ def test_nothing_in_the_page_points_elsewhere(parsed: Parsed) -> None:
     style = (ASSETS / "page.css").read_text()
     assert "url(" not in style
     assert "@import" not in style
+
+
+def test_colours_need_no_new_browser_and_are_the_same_for_both_ways_to_the_dark() -> None:
+    """Browsers that lack a function of CSS drop the whole declaration, and with it the colour."""
+    style = re.sub(r"/\*.*?\*/", "", (ASSETS / "page.css").read_text())
+    assert re.findall(r"light-dark|color-mix|oklch|oklab|lab\(", style) == []
+    roots = [
+        dict(re.findall(r"(--[a-z]+): ([^;]+);", body)) for body in re.findall(r":root[^{]*\{(.*?)\}", style, re.S)
+    ]
+    light, system_dark, chosen_dark = roots
+    colours = {name for name, value in light.items() if value.startswith("#")}
+    assert system_dark == chosen_dark
+    assert set(system_dark) == colours
+    assert set(re.findall(r"var\((--[a-z]+)\)", style)) <= set(light)
 
 
 def of_tag(parsed: Parsed, tag: str) -> list[dict[str, str | None]]:
@@ -416,3 +529,9 @@ def test_a_document_that_contradicts_itself_is_refused(wrong: Any) -> None:
     assert a_grid()
     with pytest.raises(ValueError, match=r".+"):
         wrong()
+
+
+def test_a_page_carries_the_licences_of_what_it_copies() -> None:
+    licences = page.render(small()).partition('id="licences">')[2].partition("</script>")[0]
+    for name in ("LICENSE", "NOTICE", "licenses/LICENSE-d3"):
+        assert (ASSETS / "echarts" / name).read_text() in licences

@@ -468,8 +468,8 @@ def test_details_of_sva_alone_have_its_diagonals(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("spectra rank /home/alice/runs/a --out /tmp/x.parquet", "spectra rank …/a --out …/x.parquet"),
-        ("/home/alice/secret/project/runs/a@400", "…/runs/a@400"),
+        ("spectra rank /srv/alice/runs/a --out /tmp/x.parquet", "spectra rank …/a --out …/x.parquet"),
+        ("/srv/alice/secret/project/runs/a@400", "…/runs/a@400"),
         ("spectra rank runs/a/b/c ./d/e/f ../g/h/i", "spectra rank runs/a/b/c ./d/e/f ../g/h/i"),
         ("s3://bucket/a/b/c/d", "s3://bucket/a/b/c/d"),
         ('{"data": "/srv/u/x", "b": "/"}', '{"data": "…/x", "b": "/"}'),

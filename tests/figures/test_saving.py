@@ -73,13 +73,14 @@ def test_the_same_tables_give_the_same_bytes_in_another_process(tmp_path: Path) 
 
 @pytest.mark.parametrize("image_format", FORMATS)
 def test_an_image_has_the_name_of_the_figure_and_is_the_same_again(tmp_path: Path, image_format: Any) -> None:
-    """An older one is replaced, through a link as well, and nothing else is left there."""
+    """An older one is replaced, and a link is, not what it leads to; nothing else is left there."""
     (tmp_path / "elsewhere").write_bytes(b"old")
     (tmp_path / f"small.{image_format}").symlink_to(tmp_path / "elsewhere")
     path = save(small(), tmp_path, image_format)
     assert path == tmp_path / f"small.{image_format}"
-    assert path.is_symlink()
-    first = (tmp_path / "elsewhere").read_bytes()
+    assert (tmp_path / "elsewhere").read_bytes() == b"old"
+    assert not path.is_symlink()
+    first = path.read_bytes()
     assert first.startswith(STARTS[image_format])
     save(small(), tmp_path, image_format)
     assert path.read_bytes() == first
@@ -105,7 +106,7 @@ def test_svg_and_pdf_hold_text_that_is_found(tmp_path: Path) -> None:
 def test_what_fails_leaves_the_older_image_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[Exception]
 ) -> None:
-    (tmp_path / "small.png").write_bytes(b"old")
+    (tmp_path / "small.png").write_bytes(b"\x89PNG old")
 
     def half(self: Figure, target: Any, **_: object) -> None:
         Path(target).write_bytes(b"\x89PNG half")
@@ -114,11 +115,18 @@ def test_what_fails_leaves_the_older_image_and_nothing_else(
     monkeypatch.setattr(Figure, "savefig", half)
     with pytest.raises(raised) as caught:
         save(small(), tmp_path, "png")
-    assert (tmp_path / "small.png").read_bytes() == b"old"
+    assert (tmp_path / "small.png").read_bytes() == b"\x89PNG old"
     assert [path.name for path in tmp_path.iterdir()] == ["small.png"]
     if raised is InputError:
         assert "small.png" in str(caught.value)
         assert "No space left on device. Give --out" in str(caught.value)
+
+
+def test_a_file_that_is_no_image_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "small.png").write_text("notes")
+    with pytest.raises(InputError, match=r"small\.png: this file is no image; a figure does not replace it"):
+        save(small(), tmp_path, "png")
+    assert (tmp_path / "small.png").read_text() == "notes"
 
 
 @pytest.mark.parametrize("kind", ["directory", "pipe"])
@@ -128,7 +136,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     else:
         os.mkfifo(path)
-    with pytest.raises(InputError, match=r"small\.png: this is a directory, a pipe or a device\. Give --out"):
+    with pytest.raises(InputError, match=r"small\.png: the image cannot be written: .*directory.*Give --out"):
         save(small(), tmp_path, "png")
     assert path.is_dir() if kind == "directory" else path.is_fifo()
 

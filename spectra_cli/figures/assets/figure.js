@@ -103,16 +103,18 @@ const resized = new ResizeObserver((entries) => entries.forEach((entry) => entry
 
 /** A chart within a `figure` element that has its caption already. */
 class Figure {
-  constructor(figure, chart) {
+  /** `owner` is the name of the matrix or connection that the chart is of; "" where it is of many. */
+  constructor(figure, chart, owner) {
     this.figure = figure;
     this.chart = chart;
+    this.owner = owner;
     this.canvas = element("div", { class: "canvas" });
     this.canvas.chart = this;
   }
 
   /** To be called when the canvas is in the page. */
   attach() {
-    this.figure.append(dataAsTable(this.chart));
+    this.figure.append(dataAsTable(this.chart, this.owner));
     live.add(this);
     nearby.observe(this.canvas);
   }

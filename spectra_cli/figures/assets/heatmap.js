@@ -7,6 +7,19 @@ const PAGE_OF_ROWS = 10;
 const TOP = 4;
 const BOTTOM = 42;
 
+/** The share of the width that long labels of rows may take. */
+const MOST_LABELS = 0.42;
+
+/** Whether the pointer is where it was: browsers tell a pointer at rest what was scrolled under it. */
+let resting = false;
+let lastPlace = "";
+const notePlace = (event) => {
+  const here = `${event.screenX} ${event.screenY}`;
+  resting = here === lastPlace;
+  lastPlace = here;
+};
+document.addEventListener("pointermove", notePlace, { capture: true });
+
 /** A pattern of thin stripes, which no value has, for cells without one. */
 function hatched(shades) {
   const tile = element("canvas", { width: 8, height: 8 });
@@ -26,8 +39,8 @@ function hatched(shades) {
 
 class HeatMap extends Figure {
   /** `open(detail)` shows what a row opens; null where rows open nothing. */
-  constructor(figure, chart, open = null) {
-    super(figure, chart);
+  constructor(figure, chart, owner, open = null) {
+    super(figure, chart, owner);
     this.open = open;
     this.columns = data.axes[chart.x];
     this.names = data.names[chart.names];
@@ -35,6 +48,7 @@ class HeatMap extends Figure {
     this.values = unpacked(chart.values);
     this.notes = new Map(chart.notes.flatMap(([note, cells]) => cells.map((cell) => [cell, note])));
     this.cursor = null;
+    this.walking = false; // what is marked is the cursor of the keyboard, and not the cell under the pointer
     this.first = 0;
     this.build();
     this.listen();
@@ -77,8 +91,8 @@ class HeatMap extends Figure {
   }
 
   listen() {
-    this.stage.addEventListener("pointermove", (event) => this.hover(this.cellAt(event), event));
-    this.stage.addEventListener("pointerleave", () => this.hide());
+    this.stage.addEventListener("pointermove", (event) => (this.walking && resting) || this.hover(this.cellAt(event), event));
+    this.stage.addEventListener("pointerleave", () => this.walking || this.hide());
     this.stage.addEventListener("click", (event) => this.choose(this.cellAt(event)));
     this.plot.addEventListener("keydown", (event) => this.press(event));
     this.plot.addEventListener("focus", () => this.plot.matches(":focus-visible") && this.moveTo(this.cursor ?? this.start()));
@@ -90,8 +104,10 @@ class HeatMap extends Figure {
 
   layout() {
     const width = this.canvas.clientWidth;
-    const labels = this.chart.ordered ? this.names.full : this.names[width < 620 ? "narrow" : "wide"];
-    const left = Math.ceil(widthOf(labels, `11px ${CODE_FONT}`)) + 14;
+    const fitted = (labels) => ({ labels, left: Math.ceil(widthOf(labels, `11px ${CODE_FONT}`)) + 14 });
+    const roomy = fitted(this.chart.ordered ? this.names.full : this.names.wide);
+    const fits = this.chart.ordered || (width >= 620 && roomy.left <= MOST_LABELS * width);
+    const { labels, left } = fits ? roomy : fitted(this.names.narrow);
     const right = 14;
     return { labels, left, right, cellWidth: (width - left - right) / Math.max(1, this.columns.length), cellHeight: this.rowHeight };
   }
@@ -147,6 +163,7 @@ class HeatMap extends Figure {
       this.hide();
       return;
     }
+    this.walking = false;
     const box = this.stage.getBoundingClientRect();
     this.stage.classList.toggle("opens", this.detailOf(cell.row) !== null);
     this.mark(cell);
@@ -154,6 +171,7 @@ class HeatMap extends Figure {
   }
 
   hide() {
+    this.walking = false;
     this.tip.hidden = true;
     this.cellMark.hidden = true;
   }
@@ -218,11 +236,16 @@ class HeatMap extends Figure {
       column: Math.min(this.columns.length - 1, Math.max(0, column)),
     };
     this.reveal(this.cursor.row);
+    this.showCursor();
+    say(`${this.names.full[this.cursor.row]}, ${this.describe(this.cursor)}`);
+  }
+
+  showCursor() {
+    this.walking = true;
     this.mark(this.cursor);
     const { left, cellWidth, cellHeight } = this.layout();
     const y = TOP + (this.cursor.row - this.first + 0.5) * cellHeight;
     this.show(this.cursor, left + (this.cursor.column + 0.5) * cellWidth, y);
-    say(`${this.names.full[this.cursor.row]}, ${this.describe(this.cursor)}`);
   }
 
   leave() {
@@ -251,13 +274,18 @@ class HeatMap extends Figure {
 
   // What the library draws.
 
+  redraw() {
+    super.redraw();
+    if (this.walking) this.showCursor();
+    else this.hide();
+  }
+
   option(shades) {
     const { labels, left, right } = this.layout();
     const stop = this.first + this.shownRows;
     const style = axisStyle(shades);
     const ticks = this.columnTicks(left + right);
     this.placeRowMark();
-    if (!this.cellMark.hidden) this.hide();
     return {
       grid: { left, right, top: TOP, bottom: BOTTOM, outerBoundsMode: "none" },
       xAxis: {

@@ -8,8 +8,8 @@ const MOST_VALUES_OVER_LINES = 8;
 let stepScale = "linear";
 
 class LineChart extends Figure {
-  constructor(figure, chart) {
-    super(figure, chart);
+  constructor(figure, chart, owner) {
+    super(figure, chart, owner);
     this.series = chart.series.map((series) => ({
       name: series.name,
       x: data.axes[series.x],

@@ -3,8 +3,9 @@
 const NOTHING = "\u2013";
 const data = JSON.parse(document.getElementById("data").textContent);
 
-/** Values of which the page holds the upper three bytes of a little-endian float32 each, as base64. */
+/** Values of which the page holds the upper three bytes of a little-endian float32 each, as base64, or a list of them all. */
 function unpacked(text) {
+  if (Array.isArray(text)) return Float64Array.from(text, (value) => (value === null ? NaN : Number(value)));
   const bytes = atob(text);
   const words = new Uint32Array(bytes.length / 3);
   for (let i = 0; i < words.length; i += 1) {
@@ -19,10 +20,9 @@ function significant(value) {
   if (Number.isNaN(value)) return NOTHING;
   if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf";
   if (Number.isInteger(value) && Math.abs(value) <= 65536) return String(value);
-  const rounded = Number(value.toPrecision(4));
-  const size = Math.abs(rounded);
-  if (size >= 1e-4 && size < 1e7) return String(rounded);
-  return rounded.toExponential().replace("e+", "e");
+  const [digits, power] = value.toExponential(3).split("e");
+  const exponent = Number(power);
+  return exponent >= -4 && exponent < 7 ? String(Number(`${digits}e${power}`)) : `${Number(digits)}e${exponent}`;
 }
 
 /** A place on an axis: a step, which is never rounded, or the name of a category. */

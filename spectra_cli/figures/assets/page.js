@@ -8,8 +8,8 @@ function say(text) {
   spoken.textContent = text;
 }
 
-function chartOf(figure, chart, open) {
-  return chart.type === "grid" ? new HeatMap(figure, chart, open) : new LineChart(figure, chart);
+function chartOf(figure, chart, { owner = "", open = null } = {}) {
+  return chart.type === "grid" ? new HeatMap(figure, chart, owner, open) : new LineChart(figure, chart, owner);
 }
 
 /** The panel of one run in which the detail of a row is shown. */
@@ -84,7 +84,7 @@ class DetailPanel {
       const caption = element("figcaption", {}, element("h5", {}, chart.title), element("p", { class: "summary" }, chart.summary));
       const figure = element("figure", { class: "chart", "data-key": chart.key }, caption);
       this.panel.append(figure);
-      this.charts.push(chartOf(figure, chart, null));
+      this.charts.push(chartOf(figure, chart, { owner: detail.name }));
     }
   }
 }
@@ -96,7 +96,7 @@ function buildRun(run, index) {
   const panel = maps && run.details.length > 0 ? new DetailPanel(run, index, maps) : null;
   for (const figure of figures) {
     const chart = [...run.grids, ...run.lines].find((each) => each.key === figure.dataset.key);
-    const made = chartOf(figure, chart, panel && ((detail, origin) => panel.open(detail, origin)));
+    const made = chartOf(figure, chart, { open: panel && ((detail, origin) => panel.open(detail, origin)) });
     if (panel && made instanceof HeatMap) panel.heatMaps.push(made);
   }
   if (panel && run.opened !== null) panel.open(run.opened, panel.heatMaps[0], { focus: false });
@@ -165,7 +165,7 @@ function start() {
   controls.hidden = false;
   document.querySelectorAll("table.sortable").forEach(makeSortable);
   for (const figure of document.querySelectorAll("figure[data-across]")) {
-    chartOf(figure, data.across.find((chart) => chart.key === figure.dataset.key), null);
+    chartOf(figure, data.across.find((chart) => chart.key === figure.dataset.key));
   }
   followControls();
   linkRows();

@@ -70,7 +70,10 @@ function extentOf(arrays, scale) {
 
 /** The ends of a vertical axis: with 0 where it is near, on even numbers if linear, with a little room if not. */
 function roomFor([low, high], name) {
-  if (name === "log") return low < high ? [low / (high / low) ** 0.03, high * (high / low) ** 0.03] : [low / 2, high * 2];
+  if (name === "log") {
+    const room = low < high ? 10 ** (0.03 * (Math.log10(high) - Math.log10(low))) : 2; // where high / low is beyond all numbers
+    return [Math.max(Number.MIN_VALUE, low / room), Math.min(Number.MAX_VALUE, high * room)];
+  }
   if (low === high) return low === 0 ? [0, 1] : [low - Math.abs(low) / 10, high + Math.abs(high) / 10];
   const bottom = low > 0 && low < high / 2 ? 0 : low;
   const step = evenStep(bottom, high, 5);

@@ -1,12 +1,12 @@
 // Tables: the numbers of a chart, made when they are asked for, and the page's own, sorted by a reader.
 
-/** A `details` element whose table is made when it is first opened. */
-function dataAsTable(chart) {
+/** A `details` element whose table is made when it is first opened; `owner` is the matrix that the chart is of. */
+function dataAsTable(chart, owner) {
   const holder = element("details", { class: "as-table" }, element("summary", {}, "Data as a table"));
   holder.addEventListener("toggle", () => {
     if (!holder.open || holder.querySelector("table")) return;
     const table = chart.type === "grid" ? gridTable(chart) : linesTable(chart);
-    holder.append(element("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": `Data of ${chart.title}` }, table));
+    holder.append(element("div", { class: "scroll", role: "group", tabindex: "0", "aria-label": `Data of ${owner === "" ? "" : `${owner}: `}${chart.title}` }, table));
   });
   return holder;
 }
@@ -17,7 +17,7 @@ function gridTable(chart) {
   const notes = new Map(chart.notes.flatMap(([note, cells]) => cells.map((cell) => [cell, note])));
   const said = (at) => (Number.isNaN(values[at]) ? (notes.get(at) ?? NOTHING) : significant(values[at]));
   const rows = data.names[chart.names].full.map((name, row) => [name, columns.map((_, column) => said(row * columns.length + column))]);
-  return filledTable(`${chart.valueLabel}, by ${chart.xLabel}`, ["", ...columns.map(place)], rows);
+  return filledTable(`${chart.valueLabel}, by ${chart.xLabel}`, [chart.yLabel, ...columns.map(place)], rows);
 }
 
 function linesTable(chart) {

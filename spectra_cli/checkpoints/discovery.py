@@ -205,7 +205,9 @@ def _missing(path: Path, error: OSError) -> InputError:
             f"a link to {os.readlink(path)}, which does not exist", where=str(path), remedy="Restore what it leads to"
         )
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        return InputError(f"cannot be read: {error.strerror or error}", where=str(path))
+        return InputError(
+            f"cannot be read: {error.strerror or error}", where=str(path), remedy="Check the path and its permissions"
+        )
     absent = path
     while not os.path.isdir(absent.parent):
         absent = absent.parent

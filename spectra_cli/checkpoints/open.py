@@ -179,7 +179,9 @@ def _check_kind(path: Path) -> None:
 
 def _check_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        raise CheckpointError("this is a pipe, a device or a directory, not a file", where=str(path))
+        raise CheckpointError(
+            "this is a pipe, a device or a directory, not a file", where=str(path), remedy="Check the path"
+        )
 
 
 def _layout(path: Path) -> Layout:

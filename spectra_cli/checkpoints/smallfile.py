@@ -18,11 +18,15 @@ def read_small_file(path: Path, most_bytes: int) -> bytes:
     try:
         file = open_regular(path)
     except OSError as error:
-        raise CheckpointError(f"it cannot be read: {error.strerror}", where=str(path)) from error
+        raise CheckpointError(
+            f"it cannot be read: {error.strerror}", where=str(path), remedy="Check the path and its permissions"
+        ) from error
     with file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
         raise CorruptCheckpointError(
-            f"it is larger than {most_bytes >> 10} KiB, which no file of its kind is", where=str(path)
+            f"it is larger than {most_bytes >> 10} KiB, which no file of its kind is",
+            where=str(path),
+            remedy="Copy or save it again",
         )
     return content

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import itertools
 import json
 import os
+import re
 import struct
 import time
 import zipfile
@@ -17,9 +19,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from spectra_cli import checkpoints
+from spectra_cli.checkpoints.formats import limits
 from spectra_cli.checkpoints.formats.chunked import Chunk, check_cover
+from spectra_cli.checkpoints.formats.dcp import MOST_METADATA_OPCODES
 from spectra_cli.checkpoints.formats.inert import load_inert
 from spectra_cli.checkpoints.formats.limits import LARGEST_JSON_BYTES, LONGEST_NAME
+from spectra_cli.checkpoints.formats.rebuild import StoredTensor
 from spectra_cli.checkpoints.formats.stored import open_binary
 from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.errors import (
@@ -66,6 +72,14 @@ def test_a_pickle_of_millions_of_instructions_is_refused(opcode: bytes) -> None:
     """16 MB of instructions of a byte or two, most of which make an object."""
     with pytest.raises(HostileCheckpointError, match="instructions"):
         load_inert(io.BytesIO(b"\x80\x02" + opcode * ((16 << 20) // len(opcode))), {})
+
+
+@pytest.mark.parametrize("instruction", [b"cab\ncd\n", b"X\2\0\0\0ab", b"C\2ab", b"\x8a\x03abc", b"I77\n", b"Vab\n"])
+def test_a_metadata_of_a_million_texts_is_refused(instruction: bytes) -> None:
+    """Of a few bytes each, which took 1.6 GB and 20 s: a ``.metadata`` may have more instructions than others."""
+    stream = b"\x80\x02" + instruction * ((1 << 20) + 1)
+    with pytest.raises(HostileCheckpointError, match="texts"):
+        load_inert(io.BytesIO(stream), {}, most_opcodes=MOST_METADATA_OPCODES)
 
 
 def test_a_zip_directory_of_too_many_members_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
@@ -121,6 +135,57 @@ def test_json_of_millions_of_lists_is_refused_before_it_is_decoded(tmp_path: Pat
     (tmp_path / name).write_bytes(prefix + text)
     with pytest.raises(HostileCheckpointError, match="values"):
         open_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.index.json"])
+def test_json_of_millions_of_names_is_refused_before_it_is_decoded(tmp_path: Path, name: str) -> None:
+    """A name takes 300 bytes of memory while it is decoded: these took 850 MB."""
+    text = b"{" + b",".join(b'"%x":1' % number for number in range(3_000_000)) + b"}"
+    prefix = struct.pack("<Q", len(text)) if name == "model.safetensors" else b""
+    (tmp_path / name).write_bytes(prefix + text)
+    with pytest.raises(HostileCheckpointError, match="names"):
+        open_checkpoint(tmp_path / name)
+
+
+class Holder:
+    """Pickles as an object that holds something."""
+
+    def __init__(self, held: object) -> None:
+        self.held = held
+
+
+def test_a_tensor_inside_too_many_objects_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No object is read, and yet counting what is in millions of them took longer than a hang may."""
+    weight = torch.ones(1)
+    torch.save({"w": weight, "objects": [Holder(weight) for _ in range(100)]}, tmp_path / "c.pt")
+    with open_checkpoint(tmp_path / "c.pt") as reader:
+        assert list(reader.tensors) == ["w"]
+    monkeypatch.setattr(limits, "MOST_TENSORS", 100)
+    with pytest.raises(HostileCheckpointError, match="tensors"):
+        open_checkpoint(tmp_path / "c.pt")
+
+
+def test_a_tensor_under_many_names_is_located_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in proportion to the names alone: a name takes two bytes of a file, a tensor a hundred."""
+    weight, located = torch.ones(2, 3), []
+    torch.save([weight] * 1000, tmp_path / "c.pt")
+    span = StoredTensor.span
+    monkeypatch.setattr(StoredTensor, "span", lambda *arguments: located.append(1) or span(*arguments))
+    with open_checkpoint(tmp_path / "c.pt") as reader:
+        assert len(reader.tensors) == 1000
+        assert len({info.storage for info in reader.tensors.values()}) == 1
+        assert torch.equal(reader.read("999"), weight)
+    assert located == [1]
+
+
+def test_every_error_about_a_checkpoint_says_what_to_do() -> None:
+    """Wherever one is raised under `checkpoints`, in words of its own or with those of what it reports."""
+    for module in sorted(Path(checkpoints.__path__[0]).rglob("*.py")):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Call) and re.fullmatch(
+                r"\w*(Checkpoint|Input|Format)Error", ast.unparse(node.func)
+            ):
+                assert "remedy" in {keyword.arg for keyword in node.keywords}, f"{module.name}:{node.lineno}"
 
 
 def test_an_index_that_names_a_tensor_twice_is_corrupt(tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError, S
 MOST_OPCODES = 1 << 21
 """Of a pickle; one of 2000 tensors has about 100 thousand. Each may cost some hundred bytes of memory."""
 
+MOST_VALUES = 1 << 20
+"""Of those that say how long they are, and lines: text, bytes, large integers and names of globals. They take more
+memory and time than other instructions; each of 2000 tensors has two or three, as each chunk in a ``.metadata``."""
+
 LONGEST_VALUE_BYTES = 1 << 16  # of a string; longer ones are skipped, no name of a tensor is that long
 LONGEST_INT_BYTES = 1 << 10
 
@@ -69,6 +73,7 @@ class _Interpreter:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.values = 0
 
     def run(self, most_opcodes: int) -> Any:
         read, opcodes = self.file.read, _OPCODES
@@ -94,7 +99,15 @@ class _Interpreter:
     def number(self, form: str) -> Any:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
+    def count_value(self) -> None:
+        self.values += 1
+        if self.values > MOST_VALUES:
+            raise HostileCheckpointError(
+                f"its pickle has more than {MOST_VALUES} texts", remedy="Save only the state dict of the model"
+            )
+
     def line(self) -> str:
+        self.count_value()
         data = self.file.readline(LONGEST_VALUE_BYTES)
         if not data.endswith(b"\n"):
             raise EndedEarlyError
@@ -102,6 +115,7 @@ class _Interpreter:
 
     def sized(self, form: str) -> bytes | Object:
         """Bytes after their own length; too long for anything that matters here, they are passed over."""
+        self.count_value()
         size = self.number(form)
         if size < 0:
             raise ValueError("negative length")
@@ -118,6 +132,7 @@ class _Interpreter:
         return data if isinstance(data, Object) else data.decode(encoding, "surrogatepass")
 
     def integer(self, size: int) -> int:
+        self.count_value()
         if not 0 <= size <= LONGEST_INT_BYTES:
             raise ValueError("integer out of bounds")
         return int.from_bytes(self.take(size), "little", signed=True)

@@ -20,6 +20,9 @@ LARGEST_JSON_BYTES = 1 << 25
 MOST_JSON_VALUES = 1 << 22
 """Lists, objects and what they hold, which take far more memory than the one or two bytes that each has in a file."""
 
+MOST_JSON_NAMES = 5 * MOST_TENSORS
+"""Of all objects together; a tensor has four in a safetensors header. Each takes some 300 bytes while it is decoded."""
+
 
 def printable(text: str) -> str:
     """Text from a file, with escapes for what would upset a terminal or cannot be encoded."""
@@ -86,10 +89,12 @@ def parse_json(text: bytes, what: str) -> Any:
 
     Raises:
         CorruptCheckpointError: if it is no JSON, or an object has a name twice.
-        HostileCheckpointError: if it has more values than the description of any model.
+        HostileCheckpointError: if it has more values or names than the description of any model.
     """
     if sum(map(text.count, (b",", b"[", b"{"))) > MOST_JSON_VALUES:
         raise HostileCheckpointError(f"{what} has more than {MOST_JSON_VALUES} values", remedy="Do not use this file")
+    if text.count(b":") > MOST_JSON_NAMES:  # those inside names count as well, of which no name has many
+        raise HostileCheckpointError(f"{what} has more than {MOST_JSON_NAMES} names", remedy="Do not use this file")
     try:
         return json.loads(text.decode("utf-8"), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +14,7 @@ from spectra_cli.checkpoints.formats.inert import load_inert
 from spectra_cli.checkpoints.formats.limits import quoted
 from spectra_cli.checkpoints.formats.rebuild import REBUILDERS, Storage, StoredTensor, storage_from_id
 from spectra_cli.checkpoints.formats.refused import refuse_archive
-from spectra_cli.checkpoints.formats.statedict import NamedTensor, contents_of
+from spectra_cli.checkpoints.formats.statedict import contents_of
 from spectra_cli.checkpoints.formats.stored import StoredTensors, open_binary
 from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError, UnsupportedFormatError
 from spectra_cli.tensors import ITEMSIZE, TensorInfo
@@ -104,21 +104,25 @@ def _named(root: Any, file: BinaryIO, place: Callable[[Storage], Member], form: 
     contents = contents_of(root)
     tensors: dict[str, TensorInfo] = {}
     spans: dict[str, Span] = {}
-    _check_total(contents.tensors, os.fstat(file.fileno()).st_size)
+    identities = {tensor: tensor.identity for tensor in {named.tensor for named in contents.tensors}}
+    _check_total(identities, os.fstat(file.fileno()).st_size)
+    located: dict[StoredTensor, Span] = {}  # under a thousand names it is looked for once
     for named in contents.tensors:
-        tensor: StoredTensor = named.tensor
+        tensor = named.tensor
         try:
-            member = place(tensor.storage)
-            spans[named.name] = tensor.span(file, member.offset, member.size_bytes)
+            if tensor not in located:
+                member = place(tensor.storage)
+                located[tensor] = tensor.span(file, member.offset, member.size_bytes)
         except CorruptCheckpointError as error:
             raise CorruptCheckpointError(f"{quoted(named.name)}: {error.what}", remedy=error.remedy) from error
-        tensors[named.name] = TensorInfo(named.name, tensor.shape, tensor.dtype, named.group, tensor.identity)
+        spans[named.name] = located[tensor]
+        tensors[named.name] = TensorInfo(named.name, tensor.shape, tensor.dtype, named.group, identities[tensor])
     return StoredTensors(form, tensors, spans, True, contents.metadata, contents.notes, [file], contents.unread)
 
 
-def _check_total(tensors: Sequence[NamedTensor], file_bytes: int) -> None:
+def _check_total(identities: Mapping[StoredTensor, str], file_bytes: int) -> None:
     """Views of one storage may be many, but not so many that reading each of them never ends."""
-    total_bytes = sum({named.tensor.identity: named.tensor.nbytes for named in tensors}.values())
+    total_bytes = sum({identity: tensor.nbytes for tensor, identity in identities.items()}.values())
     if total_bytes > max(MOST_REPETITION * file_bytes, SMALL_BYTES):
         raise HostileCheckpointError(
             f"its tensors repeat the {file_bytes} bytes of the file until they have {total_bytes}",

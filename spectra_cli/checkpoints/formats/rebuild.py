@@ -126,6 +126,9 @@ _STORAGE_DTYPES = {
 }
 
 
+_PERSISTENT_ID = Global("pickle", "persistent id")
+
+
 def storage_from_id(identity: Any) -> Any:
     """The :class:`Storage` that a persistent id of torch names, or an :class:`Object` around anything else."""
     match identity:
@@ -138,7 +141,7 @@ def storage_from_id(identity: Any) -> Any:
         case ("module" | b"module", module, *_):  # legacy: a class with its source code
             return module
         case _:
-            return Object(Global("pickle", "persistent id"), identity)
+            return Object(_PERSISTENT_ID, identity)
 
 
 def _rebuild_tensor(arguments: tuple[Any, ...]) -> Any:

@@ -99,7 +99,9 @@ def read_index(index: Path) -> dict[str, str]:
     files = {printable(name): file for name, file in weight_map.items()}
     if len(files) != len(weight_map):
         raise CorruptCheckpointError(
-            "the shard index names a tensor twice when control characters are escaped", where=str(index)
+            "the shard index names a tensor twice when control characters are escaped",
+            where=str(index),
+            remedy="Save it again, under names that can be printed",
         )
     check_count(len(files))
     for name in files:

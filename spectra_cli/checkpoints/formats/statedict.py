@@ -25,6 +25,7 @@ from spectra_cli.errors import CheckpointError, HostileCheckpointError, Unsuppor
 MOST_NAME_CHARACTERS = 1 << 25  # of all names together
 MOST_LOOKS = 1 << 22  # at items of containers, once for every name of the container
 DEEPEST_TENSOR = 64
+_STATE_DICT = "Save only the state dict of the model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +97,20 @@ class _Counts:
 
     def __init__(self, root: Any) -> None:
         self._counts: dict[int, tuple[int, int]] = {}
+        references = 0
         stack: list[tuple[Any, bool]] = [(root, False)]
         while stack:
             node, done = stack.pop()
             if done:
                 self._counts[id(node)] = self._total(node)
             elif isinstance(node, _CONTAINERS) and id(node) not in self._counts:
-                self._counts[id(node)] = (0, 0)  # what a cycle finds when it comes back
-                stack.append((node, True))
-                stack.extend((child, False) for child in _children(node) if isinstance(child, _CONTAINERS))
+                inner = [(child, False) for child in _children(node) if isinstance(child, _CONTAINERS)]
+                references += sum(isinstance(child, StoredTensor) for child in _children(node))
+                check_count(references)  # before all else is counted, in time
+                self._counts[id(node)] = (0, 0) if inner else self._total(node)  # zero is what a cycle finds
+                if inner:
+                    stack.append((node, True))
+                    stack.extend(inner)
 
     def visible(self, node: Any) -> int:
         """Tensors that get a name, at most one more than the limit."""
@@ -117,8 +123,11 @@ class _Counts:
     def _total(self, node: Any) -> tuple[int, int]:
         visible = hidden = 0
         for child in _children(node):
-            visible += self.visible(child)
-            hidden += self.hidden(child)
+            if isinstance(child, StoredTensor):
+                visible += 1
+            elif counts := self._counts.get(id(child)):
+                visible += counts[0]
+                hidden += counts[1]
         if isinstance(node, Object):
             visible, hidden = 0, visible + hidden + bool(_special(node))
         return min(visible, MOST_TENSORS + 1), min(hidden, MOST_TENSORS + 1)
@@ -157,7 +166,7 @@ def _walk(root: Any, counts: _Counts, notes: Notes, unread: set[str]) -> Iterato
         key, node = item
         looks += 1
         if looks > MOST_LOOKS:
-            raise HostileCheckpointError("its containers are shared until no model is that large")
+            raise HostileCheckpointError("its containers are shared until no model is that large", remedy=_STATE_DICT)
         visible, hidden = counts.visible(node), counts.hidden(node)
         if not (visible or hidden) or id(node) in described:
             continue
@@ -165,7 +174,9 @@ def _walk(root: Any, counts: _Counts, notes: Notes, unread: set[str]) -> Iterato
         characters += len(name)
         check_name(name)
         if characters > MOST_NAME_CHARACTERS:
-            raise HostileCheckpointError("the names of its tensors take more space than any model's")
+            raise HostileCheckpointError(
+                "the names of its tensors take more space than any model's", remedy=_STATE_DICT
+            )
         if isinstance(node, StoredTensor):
             yield name or "tensor", frame.group, node
             continue
@@ -178,7 +189,9 @@ def _walk(root: Any, counts: _Counts, notes: Notes, unread: set[str]) -> Iterato
             notes.add(partial(_describe, node, name, hidden))
         elif not any(node is outer.container for outer in frames):
             if len(frames) > DEEPEST_TENSOR:
-                raise HostileCheckpointError(f"its tensors are nested more than {DEEPEST_TENSOR} levels deep")
+                raise HostileCheckpointError(
+                    f"its tensors are nested more than {DEEPEST_TENSOR} levels deep", remedy=_STATE_DICT
+                )
             is_dict = isinstance(node, dict)
             items = node.items() if is_dict else enumerate(node)
             frames.append(_Frame(node, iter(items), name, name if is_dict else frame.group))

@@ -57,7 +57,9 @@ class StoredTensors:
         """Read a block of one tensor; see :meth:`spectra_cli.checkpoints.reader.Reader.read`."""
         span = self.spans.get(name)
         if span is None:
-            raise CheckpointError(f"the checkpoint holds no tensor named {quoted(name)}")
+            raise CheckpointError(
+                f"the checkpoint holds no tensor named {quoted(name)}", remedy="Look up its names with spectra inspect"
+            )
         return span.read(rows, cols)
 
     def close(self) -> None:

@@ -85,6 +85,28 @@ def test_imports_go_down(module: Path) -> None:
         assert used == room or FLOORS[used] < FLOORS[room], f"{room} imports {name}"
 
 
+BELOW = {
+    "choice": set(),
+    "rows": {"choice"},
+    "canvas": {"choice", "rows"},
+    "plots": {"choice", "rows", "canvas"},
+    "page": set(),
+    "report": {"choice", "rows", "page"},
+}
+"""What the parts of the room `figures` may use beside themselves: the page knows no table, the report no matplotlib."""
+
+
+@pytest.mark.parametrize(
+    "module", sorted((PACKAGE / "figures").rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix()
+)
+def test_parts_of_the_figures_use_what_lies_below_them(module: Path) -> None:
+    part = module.relative_to(PACKAGE / "figures").parts[0].removesuffix(".py")
+    for name in imports_of(module.read_text()):
+        if name.startswith("spectra_cli.figures.") and part != "__init__":
+            used = name.split(".")[2]
+            assert used == part or used in BELOW[part], f"{part} imports {name}"
+
+
 def test_the_import_test_sees_every_form_of_import() -> None:
     source = "import a.b\nfrom c import d\ndef f():\n    from e.f import g\nif TYPE_CHECKING:\n    import h"
     assert sorted(imports_of(source)) == ["a.b", "c.d", "e.f.g", "h"]

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 import spectra_cli
 from spectra_cli.cli.main import run
-from spectra_cli.figures.gathered import KINDS
-from spectra_cli.figures.plots import FIGURES
+from spectra_cli.figures.plots.registry import FIGURES
+from spectra_cli.figures.rows.gathered import KINDS
 from spectra_cli.layers.family_files import known_architectures, parse_architecture
 from spectra_cli.tasks.registry import task_names
 

@@ -10,12 +10,13 @@ import typer
 
 from spectra_cli.cli import options, output
 from spectra_cli.cli.running import counted
-from spectra_cli.figures.plots import FIGURES
+from spectra_cli.figures.plots.registry import FIGURES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spectra_cli.figures.choice import Drawn, FigureKind, NothingToDraw
+    from spectra_cli.figures.choice import Drawn, NothingToDraw
+    from spectra_cli.figures.plots.registry import FigureKind
 
 WHAT = "Which figures"
 LOOK = "How they are drawn"
@@ -99,10 +100,10 @@ def plot(
     Example: spectra plot tables/rank.parquet tables/align.parquet --out figures --over run
     """
     started = time.monotonic()
+    from spectra_cli.figures.canvas.style import import_without_configuration
     from spectra_cli.figures.choice import Choice
-    from spectra_cli.figures.drawing import draw_all, filled, kinds_to_draw
-    from spectra_cli.figures.gathered import Gathered
-    from spectra_cli.figures.style import import_without_configuration
+    from spectra_cli.figures.plots.drawing import draw_all, filled, kinds_to_draw
+    from spectra_cli.figures.rows.gathered import Gathered
     from spectra_cli.tables.finding import find_tables
 
     import_without_configuration()
@@ -141,8 +142,8 @@ class _Saving:
 
     def take(self, kind: FigureKind, drawn: Sequence[Drawn] | NothingToDraw) -> None:
         """Save the figures of a kind, or keep the reason why there is none."""
+        from spectra_cli.figures.canvas.saving import save
         from spectra_cli.figures.choice import NothingToDraw
-        from spectra_cli.figures.saving import save
         from spectra_cli.tables.writer import make_directory
 
         if isinstance(drawn, NothingToDraw):

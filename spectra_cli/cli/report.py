@@ -30,10 +30,10 @@ def report(
     Example: spectra report tables --out report.html
     """
     started = time.monotonic()
-    from spectra_cli.figures.gathered import KINDS, Gathered
-    from spectra_cli.figures.page import render
-    from spectra_cli.figures.pagefile import check_page_path, write_page
-    from spectra_cli.figures.report import make_document
+    from spectra_cli.figures.page.file import check_page_path, write_page
+    from spectra_cli.figures.page.rendering import render
+    from spectra_cli.figures.report.composing import make_document
+    from spectra_cli.figures.rows.gathered import KINDS, Gathered
     from spectra_cli.tables.finding import find_tables
 
     check_page_path(out)

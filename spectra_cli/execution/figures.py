@@ -12,8 +12,8 @@ import pandas as pd
 from spectra_cli.errors import UsageError
 from spectra_cli.execution.frames import Globs, PathLike, listed, paths_of
 from spectra_cli.figures.choice import Choice, NothingToDraw, StepScale, ValueScale
-from spectra_cli.figures.drawing import draw_all, filled, kinds_to_draw
-from spectra_cli.figures.gathered import Gathered
+from spectra_cli.figures.plots.drawing import draw_all, filled, kinds_to_draw
+from spectra_cli.figures.rows.gathered import Gathered
 from spectra_cli.tables.finding import find_tables
 from spectra_cli.tables.writer import make_directory
 
@@ -42,7 +42,8 @@ def plot(
 
     Args:
         tables: a table, a directory of tables, or several of these.
-        figure: kinds of figures, keys of ``spectra_cli.figures.plots.FIGURES``; all that the tables offer if none.
+        figure: kinds of figures, keys of ``spectra_cli.figures.plots.registry.FIGURES``; all that the tables offer if
+            none.
         parameter: globs of matrices for figures of one matrix; the middle one of the model if none.
         connection: globs of connections, by their kind or one of the two matrices; the middle one if none.
         run: globs of runs to take; all if none.
@@ -81,7 +82,7 @@ def plot(
             figures[each.name] = each.figure
             problems += [f"{each.name}: {notice}" for notice in each.notices]
             if out is not None:
-                from spectra_cli.figures.saving import save  # noqa: PLC0415 - needs matplotlib, which is an extra
+                from spectra_cli.figures.canvas.saving import save  # noqa: PLC0415 - needs matplotlib, which is an extra
 
                 make_directory(Path(out), parents=True)
                 save(each, Path(out), image_format)
@@ -113,9 +114,9 @@ def report(
     Raises:
         SpectraError: if there is no table with rows, or the page cannot be written.
     """
-    from spectra_cli.figures.page import render  # noqa: PLC0415 - `plot` needs none of it
-    from spectra_cli.figures.pagefile import check_page_path, write_page  # noqa: PLC0415 - as above
-    from spectra_cli.figures.report import make_document  # noqa: PLC0415 - as above
+    from spectra_cli.figures.page.file import check_page_path, write_page  # noqa: PLC0415 - as above
+    from spectra_cli.figures.page.rendering import render  # noqa: PLC0415 - `plot` needs none of it
+    from spectra_cli.figures.report.composing import make_document  # noqa: PLC0415 - as above
 
     check_page_path(Path(out))
     found = find_tables(_table_paths(tables))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from spectra_cli.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from spectra_cli.figures.gathered import Gathered
 
 StepScale = Literal["linear", "log", "symlog"]
 ValueScale = Literal["auto", "linear", "log"]
@@ -65,47 +62,3 @@ def with_notices(drawn: Sequence[Drawn], notices: Sequence[str]) -> list[Drawn]:
 
 class NothingToDraw(InputError):  # noqa: N818 - it is a reason, and an error only where nothing else was drawn
     """A figure cannot be drawn of these tables: one checkpoint only, no row that is ok, no match."""
-
-
-@dataclass(frozen=True)
-class FigureKind:
-    """A kind of figure.
-
-    Attributes:
-        name: as in ``--figure NAME`` and in names of files.
-        needs: the kinds of rows that it is drawn of, keys of :data:`spectra_cli.figures.gathered.KINDS`; all of them.
-        meaning: what it shows, in a line.
-        module: of this package, where its function of the same name ``draw_NAME`` is.
-        either: kinds of rows of which it needs one besides; none if empty.
-        against_tag: whether it is drawn only where :attr:`Choice.x` names a tag.
-    """
-
-    name: str
-    needs: tuple[str, ...]
-    meaning: str
-    module: str
-    either: tuple[str, ...] = ()
-    against_tag: bool = False
-
-    def offered(self, gathered: Gathered, choice: Choice) -> bool:
-        """Whether the tables and the choice have what it takes."""
-        has_rows = all(kind in gathered for kind in self.needs)
-        return (
-            has_rows
-            and (not self.either or any(kind in gathered for kind in self.either))
-            and (choice.x is not None or not self.against_tag)
-        )
-
-    def draw(self, gathered: Gathered, choice: Choice) -> Sequence[Drawn]:
-        """Draw it.
-
-        Args:
-            gathered: the tables; it has all that :attr:`needs` names, and one of :attr:`either`.
-            choice: of the user.
-
-        Raises:
-            NothingToDraw: if there is nothing to draw of these rows.
-            SpectraError: if a file is damaged, or the choice matches nothing.
-        """
-        function = getattr(import_module(f"spectra_cli.figures.{self.module}"), f"draw_{self.name}")
-        return cast(Callable[["Gathered", Choice], Sequence[Drawn]], function)(gathered, choice)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from spectra_cli.cli.main import run
-from spectra_cli.figures.plots import FIGURES
+from spectra_cli.figures.plots.registry import FIGURES
 from spectra_cli.tables.writer import TableWriter
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +125,7 @@ def test_without_matplotlib_the_extra_is_named(
 ) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        "spectra_cli.figures.drawing.find_spec", lambda name: None if name == "matplotlib" else find(name)
+        "spectra_cli.figures.plots.drawing.find_spec", lambda name: None if name == "matplotlib" else find(name)
     )
     assert "pip install 'spectra-weights[plot]'" in printed(capsys, [tables], status=1)
 
@@ -178,7 +178,7 @@ def test_the_function_checks_what_the_command_line_checks(tables: Path) -> None:
 def test_every_figure_that_is_listed_can_be_drawn(name: str) -> None:
     kind = FIGURES[name]
     assert kind.name == name
-    assert hasattr(importlib.import_module(f"spectra_cli.figures.{kind.module}"), f"draw_{name}")
+    assert hasattr(importlib.import_module(f"spectra_cli.figures.plots.{kind.module}"), f"draw_{name}")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from spectra_cli.cli.main import run
-from spectra_cli.figures.pagefile import write_page
+from spectra_cli.figures.page.file import write_page
 from spectra_cli.tables.writer import TableWriter
 
 GROKKING = Path(__file__).parents[2] / "fixtures" / "grokking"

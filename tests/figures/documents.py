@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from spectra_cli.figures.document import Axis, Detail, Document, Grid, Lines, RunView, Series, TextTable
+from spectra_cli.figures.page.document import Axis, Detail, Document, Grid, Lines, RunView, Series, TextTable
 
 HOSTILE = (
     "<script>alert(1)</script>",

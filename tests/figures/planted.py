@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from spectra_cli.figures.gathered import Gathered
+from spectra_cli.figures.rows.gathered import Gathered
 from spectra_cli.tables.reader import open_table
 from spectra_cli.tables.writer import TableWriter
 

@@ -12,10 +12,10 @@ from matplotlib.collections import LineCollection, PathCollection, PolyCollectio
 from matplotlib.colors import to_rgb
 
 from spectra_cli.errors import UsageError
-from spectra_cli.figures import axes
-from spectra_cli.figures.heatmaps import COLOURS, index_ticks
-from spectra_cli.figures.indexlines import index_map
-from spectra_cli.figures.series import Curve
+from spectra_cli.figures.canvas import axes
+from spectra_cli.figures.canvas.heatmaps import COLOURS, index_ticks
+from spectra_cli.figures.canvas.indexlines import index_map
+from spectra_cli.figures.rows.series import Curve
 
 NAN = float("nan")
 Array = np.ndarray[Any, Any]
@@ -367,7 +367,7 @@ def test_nothing_touches_the_state_of_pyplot() -> None:
     import subprocess
     import sys
 
-    code = "import sys, spectra_cli.figures.axes as a; a.panels(2); print('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, spectra_cli.figures.canvas.axes as a; a.panels(2); print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
 

@@ -12,15 +12,15 @@ from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 
 from spectra_cli.errors import UsageError
 from spectra_cli.figures.choice import Choice, Drawn, NothingToDraw
-from spectra_cli.figures.drawing import draw_all
-from spectra_cli.figures.evolving import (
+from spectra_cli.figures.plots.drawing import draw_all
+from spectra_cli.figures.plots.evolving import (
     draw_agreement_diagonal,
     draw_alignment_diagonal,
     draw_singular_values,
     select,
 )
-from spectra_cli.figures.gathered import Gathered
-from spectra_cli.figures.plots import FIGURES
+from spectra_cli.figures.plots.registry import FIGURES
+from spectra_cli.figures.rows.gathered import Gathered
 from spectra_cli.tables.reader import open_table
 from tests.figures.planted import align_row, failed, rank_row, sva_row, write
 

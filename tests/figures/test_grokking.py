@@ -11,8 +11,8 @@ import pytest
 
 from spectra_cli.errors import UsageError
 from spectra_cli.figures.choice import Choice, Drawn, NothingToDraw
-from spectra_cli.figures.gathered import Gathered
-from spectra_cli.figures.grokking import draw_grokking
+from spectra_cli.figures.plots.grokking import draw_grokking
+from spectra_cli.figures.rows.gathered import Gathered
 from spectra_cli.tables.reader import open_table
 from spectra_cli.tables.writer import TableWriter
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from spectra_cli.figures.lettering import fitted_name, heading_columns, plain, plain_names, title_columns
+from spectra_cli.figures.canvas.lettering import fitted_name, heading_columns, plain, plain_names, title_columns
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pytest
 
 from spectra_cli.errors import UsageError
 from spectra_cli.figures.choice import Choice, Drawn, NothingToDraw
-from spectra_cli.figures.gathered import Gathered
-from spectra_cli.figures.metric import MOST_FIGURES, draw_metrics, draw_pruning, file_name
-from spectra_cli.figures.metriccurves import value_scale
+from spectra_cli.figures.plots.metrics import MOST_FIGURES, draw_metrics, draw_pruning, file_name
+from spectra_cli.figures.rows.gathered import Gathered
+from spectra_cli.figures.rows.metriccurves import value_scale
 from spectra_cli.tables.reader import open_table
 from spectra_cli.tables.writer import TableWriter
 

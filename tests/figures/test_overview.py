@@ -13,8 +13,8 @@ from matplotlib.collections import QuadMesh
 
 from spectra_cli.errors import UsageError
 from spectra_cli.figures.choice import Choice, Drawn, NothingToDraw
-from spectra_cli.figures.gathered import Gathered
-from spectra_cli.figures.overview import draw_agreement_score, draw_alignment_score, draw_effective_rank
+from spectra_cli.figures.plots.overview import draw_agreement_score, draw_alignment_score, draw_effective_rank
+from spectra_cli.figures.rows.gathered import Gathered
 from spectra_cli.tables.reader import open_table
 from tests.figures.planted import align_row, failed, rank_row, sva_row, write
 

@@ -24,12 +24,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from spectra_cli.figures import page
-from spectra_cli.figures.document import Axis, Detail, Document, Grid, Lines, RunView, Series, TextTable
-from spectra_cli.figures.pagedata import LABEL_WIDTHS, readable, row_labels
-from spectra_cli.figures.pagefile import HEAD_BYTES
-from spectra_cli.figures.pagenumbers import numbers, packed
-from spectra_cli.figures.pagetext import significant
+from spectra_cli.figures.page.data import LABEL_WIDTHS, readable, row_labels
+from spectra_cli.figures.page.document import Axis, Detail, Document, Grid, Lines, RunView, Series, TextTable
+from spectra_cli.figures.page.file import HEAD_BYTES
+from spectra_cli.figures.page.numbers import numbers, packed
+from spectra_cli.figures.page.rendering import rendering as page
+from spectra_cli.figures.page.text import significant
 from tests.figures.documents import HOSTILE, small, transformer_names
 
 ASSETS = Path(page.__file__).parent / "assets"
@@ -429,7 +429,8 @@ def test_the_same_document_gives_the_same_page(source: str) -> None:
 def test_another_process_makes_the_same_page(source: str) -> None:
     """Whatever the order of its sets and the encoding of its surroundings."""
     program = (
-        "import hashlib; from tests.figures.documents import small; from spectra_cli.figures.page import render; "
+        "import hashlib; from tests.figures.documents import small; "
+        "from spectra_cli.figures.page.rendering import render; "
         "print(hashlib.sha256(render(small()).encode()).hexdigest())"
     )
     surroundings = {**os.environ, "PYTHONHASHSEED": "12345", "LC_ALL": "C", "PYTHONUTF8": "0"}

@@ -15,10 +15,10 @@ from selenium import webdriver
 from selenium.webdriver import Keys
 from selenium.webdriver.support.select import Select
 
-from spectra_cli.figures.document import Axis, Document, Grid, Lines, RunView, Series, TextTable
-from spectra_cli.figures.page import render
-from spectra_cli.figures.pagedata import readable
-from spectra_cli.figures.report import make_document
+from spectra_cli.figures.page.data import readable
+from spectra_cli.figures.page.document import Axis, Document, Grid, Lines, RunView, Series, TextTable
+from spectra_cli.figures.page.rendering import render
+from spectra_cli.figures.report.composing import make_document
 from tests.figures.chromium import Opened, chromium
 from tests.figures.documents import HOSTILE, STEPS, run_view, small, transformer_names
 from tests.figures.planted import gathered

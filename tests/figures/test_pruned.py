@@ -12,8 +12,8 @@ from matplotlib.collections import PolyCollection, QuadMesh
 
 from spectra_cli.errors import UsageError
 from spectra_cli.figures.choice import Choice, Drawn, NothingToDraw
-from spectra_cli.figures.gathered import Gathered
-from spectra_cli.figures.pruned import draw_pruned_agreement, draw_pruned_diagonal
+from spectra_cli.figures.plots.pruned import draw_pruned_agreement, draw_pruned_diagonal
+from spectra_cli.figures.rows.gathered import Gathered
 from spectra_cli.tables.reader import open_table
 from tests.figures.planted import failed, sva_row, write
 

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from spectra_cli.errors import InputError
-from spectra_cli.figures.document import Detail, Document, Grid, Lines, RunView, TextTable
-from spectra_cli.figures.gathered import Gathered
-from spectra_cli.figures.page import render
-from spectra_cli.figures.report import make_document
-from spectra_cli.figures.reportsources import without_directories
+from spectra_cli.figures.page.document import Detail, Document, Grid, Lines, RunView, TextTable
+from spectra_cli.figures.page.rendering import render
+from spectra_cli.figures.report.composing import make_document
+from spectra_cli.figures.report.sources import without_directories
+from spectra_cli.figures.rows.gathered import Gathered
 from tests.figures.planted import align_row, failed, gathered, rank_row, sva_row, write
 
 SINGULAR, RUNS = 24, ("seed_0", "seed_5")

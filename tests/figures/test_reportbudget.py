@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectra_cli.figures.page import render
-from spectra_cli.figures.pagedata import embedded
-from spectra_cli.figures.report import make_document
-from spectra_cli.figures.reportbudget import (
+from spectra_cli.figures.page.data import embedded
+from spectra_cli.figures.page.rendering import render
+from spectra_cli.figures.report.budget import (
     BUDGET_BYTES,
     MAPS_BYTES,
     DetailPolicy,
@@ -28,7 +27,8 @@ from spectra_cli.figures.reportbudget import (
     map_policy,
     spread,
 )
-from spectra_cli.figures.reportlists import Wanted, read_lists
+from spectra_cli.figures.report.composing import make_document
+from spectra_cli.figures.report.lists import Wanted, read_lists
 from spectra_cli.tables import reader
 from tests.figures.planted import gathered, rank_row, transformer, write
 
@@ -131,7 +131,7 @@ def test_matrices_that_open_nothing_are_those_that_changed_least(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All keep their row; the sentence tells how many open."""
-    monkeypatch.setattr("spectra_cli.figures.report.BUDGET_BYTES", 12_000)
+    monkeypatch.setattr("spectra_cli.figures.report.composing.BUDGET_BYTES", 12_000)
     rows = [
         rank_row(step, f"m{number}", 0.9 - 0.02 * number * step, depth=number)
         for step in (0, 1)

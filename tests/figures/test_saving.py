@@ -13,11 +13,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from spectra_cli.errors import InputError
+from spectra_cli.figures.canvas.saving import ImageFormat, save
 from spectra_cli.figures.choice import Choice, Drawn
-from spectra_cli.figures.evolving import draw_singular_values
-from spectra_cli.figures.gathered import Gathered
-from spectra_cli.figures.overview import draw_alignment_score
-from spectra_cli.figures.saving import ImageFormat, save
+from spectra_cli.figures.plots.evolving import draw_singular_values
+from spectra_cli.figures.plots.overview import draw_alignment_score
+from spectra_cli.figures.rows.gathered import Gathered
 from spectra_cli.tables.reader import open_table
 from tests.figures.planted import align_row, rank_row, write
 
@@ -158,7 +158,7 @@ def test_a_configuration_of_the_user_changes_nothing(tmp_path: Path) -> None:
 
 def small_drawn_before() -> Drawn:
     """A figure that is drawn in the style of all figures."""
-    from spectra_cli.figures.style import own_style
+    from spectra_cli.figures.canvas.style import own_style
 
     with own_style():
         return small()

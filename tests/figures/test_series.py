@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from spectra_cli.errors import UsageError
-from spectra_cli.figures import series
+from spectra_cli.figures.rows import series
 
 NAN = np.nan
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from spectra_cli.figures.steps import WholeNumbers, cell_edges, shown, step_axis, threshold
+from spectra_cli.figures.canvas.steps import WholeNumbers, cell_edges, shown, step_axis, threshold
 
 NAN = float("nan")
 

@@ -18,6 +18,12 @@ def tensors(shapes: Mapping[str, tuple[int, ...]], dtype: str = "float32") -> di
     return {name: TensorInfo(name, shape, dtype) for name, shape in shapes.items()}
 
 
+def seconds_of(checkpoint: dict[str, TensorInfo]) -> float:
+    start = time.process_time()
+    take_inventory(checkpoint, ordered=False)
+    return time.process_time() - start
+
+
 FRAGMENTS = ("up", "up_", "emb_", "proj_", "pos_emb", "experts_", "conv", "conv_t", "attn_", "optim_", "ema_", "bias_")
 
 
@@ -27,9 +33,9 @@ def test_no_name_takes_more_than_its_length_in_time(fragment: str) -> None:
     ways = [f"{fragment}" * LENGTH, f"{fragment}1" * LENGTH, fragment + "1" * LENGTH]
     for name in [way[: LENGTH - 1] + end for way in ways for end in ("!", "a")]:
         checkpoint = tensors({name: (4, 3), f"{name}.weight": (4, 3, 2), f"x.{name}": (5, 2, 1)})
-        start = time.process_time()
-        take_inventory(checkpoint, ordered=False)
-        assert time.process_time() - start < 0.5
+        assert any(
+            seconds_of(checkpoint) < 0.5 for _ in range(5)
+        )  # a busy machine is slow once, a quadratic way always
 
 
 def test_twenty_thousand_tensors_with_scales_take_no_time() -> None:

@@ -1,0 +1,1 @@
+"""The page of `spectra report`: from a document to HTML."""

@@ -1,0 +1,1 @@
+"""The figures of `spectra plot`, a module for each family of them."""

@@ -1,0 +1,1 @@
+"""The content of `spectra report`: from tables to a document."""

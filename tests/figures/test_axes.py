@@ -375,3 +375,16 @@ def test_nothing_touches_the_state_of_pyplot() -> None:
 def test_all_names_are_there() -> None:
     assert all(hasattr(axes, name) for name in axes.__all__)
     assert not any(one == two for one, two in combinations(axes.__all__, 2))
+
+
+def test_bands_of_curves_that_reach_0_go_down_to_the_end_of_a_logarithmic_axis() -> None:
+    """And not to the least of the means, which would be a deviation that nothing has."""
+    figure, (axis,) = axes.panels(1)
+    x, y, half = np.array([0.0, 1.0, 2.0]), np.array([1.0, 1e-2, 1e-4]), np.array([0.1, 1.0, 1e-5])
+    axes.curves(axis, [Curve("loss", x, y, half)], "linear", "log")
+    figure.draw_without_rendering()
+    (band,) = [each for each in axis.collections if isinstance(each, PolyCollection)]
+    corners = band.get_paths()[0].vertices
+    lows = [corners[np.isclose(corners[:, 0], place), 1].min() for place in x]
+    np.testing.assert_allclose(lows, [0.9, axis.get_ylim()[0], 9e-5])
+    assert axis.get_ylim()[1] >= 1.1

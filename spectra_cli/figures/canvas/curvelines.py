@@ -84,14 +84,15 @@ Band = tuple[Floats, Floats, Floats, str]
 
 def _draw_bands(axis: Axes, bands: Sequence[Band], y_scale: Literal["linear", "log"]) -> None:
     """Draw bands of one deviation to either side; on a log axis one that reaches 0 goes down to the end of the axis."""
+    bottom = -np.inf
     if y_scale == "log" and bands:
         axis.autoscale_view()
         bottom, top = axis.get_ylim()
-        top = max([top, *(float(np.nanmax(y + half)) for _, y, half, _ in bands if np.isfinite(y + half).any())])
-        axis.set_ylim(bottom, top)
+        tops = [float(np.nanmax(y + half)) for _, y, half, _ in bands if np.isfinite(y + half).any()]
+        axis.set_ylim(bottom, max([top, *tops]))
     for x, y, half, colour in bands:
-        low = np.where(y - half > 0, y - half, np.finfo(float).tiny) if y_scale == "log" else y - half
-        axis.fill_between(x, np.where(np.isfinite(y), low, np.nan), y + half, color=colour, alpha=0.2, linewidth=0)
+        low = np.maximum(y - half, bottom)
+        axis.fill_between(x, low, y + half, color=colour, alpha=0.2, linewidth=0)
 
 
 def _legend(axis: Axes, handles: Sequence[Line2D], labels: Sequence[str]) -> None:

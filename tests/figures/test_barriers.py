@@ -12,9 +12,9 @@ import pytest
 
 from spectra_cli.errors import UsageError
 from spectra_cli.figures.choice import Choice, Drawn, NothingToDraw
+from spectra_cli.figures.plots import barriers
 from spectra_cli.figures.plots.barriers import draw_barrier_against, draw_barrier_line
 from spectra_cli.figures.plots.ends import draw_ends_agreement
-from spectra_cli.figures.plots.registry import barriers
 from spectra_cli.figures.rows.gathered import Gathered
 from spectra_cli.figures.rows.pairs import paired
 from spectra_cli.tables.reader import open_table

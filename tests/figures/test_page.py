@@ -24,11 +24,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from spectra_cli.figures.page import rendering as page
 from spectra_cli.figures.page.data import LABEL_WIDTHS, readable, row_labels
 from spectra_cli.figures.page.document import Axis, Detail, Document, Grid, Lines, RunView, Series, TextTable
 from spectra_cli.figures.page.file import HEAD_BYTES
 from spectra_cli.figures.page.numbers import numbers, packed
-from spectra_cli.figures.page.rendering import rendering as page
 from spectra_cli.figures.page.text import significant
 from tests.figures.documents import HOSTILE, small, transformer_names
 

@@ -105,12 +105,7 @@ ALIGN = (
         "A_ii = abs(<u_i of the upstream matrix, v_i of the downstream one>), i <= 100 (Eq. 3); u against u for "
         "query-key, v instead of u for an embedding; of the coordinates that meet",
     ),
-    Column(
-        "min_gap",
-        "double",
-        "",
-        "least (s_i - s_{i+1}) / s_i, i <= 10, over both spectra: near 0, vectors are arbitrary",
-    ),
+    MIN_GAP,
     Column(
         "status",
         "string",
@@ -143,12 +138,7 @@ SVA = (
         "",
         "S_ii = abs(<u_i, u'_i>) * abs(<v_i, v'_i>) with the vectors u', v' of the reference, i <= 100 (Eq. 5)",
     ),
-    Column(
-        "min_gap",
-        "double",
-        "",
-        "least (s_i - s_{i+1}) / s_i, i <= 10, over both spectra: near 0, vectors are arbitrary",
-    ),
+    MIN_GAP,
     Column(
         "status",
         "string",

@@ -102,32 +102,24 @@ def plot(
     started = time.monotonic()
     from spectra_cli.figures.canvas.style import import_without_configuration
     from spectra_cli.figures.choice import Choice
-    from spectra_cli.figures.plots.drawing import draw_all, filled, kinds_to_draw
-    from spectra_cli.figures.rows.gathered import Gathered
-    from spectra_cli.tables.finding import find_tables
+    from spectra_cli.figures.plots.drawing import draw_all, prepare
 
     import_without_configuration()
     choice = Choice(tuple(parameter or ()), tuple(connection or ()), over, x, x_scale, y_scale)
-    found = find_tables(tables)
-    files, empty = filled(found.tables)
-    problems = [f"{path}: {reason}; passed over" for path, reason in found.passed_over]
-    problems += [f"{file.path}: the table has no rows; passed over" for file in empty]
-    gathered = Gathered(files, run or ())
-    problems += gathered.remarks
-    kinds = kinds_to_draw(gathered, choice, figure or ())
-    for problem in problems:
+    prepared = prepare(tables, choice, runs=run or (), names=figure or ())
+    for problem in prepared.problems:
         output.warn(problem)
     saving = _Saving(out, image_format, quiet=quiet)
-    for kind, drawn in draw_all(gathered, choice, kinds):
+    for kind, drawn in draw_all(prepared.gathered, choice, prepared.kinds):
         saving.take(kind, drawn)
     saving.finish()
     if as_json:
-        output.json_line({"out": str(out), "figures": saving.saved, "problems": [*problems, *saving.problems]})
+        output.json_line({"out": str(out), "figures": saving.saved, "problems": [*prepared.problems, *saving.problems]})
     if not quiet:
         console = output.stderr_console()
-        source = f"from {counted(len(files), 'table')} in {time.monotonic() - started:.1f} s"
+        source = f"from {counted(len(prepared.gathered.files), 'table')} in {time.monotonic() - started:.1f} s"
         console.print(f"{counted(len(saving.saved), 'figure')} {source}")
-    if empty or saving.lacking:
+    if not prepared.complete or saving.lacking:
         raise typer.Exit(3)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from spectra_cli.errors import UsageError
 from spectra_cli.execution.frames import Globs, PathLike, listed, paths_of
 from spectra_cli.figures.choice import Choice, NothingToDraw, StepScale, ValueScale
-from spectra_cli.figures.plots.drawing import draw_all, filled, kinds_to_draw
+from spectra_cli.figures.plots.drawing import draw_all, prepare
 from spectra_cli.figures.rows.gathered import Gathered
 from spectra_cli.tables.finding import find_tables
 from spectra_cli.tables.writer import make_directory
@@ -64,16 +64,11 @@ def plot(
     _check_choices(over=(over, (None, "run")), x_scale=(x_scale, SCALES), y_scale=(y_scale, ("auto", "linear", "log")))
     _check_choices(image_format=(image_format, ("png", "svg", "pdf")))
     choice = Choice(listed(parameter), listed(connection), over, x, x_scale, y_scale)
-    found = find_tables(_table_paths(tables))
-    files, empty = filled(found.tables)
-    gathered = Gathered(files, listed(run))
-    kinds = kinds_to_draw(gathered, choice, listed(figure))
-    problems = [f"{path}: {reason}; passed over" for path, reason in found.passed_over]
-    problems += [f"{file.path}: the table has no rows; passed over" for file in empty]
-    problems += gathered.remarks
+    prepared = prepare(_table_paths(tables), choice, runs=listed(run), names=listed(figure))
+    problems = list(prepared.problems)
     figures: dict[str, Figure] = {}
     reasons: list[NothingToDraw] = []
-    for kind, drawn in draw_all(gathered, choice, kinds):
+    for kind, drawn in draw_all(prepared.gathered, choice, prepared.kinds):
         if isinstance(drawn, NothingToDraw):
             reasons.append(drawn)
             problems.append(f"{kind.name}: {drawn}")

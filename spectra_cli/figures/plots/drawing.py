@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from spectra_cli.errors import InputError, MissingExtraError, UsageError
 from spectra_cli.figures.canvas.style import own_style
@@ -12,10 +14,49 @@ from spectra_cli.figures.choice import Choice, Drawn, NothingToDraw, with_notice
 from spectra_cli.figures.plots.registry import FIGURES, FigureKind
 from spectra_cli.figures.rows.gathered import ENDS, KINDS, OF_PAIRS, Gathered
 from spectra_cli.figures.rows.pairs import remedy_for_tag, tags_of
+from spectra_cli.tables.finding import find_tables
 from spectra_cli.tables.reader import TableFile
 
 
-def filled(files: Sequence[TableFile]) -> tuple[list[TableFile], list[TableFile]]:
+@dataclass(frozen=True)
+class Prepared:
+    """What is to be drawn.
+
+    Attributes:
+        gathered: the tables that have rows.
+        kinds: of figures.
+        problems: what was passed over or taken for granted, each a sentence without a full stop.
+        complete: whether all tables that were found have rows.
+    """
+
+    gathered: Gathered
+    kinds: tuple[FigureKind, ...]
+    problems: tuple[str, ...]
+    complete: bool
+
+
+def prepare(paths: Sequence[Path], choice: Choice, *, runs: Sequence[str] = (), names: Sequence[str] = ()) -> Prepared:
+    """Find tables, and the figures that they offer.
+
+    Args:
+        paths: of tables, and of directories of tables.
+        choice: of the user.
+        runs: globs of runs to take; all if there is none.
+        names: as of :func:`kinds_to_draw`.
+
+    Raises:
+        SpectraError: if there is no table with rows, no run matches, or nothing can be drawn of what there is.
+    """
+    found = find_tables(paths)
+    files, empty = _filled(found.tables)
+    gathered = Gathered(files, runs)
+    kinds = kinds_to_draw(gathered, choice, names)
+    problems = [f"{path}: {reason}; passed over" for path, reason in found.passed_over]
+    problems += [f"{file.path}: the table has no rows; passed over" for file in empty]
+    return Prepared(gathered, tuple(kinds), (*problems, *gathered.remarks), not empty)
+
+
+def _filled(files: Sequence[TableFile]) -> tuple[list[TableFile], list[TableFile]]:
     """The tables that have rows, and those that have none.
 
     Raises:

@@ -13,18 +13,12 @@ from matplotlib.transforms import IdentityTransform, Transform
 
 from spectra_cli.figures.canvas.lettering import panel_in, plain
 from spectra_cli.figures.choice import StepScale
+from spectra_cli.figures.rows.gathered import CLOCK_LABELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Floats = npt.NDArray[np.float64]
-
-LABELS = {
-    "step": "step (optimizer steps)",
-    "epoch": "epoch (passes over the training data)",
-    "checkpoint": "checkpoint (its place in the run)",
-}
-"""Of axes, by what :meth:`spectra_cli.figures.rows.gathered.Gathered.evolving` says that places are."""
 
 FEW_DECADES = 2
 """Up to which a logarithmic axis has ticks at 2 and 5 times the powers of ten, too."""
@@ -100,7 +94,7 @@ def step_axis(axis: Axes, x: npt.ArrayLike, label: str, scale: StepScale) -> int
         How many different places cannot be shown, being 0 or less on a log axis.
     """
     places = np.unique(np.asarray(x, float))
-    axis.set_xlabel(LABELS.get(label) or plain(label))
+    axis.set_xlabel(CLOCK_LABELS.get(label) or plain(label))
     if axis.get_autoscalex_on():
         axis.margins(x=0.02)
     visible = places[shown(places, scale)]

@@ -22,7 +22,7 @@ from spectra_cli.figures.report.budget import (
 from spectra_cli.figures.report.curves import metric_curves, pruning_curves
 from spectra_cli.figures.report.details import Opened, details_of
 from spectra_cli.figures.report.grids import ALWAYS_ROWS, Map, grid_of, maps_of, overview_of, size_of
-from spectra_cli.figures.report.runrows import COLUMNS, RunRows, rows_by_run, whole
+from spectra_cli.figures.report.runrows import COLUMNS, RunRows, counted, rows_by_run, whole
 from spectra_cli.figures.report.skipped import skipped_table
 from spectra_cli.figures.report.sources import analysed_table, making_table, passed_over_table
 from spectra_cli.figures.report.tables import changed_table, digest_table
@@ -198,23 +198,19 @@ def _title(gathered: Gathered) -> str:
 def _lead(gathered: Gathered, rows: Rows) -> str:
     """What was analysed, in a sentence."""
     of_runs = next((rows[kind] for kind in ("rank", "sva", "align", PRUNED) if rows[kind]), {})
-    parts = [_count(len(gathered.files), "table")]
+    parts = [counted(len(gathered.files), "table")]
     if gathered.runs:
-        parts.append(_count(len(gathered.runs), "run"))
+        parts.append(counted(len(gathered.runs), "run"))
     if of_runs:
         checkpoints = sum(own.frame.checkpoint.nunique() for own in of_runs.values())
         first, last = (pick(own.places[end] for own in of_runs.values()) for pick, end in ((min, 0), (max, -1)))
         clock = next(iter(of_runs.values())).clock
         span = f" ({clock}s {whole(first)} to {whole(last)})" if clock != "checkpoint" and last > first else ""
-        parts.append(f"{_count(checkpoints, 'checkpoint')}{span}")
+        parts.append(f"{counted(checkpoints, 'checkpoint')}{span}")
     matrices = {name for own in (rows["rank"] or rows["sva"]).values() for name in own.names}
     if matrices:
         parts.append(f"{len(matrices)} {'matrices' if len(matrices) > 1 else 'matrix'}")
     return f"Made of {', '.join(parts)}."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _sentence(remark: str) -> str:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from spectra_cli.figures.page.document import Lines, Series
 from spectra_cli.figures.report.budget import points_of, spread
-from spectra_cli.figures.report.runrows import LABELS, four_digits, whole
-from spectra_cli.figures.rows.gathered import POSITION, Gathered
+from spectra_cli.figures.report.runrows import four_digits, whole
+from spectra_cli.figures.rows.gathered import CLOCK_LABELS, POSITION, Gathered
 from spectra_cli.figures.rows.metriccurves import in_order_of_variants, split_panels, value_scale
 from spectra_cli.figures.rows.series import Curve
 
@@ -77,7 +77,7 @@ def _by_run(frame: pd.DataFrame, clock: str, kind: str) -> tuple[Charts, list[st
                 panel.curves,
                 key=f"{kind}_{len(own)}",
                 title=f"Pruned models: {metric}, {panel.part}" if kind == "pruning" else f"Training: {metric}",
-                labels=(LABELS[clock], str(metric)),
+                labels=(CLOCK_LABELS[clock], str(metric)),
                 x_scale="linear" if clock == "checkpoint" else "step",
                 most=most,
                 place=f"{clock} {{}}",

@@ -10,7 +10,7 @@ import numpy as np
 
 from spectra_cli.figures.page.document import Grid
 from spectra_cli.figures.report.budget import MapPolicy, MapSize, spread
-from spectra_cli.figures.report.runrows import RunRows
+from spectra_cli.figures.report.runrows import RunRows, counted
 from spectra_cli.figures.rows.gathered import PRUNED
 from spectra_cli.figures.rows.series import NAME, Floats, Overview, overviews
 from spectra_cli.shortening import fitted_names
@@ -159,7 +159,7 @@ def _summary(each: Map, overview: Overview) -> str:
     drawn, there = len(overview.names), len(each.rows.names)
     of = f"{drawn} of {there}" if drawn < there else str(there)
     noun = each.noun[there != 1]
-    over = _count(len(overview.x), "checkpoint")
+    over = counted(len(overview.x), "checkpoint")
     begin = f"{each.value_label[0].upper()}{each.value_label[1:]} of {of} {noun} at {over}"
     known = np.flatnonzero(np.isfinite(overview.values).any(axis=0))
     if not len(known):
@@ -185,7 +185,3 @@ def _short(name: str) -> str:
 
 def _mean(values: Floats) -> float:
     return float(values[np.isfinite(values)].mean())
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from spectra_cli.figures.page.document import Axis
-from spectra_cli.figures.rows.gathered import POSITION, PRUNED, Gathered
+from spectra_cli.figures.rows.gathered import CLOCK_LABELS, POSITION, PRUNED, Gathered
 from spectra_cli.figures.rows.series import NAME, Floats, connection_names
 
 MATRIX = ("parameter", "depth", "status")
@@ -30,13 +30,6 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 VALUES: Mapping[str, str] = {"rank": "effective_rank_normalized", "align": "score", "sva": "score", PRUNED: "score"}
 """The number that heat maps show."""
-
-LABELS = {
-    "step": "step (optimizer steps)",
-    "epoch": "epoch (passes over the training data)",
-    "checkpoint": "checkpoint (its place in the run)",
-}
-"""Of horizontal axes with numbers, by what :meth:`Gathered.evolving` says that places are."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +127,7 @@ class RunRows:
     @property
     def label(self) -> str:
         """Of an axis of places."""
-        return LABELS[self.clock]
+        return CLOCK_LABELS[self.clock]
 
     def axis(self, places: Floats) -> Axis:
         """The columns of a heat map at some places: numbers, or names of checkpoints where no step is known."""
@@ -202,3 +195,8 @@ def rows_by_run(gathered: Gathered, kind: str) -> dict[str, RunRows]:
 
 def _records(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return {str(record[NAME]): cast(dict[str, Any], record) for record in frame.to_dict("records")}
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, which takes an s unless the number is 1."""
+    return f"{number} {noun}{'s' * (number != 1)}"

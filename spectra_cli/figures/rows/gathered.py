@@ -41,6 +41,13 @@ OF_PAIRS = frozenset({"barrier", ENDS, "barrier_spectra"})
 SHOWN_NAMES, MOST_TOLD = 3, 8
 """Checkpoints that a notice names, and runs that have one each."""
 
+CLOCK_LABELS = {
+    "step": "step (optimizer steps)",
+    "epoch": "epoch (passes over the training data)",
+    "checkpoint": "checkpoint (its place in the run)",
+}
+"""Of axes, by what :meth:`Gathered.evolving` says that places are."""
+
 POSITION = "x"
 """The column of places on the horizontal axis that :meth:`Gathered.frame` adds."""
 

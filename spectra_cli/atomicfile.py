@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -38,6 +39,30 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def remedy_of(error: OSError, otherwise: str) -> str:
+    """What to do about something that cannot be written.
+
+    Args:
+        error: what the system says.
+        otherwise: the remedy where the disk is not full.
+    """
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return "Make room, and run the same command again" if full else otherwise
+
+
+def sync_directory(directory: Path) -> None:
+    """Have the names in a directory put on the disk, so that a file that was renamed is there after a power failure.
+
+    Not every file system can, and not everybody may open every directory; nothing more can be done about it then.
+    """
+    with contextlib.suppress(OSError):
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def mode_of_new_files() -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from pathlib import Path
 from typing import BinaryIO
 
+NO_FILE = "this is a pipe, a device or a directory, not a file"
 
-def open_regular(path: Path) -> BinaryIO:
+
+def open_regular(path: os.PathLike[str]) -> BinaryIO:
     """Open a regular file, or a link to one, for reading.
 
     It is opened first and looked at through its handle, so that it cannot be exchanged in between.
@@ -24,5 +25,5 @@ def open_regular(path: Path) -> BinaryIO:
     file = os.fdopen(handle, "rb") if stat.S_ISREG(os.fstat(handle).st_mode) else None
     if file is None:
         os.close(handle)
-        raise OSError(errno.EINVAL, "this is a pipe, a device or a directory, not a file", str(path))
+        raise OSError(errno.EINVAL, NO_FILE, str(path))
     return file

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from spectra_cli.checkpoints.runs import Checkpoint, Run, clock
 from spectra_cli.checkpoints.steps import nearest, parse_count
 from spectra_cli.errors import InputError, UsageError
+from spectra_cli.storage.places import Place
 
 FINAL, FIRST, PREVIOUS = "final", "first", "previous"
 
@@ -51,7 +51,7 @@ class ReferenceChoice:
                 f"--reference {self.which} is no checkpoint", remedy="Write final, first, previous or a step"
             )
 
-    def of(self, run: Run) -> dict[Path, Reference]:
+    def of(self, run: Run) -> dict[Place, Reference]:
         """The references of the selected checkpoints of a run, by path; those without one are absent."""
         if self.against is not None:
             return _paired(run, self.against)
@@ -95,7 +95,7 @@ def shares_steps(run: Run, other: Run) -> bool:
     return any(time in theirs for time, _ in _timed(run, other))
 
 
-def _paired(run: Run, other: Run) -> dict[Path, Reference]:
+def _paired(run: Run, other: Run) -> dict[Place, Reference]:
     theirs = dict(_timed(other, run))
     found = {
         checkpoint.path: Reference(other, theirs[time]) for time, checkpoint in _timed(run, other) if time in theirs

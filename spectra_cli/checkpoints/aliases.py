@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import filecmp
-import os
 import re
-import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 from spectra_cli.checkpoints.filenames import CANONICAL_NAMES, DCP_SUFFIX, MODEL_SUFFIXES, format_rank, may_be_model
@@ -19,8 +16,10 @@ from spectra_cli.checkpoints.scan import Candidate, FoundRun
 from spectra_cli.checkpoints.smallfile import read_small_file
 from spectra_cli.checkpoints.steps import LARGEST_STEP, is_alias_name, natural_key
 from spectra_cli.errors import CheckpointError
+from spectra_cli.storage.files import StoredFile, open_file
+from spectra_cli.storage.places import Place, content_tag, entries_of, is_directory, relative_name, require_file
 
-Peek = Callable[[Path], Mapping[str, Any]]
+Peek = Callable[[Place], Mapping[str, Any]]
 """Says what a checkpoint tells of itself: ``step`` and ``epoch`` where it holds them."""
 
 TRAINER_STATE = "trainer_state.json"
@@ -31,6 +30,7 @@ LARGEST_TRAINER_STATE_BYTES = 64 << 20
 
 SAMPLES = 16
 SAMPLE_BYTES = 4096
+COMPARED_BYTES = 1 << 20
 
 _GLOBAL_STEP = re.compile(rb'"global_step"\s*:\s*([0-9]{1,18})(?![0-9.eE])')
 
@@ -56,7 +56,7 @@ def settle(found: FoundRun, name: str, peek: Peek) -> Run:
 class _Settling:
     """A run while it is made."""
 
-    root: Path
+    root: Place
     peek: Peek
     checkpoints: list[Checkpoint] = field(default_factory=list)
     passed_over: list[PassedOver] = field(default_factory=list)
@@ -66,7 +66,7 @@ class _Settling:
     def named(self, stray: Stray) -> PassedOver:
         return PassedOver(stray.path, relative_name(stray.path, self.root), stray.reason, stray.notable)
 
-    def pass_over(self, path: Path, reason: str) -> None:
+    def pass_over(self, path: Place, reason: str) -> None:
         self.passed_over.append(self.named(Stray(path, reason)))
 
     def without_links(self, candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -87,7 +87,7 @@ class _Settling:
 
     def without_second_formats(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """Keep safetensors where ``step_100.pt`` or ``pytorch_model.bin`` repeats it in another format."""
-        same: defaultdict[tuple[Path, str], list[Candidate]] = defaultdict(list)
+        same: defaultdict[tuple[Place, str], list[Candidate]] = defaultdict(list)
         for candidate in candidates:
             name = candidate.path.name
             stem = "model" if name in CANONICAL_NAMES else _unsuffixed(name)
@@ -123,10 +123,9 @@ class _Settling:
         if epoch is not None:
             self.by_epoch.setdefault(epoch, checkpoint)
 
-    def _stored_moment(self, path: Path) -> tuple[int | None, int | None]:
-        is_directory = os.path.isdir(path)  # raises nothing, unlike Path.is_dir, where the system denies a look
-        directory = path if is_directory else path.parent
-        if is_directory or path.name in CANONICAL_NAMES:
+    def _stored_moment(self, path: Place) -> tuple[int | None, int | None]:
+        directory = path if is_directory(path) else path.parent
+        if directory == path or path.name in CANONICAL_NAMES:
             step = _trainer_step(directory / TRAINER_STATE)
             if step is not None:
                 return step, None
@@ -148,18 +147,12 @@ class _Settling:
         return None
 
 
-def relative_name(path: Path, root: Path) -> str:
-    """The path relative to the root of its run, with forward slashes."""
-    inside = path.is_relative_to(root)
-    return (path.relative_to(root) if inside else Path(os.path.relpath(path, root))).as_posix()
-
-
 def _unsuffixed(name: str) -> str:
     suffix = next((suffix for suffix in MODEL_SUFFIXES if name.lower().endswith(suffix)), "")
     return name[: len(name) - len(suffix)].removesuffix(".pth")
 
 
-def _trainer_step(path: Path) -> int | None:
+def _trainer_step(path: Place) -> int | None:
     try:
         told = _GLOBAL_STEP.search(read_small_file(path, LARGEST_TRAINER_STATE_BYTES))
     except CheckpointError:
@@ -173,36 +166,37 @@ def _count(value: object) -> int | None:
     return value if 0 <= value <= LARGEST_STEP else None
 
 
-def _model_files(path: Path) -> list[Path]:
+def _model_files(path: Place) -> list[Place]:
     if not path.is_dir():
         return [path]
-    return sorted(file for file in path.iterdir() if may_be_model(file.name) or file.suffix == DCP_SUFFIX)
+    names = sorted(entry.name for entry in entries_of(path))
+    return [path / name for name in names if may_be_model(name) or name.endswith(DCP_SUFFIX)]
 
 
-def _same_content(first: Path, second: Path) -> bool:
+def _same_content(first: Place, second: Place) -> bool:
     try:
         mine, theirs = _model_files(first), _model_files(second)
-        sizes = [[_size(file) for file in files] for files in (mine, theirs)]
+        sizes = [[require_file(file).st_size for file in files] for files in (mine, theirs)]
         return sizes[0] == sizes[1] and sizes[0] != [] and all(map(_same_bytes, mine, theirs))
     except OSError:
         return False  # the reader says what is wrong with it
 
 
-def _size(path: Path) -> int:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError("to open a pipe would wait for its other end")
-    return status.st_size
+def _same_bytes(first: Place, second: Place) -> bool:
+    """Compare two files of one size, a few samples before the whole: checkpoints may share long beginnings.
+
+    Remote files are not fetched for it where their storage tells what changes with their content.
+    """
+    tags = content_tag(first), content_tag(second)
+    if all(tags):
+        return tags[0] == tags[1]
+    with open_file(first) as one, open_file(second) as other:
+        size = min(one.size_bytes, other.size_bytes)
+        samples = ((max(size - SAMPLE_BYTES, 0) * sample // (SAMPLES - 1), SAMPLE_BYTES) for sample in range(SAMPLES))
+        everything = ((offset, COMPARED_BYTES) for offset in range(0, size, COMPARED_BYTES))
+        return all(_part(one, *part) == _part(other, *part) for part in chain(samples, everything))
 
 
-def _same_bytes(first: Path, second: Path) -> bool:
-    """Compare two files of one size, a few samples before the whole: checkpoints may share long beginnings."""
-    size = first.stat().st_size
-    with first.open("rb") as one, second.open("rb") as other:
-        for sample in range(SAMPLES):
-            offset = max(size - SAMPLE_BYTES, 0) * sample // (SAMPLES - 1)
-            one.seek(offset)
-            other.seek(offset)
-            if one.read(SAMPLE_BYTES) != other.read(SAMPLE_BYTES):
-                return False
-    return filecmp.cmp(first, second, shallow=False)
+def _part(file: StoredFile, offset: int, size_bytes: int) -> bytes:
+    part = bytearray(min(size_bytes, file.size_bytes - offset))
+    return bytes(part[: file.read_at(offset, memoryview(part))])

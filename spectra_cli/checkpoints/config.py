@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from spectra_cli.checkpoints.smallfile import read_small_file
 from spectra_cli.errors import CheckpointError
+from spectra_cli.storage.places import Place, is_directory
 
+NAME = "config.json"
 LARGEST_CONFIG_BYTES = 4 << 20
 
 
-def read_config(checkpoint: Path, run_root: Path) -> dict[str, Any]:
+def read_config(checkpoint: Place, run_root: Place) -> dict[str, Any]:
     """Read the config.json of a checkpoint: its own, else that of the directory it lies in, else that of its run.
 
     Args:
@@ -23,12 +24,28 @@ def read_config(checkpoint: Path, run_root: Path) -> dict[str, Any]:
     Returns:
         The configuration, empty where there is none or where it is not a JSON object.
     """
-    places = [checkpoint if os.path.isdir(checkpoint) else checkpoint.parent, run_root]
-    for place in places:
-        try:
-            config = json.loads(read_small_file(place / "config.json", LARGEST_CONFIG_BYTES))
-        except (CheckpointError, ValueError, RecursionError):
-            continue
-        if isinstance(config, dict):
-            return config
-    return {}
+    return next((config for _, config in _considered(checkpoint, run_root) if config is not None), {})
+
+
+def files_considered(checkpoint: Place, run_root: Place) -> list[Place]:
+    """Where :func:`read_config` looks, in its order: what it takes, and before that what is absent or not usable."""
+    looked_at = []
+    for file, config in _considered(checkpoint, run_root):
+        looked_at.append(file)
+        if config is not None:
+            break
+    return looked_at
+
+
+def _considered(checkpoint: Place, run_root: Place) -> Iterator[tuple[Place, dict[str, Any] | None]]:
+    own = checkpoint if is_directory(checkpoint) else checkpoint.parent
+    for place in dict.fromkeys([own, run_root]):
+        yield place / NAME, _read(place / NAME)
+
+
+def _read(file: Place) -> dict[str, Any] | None:
+    try:
+        config = json.loads(read_small_file(file, LARGEST_CONFIG_BYTES))
+    except (CheckpointError, ValueError, RecursionError):
+        return None
+    return config if isinstance(config, dict) else None

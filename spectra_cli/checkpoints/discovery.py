@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from spectra_cli.checkpoints.aliases import Peek, relative_name, settle
+from spectra_cli.checkpoints.aliases import Peek, settle
 from spectra_cli.checkpoints.filenames import MODEL_SUFFIXES
 from spectra_cli.checkpoints.listing import HIDDEN, is_part, list_directory, may_be_checkpoint
 from spectra_cli.checkpoints.runs import Checkpoint, PassedOver, Run, in_order
@@ -22,14 +22,27 @@ from spectra_cli.checkpoints.scan import Candidate, FoundRun, Walk
 from spectra_cli.checkpoints.selection import Selection
 from spectra_cli.checkpoints.steps import moment_of, natural_key
 from spectra_cli.errors import CheckpointError, InputError, UsageError
+from spectra_cli.storage.connection import credentials_remedy
+from spectra_cli.storage.places import (
+    Place,
+    entries_of,
+    is_directory,
+    is_present,
+    matching,
+    normalized,
+    place_of,
+    real,
+    relative_name,
+)
+from spectra_cli.storage.remote import RemotePath
 
 __all__ = ["Checkpoint", "PassedOver", "Peek", "Run", "Spec"]
 __all__ += ["discover", "discover_all", "discover_as_given", "stored_moment"]
 
 Spec = str | os.PathLike[str]
-"""A PATH as the user gives it."""
+"""A PATH as the user gives it: a path of this machine, or a URL that fsspec knows, such as ``s3://bucket/runs/a``."""
 
-_Found = tuple[str, list[Run]]
+_Found = tuple[Place, list[Run]]
 
 _AT_STEP = re.compile(r"first|final|[0-9]+|[0-9]+(\.[0-9]+)?[kKmM]")
 _DULL = frozenset({HIDDEN, "not a checkpoint by its name"})
@@ -98,7 +111,7 @@ def discover_as_given(spec: Spec, *, peek: Peek | None = None) -> list[Run]:
     return _merged(_resolve(os.fspath(spec), peek or stored_moment)[0])
 
 
-def stored_moment(path: Path) -> Mapping[str, Any]:
+def stored_moment(path: Place) -> Mapping[str, Any]:
     """What a checkpoint says of itself; nothing where it cannot be read, which is reported when it is analysed."""
     from spectra_cli.checkpoints.open import open_checkpoint  # noqa: PLC0415 - names mostly suffice, without the readers
 
@@ -111,9 +124,9 @@ def stored_moment(path: Path) -> Mapping[str, Any]:
 
 def _resolve(spec: str, peek: Peek) -> tuple[list[_Found], bool]:
     """The runs behind one PATH by the path they were found at, and whether the PATH was a pattern of several paths."""
-    text, step = _split_step(spec)
-    is_pattern = not _exists(text) and glob.has_magic(text)
-    found = _runs_matching(text, peek) if is_pattern else [(text, _runs_at(text, peek))]
+    path, step = _split_step(spec)
+    is_pattern = glob.has_magic(str(path)) and not is_present(path)
+    found = _runs_matching(path, peek) if is_pattern else [(path, _runs_at(path, peek))]
     if step is not None:
         try:
             chosen = iter(Selection(steps=step).apply_all([run for _, runs in found for run in runs]))
@@ -124,51 +137,49 @@ def _resolve(spec: str, peek: Peek) -> tuple[list[_Found], bool]:
     return found, is_pattern
 
 
-def _split_step(spec: str) -> tuple[str, str | None]:
+def _split_step(spec: str) -> tuple[Place, str | None]:
     """Split ``PATH@STEP``, unless a path of that whole name exists."""
     path, at, step = spec.rpartition("@")
-    if _exists(spec) or not at or not path:
-        return _expand_home(spec), None
+    if not at or not path or "/" in step or is_present(place_of(spec)):
+        return _from_home(spec), None
     if _AT_STEP.fullmatch(step):
-        return _expand_home(path), step
-    if _exists(_expand_home(path)):
+        return _from_home(path), step
+    if is_present(_from_home(path)):
         raise UsageError(f"'@{step}' is not a step", where=spec, remedy="Write @400, @first or @final")
-    return spec, None
+    return place_of(spec), None
 
 
-def _exists(text: str) -> bool:
-    return os.path.lexists(text)
+def _from_home(text: str) -> Place:
+    """The place that is meant, with ``~`` for the home directory unless a path of that name exists."""
+    place = place_of(text)
+    return Path(os.path.expanduser(text)) if text.startswith("~") and not is_present(place) else place
 
 
-def _expand_home(text: str) -> str:
-    return text if _exists(text) else os.path.expanduser(text)
-
-
-def _runs_matching(pattern: str, peek: Peek) -> list[_Found]:
+def _runs_matching(pattern: Place, peek: Peek) -> list[_Found]:
     """The runs at every path that matches; a match without checkpoints is passed over where another has some."""
-    matches = sorted(glob.glob(pattern, recursive=True), key=natural_key)
+    matches = sorted(matching(pattern), key=lambda match: natural_key(str(match)))
     found: list[_Found] = []
-    empty: list[tuple[str, InputError]] = []
+    empty: list[tuple[Place, InputError]] = []
     for match in matches:
-        path = Path(match)
-        if may_be_checkpoint(path.name, is_directory=os.path.isdir(path)):
+        if may_be_checkpoint(match.name, is_directory=is_directory(match)):
             try:
                 found.append((match, _runs_at(match, peek)))
             except InputError as error:
                 empty.append((match, error))
     if found:
         first = found[0][1][0]
-        strays = [PassedOver(Path(match), relative_name(Path(match), first.root), why.what) for match, why in empty]
+        strays = [PassedOver(match, relative_name(match, first.root), why.what) for match, why in empty]
         found[0][1][0] = replace(first, passed_over=(*first.passed_over, *strays))
         return found
     if len(matches) == len(empty) == 1:
         raise empty[0][1]
-    what = f"nothing that matches holds a checkpoint: {_some(matches)}" if matches else "nothing matches this pattern"
-    raise InputError(what, where=pattern, remedy=_REMEDY)
+    names = [str(match) for match in matches]
+    what = f"nothing that matches holds a checkpoint: {_some(names)}" if names else "nothing matches this pattern"
+    raise InputError(what, where=str(pattern), remedy=_REMEDY)
 
 
-def _runs_at(text: str, peek: Peek) -> list[Run]:
-    path = Path(text)
+def _runs_at(given: Place, peek: Peek) -> list[Run]:
+    path = given
     if path.name in {"", ".."}:
         path = path.resolve()  # a checkpoint directory is called by its name
     try:
@@ -182,7 +193,7 @@ def _runs_at(text: str, peek: Peek) -> list[Run]:
         walk = Walk()
         found = walk.runs_in(list_directory(path))
     except PermissionError as error:
-        raise InputError("permission denied", where=text, remedy="Ask for the right to read it") from error
+        raise _denied(given, error) from error
     except OSError as error:
         raise _missing(path, error) from error
     if not found:
@@ -191,7 +202,13 @@ def _runs_at(text: str, peek: Peek) -> list[Run]:
     return [settle(run, relative_name(run.path, path), peek) for run in found]
 
 
-def _directory_of_part(path: Path) -> Path | None:
+def _denied(path: Place, error: PermissionError) -> InputError:
+    if isinstance(path, RemotePath):
+        return InputError(str(error.strerror), where=str(path), remedy=credentials_remedy(path.url))
+    return InputError("permission denied", where=str(path), remedy="Ask for the right to read it")
+
+
+def _directory_of_part(path: Place) -> Place | None:
     """The directory whose checkpoint the file is only a part of; None for a file that stands for itself."""
     if not is_part(path.name):
         return None
@@ -199,8 +216,8 @@ def _directory_of_part(path: Path) -> Path | None:
     return path.parent if layout is not None and layout.kind != "file" else None
 
 
-def _missing(path: Path, error: OSError) -> InputError:
-    if path.is_symlink():
+def _missing(path: Place, error: OSError) -> InputError:
+    if isinstance(path, Path) and path.is_symlink():
         return InputError(
             f"a link to {os.readlink(path)}, which does not exist", where=str(path), remedy="Restore what it leads to"
         )
@@ -209,12 +226,16 @@ def _missing(path: Path, error: OSError) -> InputError:
             f"cannot be read: {error.strerror or error}", where=str(path), remedy="Check the path and its permissions"
         )
     absent = path
-    while not os.path.isdir(absent.parent):
+    while not (is_bucket := isinstance(absent, RemotePath) and absent.is_bucket) and not is_directory(absent.parent):
         absent = absent.parent
     parent = absent.parent
+    if is_bucket:
+        remedy = f"Check the name of the bucket or repository. {credentials_remedy(str(path))}"
+        return InputError("does not exist, or is private", where=str(path), remedy=remedy)
     place = "the working directory" if parent == Path() else str(parent)
     try:
-        names = sorted((name for name in os.listdir(parent) if not name.startswith(".")), key=natural_key)
+        entries = [entry.name for entry in entries_of(parent)]
+        names = sorted((name for name in entries if not name.startswith(".")), key=natural_key)
     except OSError:
         names = []
     what = "does not exist" if path == absent else f"does not exist: {place} holds no '{absent.name}'"
@@ -226,7 +247,7 @@ def _missing(path: Path, error: OSError) -> InputError:
     return InputError(what, where=str(path), remedy=remedy)
 
 
-def _no_checkpoints(path: Path, walk: Walk) -> InputError:
+def _no_checkpoints(path: Place, walk: Walk) -> InputError:
     listing = list_directory(path)
     seen = [entry.name for entry in listing.files] + [f"{entry.name}/" for entry in listing.directories]
     telling = (stray for stray in (*listing.passed_over, *walk.strays) if stray.reason not in _DULL)
@@ -251,15 +272,15 @@ def _merged(found: Iterable[_Found]) -> list[Run]:
     for given, runs in found:
         for run in runs:
             name = _name_among_several(given, run)
-            same[os.path.realpath(name)].append(replace(run, name=name))  # one run, however it is spelled
+            same[real(name)].append(replace(run, name=name.as_posix()))  # one run, however it is spelled
     return sorted(map(_joined, same.values()), key=lambda run: natural_key(run.name))
 
 
-def _name_among_several(given: str, run: Run) -> str:
-    picked = [checkpoint for checkpoint in run.checkpoints if checkpoint.path == Path(given)]
-    is_part_of_run = picked and (moment_of(Path(given).name).explicit or not os.path.isdir(given))
-    base = os.path.dirname(os.path.normpath(given)) if is_part_of_run else given
-    return Path(os.path.normpath(Path(base) / run.name)).as_posix()
+def _name_among_several(given: Place, run: Run) -> Place:
+    picked = [checkpoint for checkpoint in run.checkpoints if checkpoint.path == given]
+    is_part_of_run = picked and (moment_of(given.name).explicit or not is_directory(given))
+    base = normalized(given).parent if is_part_of_run else given
+    return normalized(base / run.name)
 
 
 def _joined(runs: Sequence[Run]) -> Run:
@@ -280,10 +301,10 @@ def _joined(runs: Sequence[Run]) -> Run:
     )
 
 
-def _united(root: Path, several: Iterable[Iterable[Checkpoint]]) -> tuple[Checkpoint, ...]:
+def _united(root: Place, several: Iterable[Iterable[Checkpoint]]) -> tuple[Checkpoint, ...]:
     """Checkpoints of one run that came by several PATHs, each once, named from the run's root."""
     checkpoints: dict[str, Checkpoint] = {}
     for checkpoint in chain.from_iterable(several):
         name = relative_name(checkpoint.path.absolute(), root)
-        checkpoints.setdefault(os.path.realpath(checkpoint.path), replace(checkpoint, name=name))
+        checkpoints.setdefault(real(checkpoint.path), replace(checkpoint, name=name))
     return in_order(checkpoints.values())

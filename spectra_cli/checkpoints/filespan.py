@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from spectra_cli.errors import CheckpointError, CorruptCheckpointError, UnsupportedFormatError
+from spectra_cli.storage.files import StoredFile
 from spectra_cli.tensors import ITEMSIZE
 
 if TYPE_CHECKING:
     import torch
 
-LARGEST_READ_BYTES = 1 << 30  # one pread transfers at most about 2 GiB on Linux
 ONE_READ_BYTES = 1 << 18  # up to here one read with gaps is cheaper than several without
 LARGEST_BUFFER_BYTES = 1 << 25  # a strided block is gathered through buffers of at most this size
 
@@ -43,16 +41,17 @@ class FileSpan:
     """A densely stored, row-major tensor at a byte offset of an open file.
 
     Reading goes through ``pread`` and not through a memory map: a file cut short while it is read is then an error and
-    not a crash of the interpreter, and the memory in use is the buffers that were asked for.
+    not a crash of the interpreter, and the memory in use is the buffers that were asked for. Of a remote file a whole
+    tensor comes straight from the storage; who reads blocks mostly reads them again, so that they are kept here.
 
     Attributes:
-        file: open for reading in binary mode; its position is not used.
+        file: that holds it.
         offset: first byte of the tensor.
         shape: sizes, outermost first; a scalar is ``()``.
         dtype: a key of :data:`spectra_cli.tensors.ITEMSIZE`.
     """
 
-    file: BinaryIO
+    file: StoredFile
     offset: int
     shape: tuple[int, ...]
     dtype: str
@@ -79,9 +78,14 @@ class FileSpan:
         torch_dtype = dtype_named(self.dtype)
         if (first_col, last_col) == (0, width):
             block = torch.empty((last_row - first_row, *self.shape[1:]), dtype=torch_dtype)
+            if block.numel() < math.prod(self.shape):
+                self.file.keep(self.offset + first_row * width * itemsize, block.numel() * itemsize)
             self._fill(block, [self.offset + first_row * width * itemsize])
             return block if self.shape else block.reshape(())
         block = torch.empty((last_row - first_row, last_col - first_col), dtype=torch_dtype)
+        if block.numel():  # one piece of the file, and not a request for each row
+            reach = (last_row - first_row - 1) * width + last_col - first_col
+            self.file.keep(self.offset + (first_row * width + first_col) * itemsize, reach * itemsize)
         self._fill(block, [self.offset + (row * width + first_col) * itemsize for row in range(first_row, last_row)])
         return block
 
@@ -105,14 +109,14 @@ class StridedSpan:
     so the memory in use stays at the block itself plus one buffer.
 
     Attributes:
-        file: open for reading in binary mode; its position is not used.
+        file: that holds it.
         offset: byte of the view's first element.
         shape: sizes, outermost first, at least one axis.
         strides: elements from one index to the next along each axis, none negative.
         dtype: a key of :data:`spectra_cli.tensors.ITEMSIZE`.
     """
 
-    file: BinaryIO
+    file: StoredFile
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -171,27 +175,27 @@ def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def read_exactly(file: BinaryIO, offset: int, buffer: memoryview) -> None:
+def read_exactly(file: StoredFile, offset: int, buffer: memoryview) -> None:
     """Fill `buffer` from `offset` of `file`.
 
     Raises:
         CorruptCheckpointError: if the file ends first.
-        CheckpointError: if the system cannot read the file.
+        CheckpointError: if the system or the storage cannot read the file.
     """
     done = 0
     while done < len(buffer):
         try:
-            count = os.preadv(file.fileno(), [buffer[done : done + LARGEST_READ_BYTES]], offset + done)
+            count = file.read_at(offset + done, buffer[done:])
         except OSError as error:
             raise CheckpointError(
                 f"reading failed at byte {offset + done} ({error.strerror})",
-                where=Path(file.name).name,
+                where=file.name,
                 remedy="Check the disk or the network file system, then run again",
             ) from error
         if count == 0:
             raise CorruptCheckpointError(
                 f"the file ends at byte {offset + done}, before the tensor does",
-                where=Path(file.name).name,
+                where=file.name,
                 remedy="Copy or save the checkpoint again",
             )
         done += count

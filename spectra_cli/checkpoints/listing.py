@@ -6,7 +6,6 @@ import os
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 
 from spectra_cli.checkpoints.filenames import (
     DCP_METADATA,
@@ -19,6 +18,7 @@ from spectra_cli.checkpoints.filenames import (
     not_a_model,
 )
 from spectra_cli.checkpoints.steps import moment_of, natural_key
+from spectra_cli.storage.places import Entry, Place, entries_of
 
 HALF_WRITTEN_SUFFIXES = (".tmp", ".temp", ".part", ".partial", ".incomplete", ".crdownload", ".swp", "~")
 
@@ -39,7 +39,7 @@ class Stray:
         notable: whether it looks like a checkpoint, so that its owner may miss it.
     """
 
-    path: Path
+    path: Place
     reason: str
     notable: bool = False
 
@@ -57,12 +57,12 @@ class Listing:
             checkpoints.
     """
 
-    path: Path
+    path: Place
     device: int
     inode: int
-    files: list[os.DirEntry[str]] = field(default_factory=list)
-    models: list[os.DirEntry[str]] = field(default_factory=list)
-    directories: list[os.DirEntry[str]] = field(default_factory=list)
+    files: list[Entry] = field(default_factory=list)
+    models: list[Entry] = field(default_factory=list)
+    directories: list[Entry] = field(default_factory=list)
     passed_over: list[Stray] = field(default_factory=list)
 
     @property
@@ -86,17 +86,16 @@ class Listing:
         return any(moment_of(entry.name).explicit for entry in self.directories)
 
 
-def list_directory(path: Path) -> Listing:
+def list_directory(path: Place) -> Listing:
     """List a directory and sort its entries by their names.
 
     Raises:
         OSError: if the directory cannot be listed.
+        CheckpointError: if a remote storage does not answer.
     """
     status = path.stat()
     listing = Listing(path, status.st_dev, status.st_ino)
-    with os.scandir(path) as entries:
-        ordered = sorted(entries, key=lambda entry: natural_key(entry.name))
-    for entry in ordered:
+    for entry in sorted(entries_of(path), key=lambda entry: natural_key(entry.name)):
         if reason := _unusable(entry):
             listing.passed_over.append(Stray(path / entry.name, reason, notable=reason != HIDDEN))
         elif entry.is_dir():
@@ -120,7 +119,7 @@ def may_be_checkpoint(name: str, *, is_directory: bool) -> bool:
     return _unfinished(name) is None and (is_directory or _no_checkpoint(name) is None)
 
 
-def _unusable(entry: os.DirEntry[str]) -> str | None:
+def _unusable(entry: Entry) -> str | None:
     if reason := _unfinished(entry.name):
         return reason
     try:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from spectra_cli.checkpoints.filenames import (
     DCP_METADATA,
@@ -18,8 +16,9 @@ from spectra_cli.checkpoints.filenames import (
     directory_layout,
     may_be_model,
 )
+from spectra_cli.checkpoints.filespan import read_exactly
 from spectra_cli.checkpoints.formats.archive import ZIP_MAGIC
-from spectra_cli.checkpoints.formats.dcp import check_distributed, open_distributed
+from spectra_cli.checkpoints.formats.dcp import check_distributed, files_of_distributed, open_distributed
 from spectra_cli.checkpoints.formats.limits import printable
 from spectra_cli.checkpoints.formats.pickled import looks_like_legacy, open_archive, open_legacy
 from spectra_cli.checkpoints.formats.refused import refuse_content, refuse_deepspeed, refuse_megatron, refuse_packed
@@ -29,12 +28,15 @@ from spectra_cli.checkpoints.formats.stored import StoredTensors, open_binary
 from spectra_cli.checkpoints.listing import list_directory
 from spectra_cli.checkpoints.reader import Reader
 from spectra_cli.errors import CheckpointError, CorruptCheckpointError, IncompleteCheckpointError, SpectraError
+from spectra_cli.regularfile import NO_FILE
+from spectra_cli.storage.files import StoredFile, read_up_to
+from spectra_cli.storage.places import Place
 
 HEAD_BYTES = 512
 TAIL_BYTES = 8
 
 
-def open_checkpoint(path: Path) -> Reader:
+def open_checkpoint(path: Place) -> Reader:
     """Open one checkpoint: a file, a shard index, or a directory that is one checkpoint.
 
     Only headers are read, and nothing that the files say is executed or imported. The reader holds files open until it
@@ -53,7 +55,7 @@ def open_checkpoint(path: Path) -> Reader:
     return reader
 
 
-def check_complete(path: Path) -> None:
+def check_complete(path: Place) -> None:
     """Check, without opening a tensor file, that every file that a checkpoint names is there.
 
     Listings, shard indices and small ``.metadata`` files are read: cheap enough for thousands of checkpoints before any
@@ -87,8 +89,29 @@ def check_complete(path: Path) -> None:
             _check_file(path / layout.files[0])
 
 
+def files_of(path: Place) -> list[Place]:
+    """The files that opening a checkpoint reads: one alone, an index and its shards, ``.metadata`` and those it names.
+
+    Indices and ``.metadata`` are read, tensor files are not.
+
+    Raises:
+        CheckpointError: as :func:`check_complete`; and if the path is a directory that holds no checkpoint, or one of a
+            kind that is refused.
+    """
+    with _told_as_checkpoint_errors(path):
+        directory, layout = _parts(path)
+        if layout.kind == "index":
+            names = sorted(set(read_index(directory / layout.files[0]).values()))
+        elif layout.kind == "distributed":
+            names = files_of_distributed(directory)
+        else:
+            return [directory / name for name in layout.files]
+        check_present(directory, names, layout.files[0])
+        return [directory / name for name in (*layout.files, *names)]
+
+
 @contextmanager
-def _told_as_checkpoint_errors(path: Path) -> Iterator[None]:
+def _told_as_checkpoint_errors(path: Place) -> Iterator[None]:
     """Name the path in every error, and make one of what the system says."""
     try:
         yield
@@ -104,60 +127,77 @@ def _told_as_checkpoint_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _open(path: Path) -> StoredTensors:
-    if not path.is_dir():
-        return _open_named_file(path)
-    layout = _layout(path)
+def _open(path: Place) -> StoredTensors:
+    directory, layout = _parts(path)
     match layout.kind:
         case "distributed":
-            return open_distributed(path)
+            return open_distributed(directory)
+        case "index":
+            reader = open_index(directory / layout.files[0], _open_file)
+        case "shards":
+            reader = open_shards([directory / name for name in layout.files], _open_file)
+        case _:
+            reader = _open_file(directory / layout.files[0])
+    others = [name for name in layout.passed_over if not SHARD_NAME.fullmatch(name)]
+    notes = [f"{name} may hold a model too and is not part of this checkpoint" for name in others]
+    if layout.kind == "file" and SHARD_NAME.fullmatch(layout.files[0]):
+        notes.append("this is one shard; pass its directory for the whole checkpoint")
+    return replace(reader, notes=[*reader.notes, *notes]) if notes else reader
+
+
+def _parts(path: Place) -> tuple[Place, Layout]:
+    """The directory in which the files of a checkpoint are, and how they make it up.
+
+    Raises:
+        UnsupportedFormatError: if they are one model split over several ranks.
+        CheckpointError: if there is none, or more than one.
+    """
+    if not path.is_dir():
+        return path.parent, _named_layout(path)
+    layout = _layout(path)
+    match layout.kind:
         case "deepspeed" if len(layout.files) > 1 or "zero_pp_rank" in layout.files[0]:
             raise refuse_deepspeed(layout.files)
         case "megatron" if len(layout.files) > 1:
             raise refuse_megatron(layout.files)
         case "megatron":
-            return _open(path / layout.files[0])
-        case "index":
-            reader = open_index(path / layout.files[0], _open_file)
-        case "shards":
-            reader = open_shards([path / name for name in layout.files], _open_file)
-        case _:
-            reader = _open_file(path / layout.files[0])
-    others = [name for name in layout.passed_over if not SHARD_NAME.fullmatch(name)]
-    notes = [f"{name} may hold a model too and is not part of this checkpoint" for name in others]
-    return replace(reader, notes=[*reader.notes, *notes])
+            return _parts(path / layout.files[0])
+    return path, layout
 
 
-def _open_named_file(path: Path) -> StoredTensors:
-    """Open what the user pointed at: a model file, an index, a shard, or the ``.metadata`` of a directory."""
+def _named_layout(path: Place) -> Layout:
+    """What the user pointed at: a model file, an index, a shard, or the ``.metadata`` of a directory."""
+    _check_file(path)
     if path.name == DCP_METADATA:
-        return open_distributed(path.parent)
-    if path.name.endswith(INDEX_SUFFIXES):
-        _check_file(path)
-        return open_index(path, _open_file)
-    reader = _open_file(path)
-    if SHARD_NAME.fullmatch(path.name):
-        return replace(reader, notes=[*reader.notes, "this is one shard; pass its directory for the whole checkpoint"])
-    return reader
+        return Layout("distributed", (path.name,))
+    return Layout("index" if path.name.endswith(INDEX_SUFFIXES) else "file", (path.name,))
 
 
-def _open_file(path: Path) -> StoredTensors:
+def _open_file(path: Place) -> StoredTensors:
     """Open a file by its first bytes."""
     _check_file(path)
-    with open_binary(path) as file:
-        head = file.read(HEAD_BYTES)
-        file.seek(-min(TAIL_BYTES, len(head)), os.SEEK_END)
-        tail = file.read(TAIL_BYTES)
+    file = open_binary(path)
+    try:
+        return _reader_of(file)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _reader_of(file: StoredFile) -> StoredTensors:
+    head = read_up_to(file, HEAD_BYTES)
     if head.startswith(ZIP_MAGIC):
-        return open_archive(path)
+        return open_archive(file)
     if looks_like_legacy(head):
-        return open_legacy(path)
+        return open_legacy(file)
     if looks_like_safetensors(head):
-        return open_safetensors(path)
-    raise refuse_content(head, tail)
+        return open_safetensors(file)
+    tail = bytearray(min(TAIL_BYTES, len(head)))
+    read_exactly(file, file.size_bytes - len(tail), memoryview(tail))
+    raise refuse_content(head, bytes(tail))
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Place) -> None:
     """Require a regular file with bytes in it; opening a pipe would wait forever."""
     try:
         status = path.stat()
@@ -168,7 +208,7 @@ def _check_file(path: Path) -> None:
         raise CorruptCheckpointError("the file is empty", where=str(path), remedy="Copy or save the checkpoint again")
 
 
-def _check_kind(path: Path) -> None:
+def _check_kind(path: Place) -> None:
     """Require that what is there is a file; whether anything is there is asked elsewhere."""
     try:
         mode = path.stat().st_mode
@@ -177,14 +217,12 @@ def _check_kind(path: Path) -> None:
     _check_regular(path, mode)
 
 
-def _check_regular(path: Path, mode: int) -> None:
+def _check_regular(path: Place, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        raise CheckpointError(
-            "this is a pipe, a device or a directory, not a file", where=str(path), remedy="Check the path"
-        )
+        raise CheckpointError(NO_FILE, where=str(path), remedy="Check the path")
 
 
-def _layout(path: Path) -> Layout:
+def _layout(path: Place) -> Layout:
     """How the entries of a directory make up one checkpoint; foreign formats count here, to be refused in words."""
     layout = _directory_layout(path)
     if layout is not None:
@@ -204,7 +242,7 @@ def _layout(path: Path) -> Layout:
     return Layout("file", (foreign[0],))
 
 
-def _directory_layout(path: Path) -> Layout | None:
+def _directory_layout(path: Place) -> Layout | None:
     """As discovery tells it from the same entries, and what only opening can tell."""
     listing = list_directory(path)
     layout = listing.layout or directory_layout((), [entry.name for entry in listing.directories])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
-from pathlib import Path
 from typing import Literal
 
 from spectra_cli.checkpoints.steps import NaturalKey, natural_key
+from spectra_cli.storage.places import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Checkpoint:
         epoch: None if neither the name nor the file says it.
     """
 
-    path: Path
+    path: Place
     name: str
     step: int | None = None
     epoch: int | None = None
@@ -39,7 +39,7 @@ class PassedOver:
         notable: whether it looks like a checkpoint, so that its owner may miss it.
     """
 
-    path: Path
+    path: Place
     name: str
     reason: str
     notable: bool = False
@@ -59,7 +59,7 @@ class Run:
     """
 
     name: str
-    root: Path
+    root: Place
     checkpoints: tuple[Checkpoint, ...]
     passed_over: tuple[PassedOver, ...] = ()
     trajectory: tuple[Checkpoint, ...] = ()

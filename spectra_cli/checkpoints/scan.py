@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import PurePath
 
 from spectra_cli.checkpoints.filenames import CANONICAL_NAMES, STEP_NUMBER, Layout
 from spectra_cli.checkpoints.listing import Listing, Stray, is_part, list_directory, never_a_model
 from spectra_cli.checkpoints.steps import Moment, is_alias_directory, moment_of, natural_key
+from spectra_cli.storage.places import Entry, Place, within
 
 DEPTH = 8
 """How many directories below PATH a checkpoint is looked for."""
@@ -28,7 +28,7 @@ class Candidate:
     `identity` is the device and the inode of what is behind every link.
     """
 
-    path: Path
+    path: Place
     moment: Moment
     identity: tuple[int, int]
     is_link: bool = False
@@ -45,8 +45,8 @@ class FoundRun:
         passed_over: in no order.
     """
 
-    path: Path
-    root: Path
+    path: Place
+    root: Place
     candidates: list[Candidate] = field(default_factory=list)
     passed_over: list[Stray] = field(default_factory=list)
 
@@ -66,7 +66,7 @@ class _Visit:
     listing: Listing
     depth: int
     own: FoundRun
-    found: list[tuple[Path, Moment, list[FoundRun]]] = field(default_factory=list)
+    found: list[tuple[Place, Moment, list[FoundRun]]] = field(default_factory=list)
     bare: list[tuple[Candidate, Stray]] = field(default_factory=list)
 
     def are_runs(self) -> bool:
@@ -74,7 +74,7 @@ class _Visit:
 
         A bare number does not say what it counts; where a word does (``epoch_1/step_100``), it belongs to the moment.
         """
-        seen: dict[Moment, Path] = {}
+        seen: dict[Moment, Place] = {}
         for path, moment, runs in self.found:
             outer = Moment() if path.name.isdecimal() else moment
             for inner in (candidate.moment for run in runs for candidate in run.candidates if candidate.moment.known):
@@ -93,7 +93,7 @@ class Walk:
     def __init__(self) -> None:
         self.strays: list[Stray] = []
         self._visited: set[tuple[int, int]] = set()
-        self._links: list[tuple[Path, int]] = []
+        self._links: list[tuple[Place, int]] = []
 
     def runs_in(self, listing: Listing) -> list[FoundRun]:
         """Every run in the directory and below it, in natural order; links are followed after all else."""
@@ -104,7 +104,7 @@ class Walk:
         while self._links:
             runs += self._enter(*self._links.pop(0))
         # The last state of a component lies beside its checkpoints: out/unet and out/checkpoint-500/unet.
-        by_path: dict[Path, FoundRun] = {}
+        by_path: dict[Place, FoundRun] = {}
         for run in runs:
             same = by_path.setdefault(run.path, run)
             if same is not run:
@@ -123,7 +123,7 @@ class Walk:
                 runs += self._take(entry, moment, here)
             else:
                 runs += self._descend(entry, listing.path, depth)
-        parts: dict[Path, list[Candidate]] = {}
+        parts: dict[PurePath, list[Candidate]] = {}
         if here.are_runs():
             runs += [run for _, _, found in here.found for run in found]
         else:
@@ -141,7 +141,7 @@ class Walk:
             self.strays += [*listing.missed, *bare]
         return runs + components
 
-    def _take(self, entry: os.DirEntry[str], moment: Moment, here: _Visit) -> list[FoundRun]:
+    def _take(self, entry: Entry, moment: Moment, here: _Visit) -> list[FoundRun]:
         """Take a directory that is named like a checkpoint into `here`; returns its runs where they stand apart."""
         path = here.listing.path / entry.name
         try:
@@ -174,13 +174,13 @@ class Walk:
             here.bare.append((candidate, Stray(path, "no model in it", notable=_is_left_over(child))))
         return []
 
-    def _descend(self, entry: os.DirEntry[str], parent: Path, depth: int) -> list[FoundRun]:
+    def _descend(self, entry: Entry, parent: Place, depth: int) -> list[FoundRun]:
         if entry.is_symlink():
             self._links.append((parent / entry.name, depth + 1))
             return []
         return self._enter(parent / entry.name, depth + 1)
 
-    def _enter(self, path: Path, depth: int) -> list[FoundRun]:
+    def _enter(self, path: Place, depth: int) -> list[FoundRun]:
         try:
             return self._look_into(list_directory(path), depth) or []
         except OSError as error:
@@ -199,14 +199,14 @@ class Walk:
         return self._visit(listing, depth)
 
 
-def _join(here: _Visit) -> dict[Path, list[Candidate]]:
+def _join(here: _Visit) -> dict[PurePath, list[Candidate]]:
     """Add what lies in the directories of steps to the run of these steps.
 
     Returns:
         What has no step of its own: each component of the models (``checkpoint-500/unet``) through the steps, by its
         path in them.
     """
-    parts: defaultdict[Path, list[Candidate]] = defaultdict(list)
+    parts: defaultdict[PurePath, list[Candidate]] = defaultdict(list)
     for path, moment, runs in here.found:
         for run in runs:
             here.own.passed_over += run.passed_over
@@ -215,7 +215,7 @@ def _join(here: _Visit) -> dict[Path, list[Candidate]]:
                 if candidate.moment.known:
                     here.own.candidates.append(dated)
                 else:
-                    parts[candidate.path.relative_to(path)].append(dated)
+                    parts[within(candidate.path, path)].append(dated)
     return parts
 
 
@@ -227,7 +227,7 @@ def _as_checkpoints(here: _Visit) -> list[Stray]:
     """
 
     def form(candidate: Candidate) -> str:
-        return STEP_NUMBER.sub("#", candidate.path.relative_to(here.listing.path).parts[0])
+        return STEP_NUMBER.sub("#", within(candidate.path, here.listing.path).parts[0])
 
     forms = {form(candidate) for candidate in here.own.candidates}
     here.own.candidates += [candidate for candidate, _ in here.bare if form(candidate) in forms]
@@ -247,7 +247,7 @@ def _dated(outer: Moment, inner: Moment) -> Moment:
     return Moment(step, epoch, explicit=True)
 
 
-def _unlisted(path: Path, error: OSError) -> Stray:
+def _unlisted(path: Place, error: OSError) -> Stray:
     return Stray(path, f"cannot be listed: {error.strerror or error}", notable=True)
 
 
@@ -281,7 +281,7 @@ def _is_one_checkpoint(listing: Listing, layout: Layout, *, given: bool) -> bool
     return layout.files[0] in CANONICAL_NAMES or (given and is_alias_directory(listing.path.name))
 
 
-def _file_candidate(entry: os.DirEntry[str], listing: Listing) -> Candidate:
+def _file_candidate(entry: Entry, listing: Listing) -> Candidate:
     path, moment, is_link = listing.path / entry.name, moment_of(entry.name), entry.is_symlink()
     if is_link:
         with suppress(OSError):  # what it led to is gone since it was listed, as is told when it is opened

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from spectra_cli.errors import CheckpointError, CorruptCheckpointError
-from spectra_cli.regularfile import open_regular
+from spectra_cli.storage.files import read_small
+from spectra_cli.storage.places import Place
 
 
-def read_small_file(path: Path, most_bytes: int) -> bytes:
+def read_small_file(path: Place, most_bytes: int) -> bytes:
     """Read a regular file of at most `most_bytes`.
 
     Raises:
-        CheckpointError: if it cannot be opened or is no regular file.
+        CheckpointError: if it cannot be read or is no regular file.
         CorruptCheckpointError: if it is larger.
     """
     try:
-        file = open_regular(path)
+        content = read_small(path, most_bytes + 1)
     except OSError as error:
         raise CheckpointError(
             f"it cannot be read: {error.strerror}", where=str(path), remedy="Check the path and its permissions"
         ) from error
-    with file:
-        content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
         raise CorruptCheckpointError(
             f"it is larger than {most_bytes >> 10} KiB, which no file of its kind is",

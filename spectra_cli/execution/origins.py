@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from spectra_cli.execution.plan import only_run
 from spectra_cli.execution.trainoptions import MaskChoice
 from spectra_cli.execution.trainrecord import recorded_options
 from spectra_cli.spectrum.prune import magnitude_masks, random_masks
+from spectra_cli.storage.places import relative_name
 from spectra_cli.tasks.base import Task
 from spectra_cli.tasks.loading import StateMismatchError
 from spectra_cli.tasks.registry import same_task
@@ -45,8 +45,8 @@ class Origin:
     step: int
 
     def named_from(self, directory: Path) -> str:
-        """The run's path, relative to another run's directory."""
-        return Path(os.path.relpath(os.path.realpath(self.run.root), os.path.realpath(directory))).as_posix()
+        """The run's path, relative to another run's directory; its URL if it is in remote storage."""
+        return relative_name(self.run.root.resolve(), directory.resolve())
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,8 @@ class Trunk:
 
     def optimizer_state(self) -> OptimizerState | None:
         """What its optimizer remembered there; None where it was not kept."""
-        return StateFiles(self.origin.run.root).load_optimizer(self.origin.step)
+        root = self.origin.run.root
+        return StateFiles(root).load_optimizer(self.origin.step) if isinstance(root, Path) else None
 
 
 def find_origin(given: str, flag: str, *, final: bool = False) -> Origin:
@@ -93,6 +94,10 @@ def find_trunk(given: str, flag: str) -> Trunk:
         UsageError: as :func:`find_origin`.
     """
     origin = find_origin(given, flag)
+    if not isinstance(origin.run.root, Path):  # its optimizer state is read where it is, and its files stay open
+        raise InputError(
+            "a run in remote storage cannot be trained on", where=given, remedy="Copy it to this machine first"
+        )
     record = read_record(origin.run.root)
     if record is None:
         raise InputError(

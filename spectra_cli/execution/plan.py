@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from spectra_cli.analyses.references import FINAL, Reference, ReferenceChoice
 from spectra_cli.checkpoints.discovery import Spec, discover_all
@@ -13,6 +12,7 @@ from spectra_cli.checkpoints.runs import Run
 from spectra_cli.checkpoints.selection import Selection
 from spectra_cli.errors import CheckpointError, IncompleteCheckpointError, InputError, UsageError
 from spectra_cli.execution.options import Options
+from spectra_cli.storage.places import Place, place_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Plan:
 
     runs: tuple[Run, ...]
     options: Options
-    incomplete: Mapping[Path, IncompleteCheckpointError]
+    incomplete: Mapping[Place, IncompleteCheckpointError]
     tables: tuple[str, ...] = ("rank",)
-    references: tuple[Mapping[Path, Reference], ...] = ()
+    references: tuple[Mapping[Place, Reference], ...] = ()
     against: Run | None = None
 
     @property
@@ -91,7 +91,7 @@ def make_plan(paths: Iterable[Spec], options: Options, tables: Sequence[str]) ->
     compared = [reference.checkpoint for mapping in references for reference in mapping.values()]
     checkpoints = {checkpoint.path for run in runs for checkpoint in run.checkpoints}
     checkpoints |= {checkpoint.path for checkpoint in compared}
-    incomplete = _incomplete(sorted(checkpoints), skip=options.skip_incomplete)
+    incomplete = _incomplete(sorted(checkpoints, key=str), skip=options.skip_incomplete)
     return Plan(runs, options, incomplete, tuple(tables), references, choice.against if choice else None)
 
 
@@ -107,17 +107,17 @@ def _reference_choice(options: Options) -> ReferenceChoice:
     if len(others) != 1:
         names = ", ".join(run.name for run in others[:6])
         raise UsageError(f"--against {options.against} holds {len(others)} runs", remedy=f"Name one of them: {names}")
-    name = Path(options.against).as_posix() if others[0].name == "." else others[0].name
+    name = place_of(options.against).as_posix() if others[0].name == "." else others[0].name
     return ReferenceChoice(against=replace(others[0], name=name))
 
 
-def _incomplete(paths: Sequence[Path], *, skip: bool) -> dict[Path, IncompleteCheckpointError]:
+def _incomplete(paths: Sequence[Place], *, skip: bool) -> dict[Place, IncompleteCheckpointError]:
     """The incomplete ones of several checkpoints.
 
     Raises:
         IncompleteCheckpointError: if there is one and it may not be skipped.
     """
-    found: dict[Path, IncompleteCheckpointError] = {}
+    found: dict[Place, IncompleteCheckpointError] = {}
     for path in paths:
         try:
             check_complete(path)

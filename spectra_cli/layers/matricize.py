@@ -77,11 +77,14 @@ class LazyMatrix:
         spec: which matrix.
         read: reads (rows, cols) of the stored tensor seen as (shape[0], rest), in the stored dtype, on the CPU.
         device: where blocks are put.
+        pinned: whether `read` gives views of page-locked memory, which nobody writes to before the device has fetched
+            all blocks: then they are only on their way to it, ahead of any work that is queued after them.
     """
 
     spec: MatrixSpec
     read: Callable[[slice, slice], torch.Tensor]
     device: torch.device
+    pinned: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -118,7 +121,7 @@ class LazyMatrix:
                 block = self._expert_block(rows, cols, self.spec.cols)
             case "expert_transposed":
                 block = self._expert_block(cols, rows, self.spec.rows).T
-        return block.to(self.device)
+        return block.to(self.device, non_blocking=self.pinned)
 
     def _swapped_block(self, rows: slice, cols: slice) -> torch.Tensor:
         kernel = math.prod(self.spec.tensor.shape[2:])
@@ -218,6 +221,13 @@ def declared(spec: MatrixSpec, kind: Kind | None, layout: str | None, family: st
         layout: ``out,in`` or ``in,out``; None leaves it, as does ``--transposed``.
         family: for the reason.
     """
+    spec = _declared(spec, kind, layout, family)
+    if spec.kind == "conv" and spec.layout == "swapped":  # what is read as (in, out, kernel...) is one, by definition
+        return replace(spec, kind="conv_transpose")
+    return spec
+
+
+def _declared(spec: MatrixSpec, kind: Kind | None, layout: str | None, family: str) -> MatrixSpec:
     shape = spec.tensor.shape
     if kind is not None and not (kind in {"conv", "conv_transpose"} and len(shape) < 3):  # that takes a kernel
         spec = replace(spec, kind=kind)

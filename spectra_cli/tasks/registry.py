@@ -124,6 +124,12 @@ def _path_and_function(name: str) -> tuple[Path, str]:
     return Path(path), function
 
 
+def task_version(name: str) -> str:
+    """Of the package that brings an installed task; "" of one of spectra's own, and where none is known."""
+    entry = _registered().get(name)
+    return "" if entry is None or entry.dist is None or entry.dist.name == OWN else entry.dist.version
+
+
 def checkpoint_option(make: MakeTask) -> str | None:
     """The option of a task that names the directory of a checkpoint, to be filled in where the user does not."""
     name = getattr(make, "checkpoint_option", None)

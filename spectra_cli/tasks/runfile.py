@@ -10,6 +10,8 @@ from typing import Any
 
 from spectra_cli.atomicfile import replace_file
 from spectra_cli.errors import InputError
+from spectra_cli.storage.files import read_small
+from spectra_cli.storage.places import Place
 
 NAME = "run.json"
 LARGEST_BYTES = 1 << 20
@@ -48,18 +50,18 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def read_record(run: Path) -> RunRecord | None:
+def read_record(run: Place) -> RunRecord | None:
     """What the ``run.json`` in a directory says; None where there is none.
 
     Raises:
         InputError: if it is not the JSON of a run.
+        CheckpointError: if a remote storage does not answer.
     """
     path = run / NAME
     try:
         if not path.is_file():
             return None
-        with path.open("rb") as file:
-            content = file.read(LARGEST_BYTES + 1)
+        content = read_small(path, LARGEST_BYTES + 1)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
     try:

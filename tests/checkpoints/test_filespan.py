@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from spectra_cli.checkpoints.filespan import FileSpan, StridedSpan, contiguous_strides
 from spectra_cli.errors import CorruptCheckpointError, UnsupportedFormatError
+from spectra_cli.storage.files import LocalFile
 from spectra_cli.tensors import ITEMSIZE
 
 HEAD_BYTES = 13
@@ -55,7 +56,7 @@ def test_any_block_of_any_view_equals_torchs_as_strided(
     expected = values.as_strided(shape, strides, start)
     width = math.prod(shape[1:])
     rows, cols = data.draw(slices(shape[0])), data.draw(slices(width))
-    with path.open("rb") as file:
+    with LocalFile(path) as file:
         span = StridedSpan(file, HEAD_BYTES + 4 * start, shape, strides, "float32")
         assert torch.equal(span.read(), expected)
         assert torch.equal(span.read(rows), expected[rows])
@@ -77,7 +78,7 @@ def test_any_block_of_a_dense_tensor_equals_torchs_indexing(
     rows, cols = data.draw(slices(height)), data.draw(slices(width))
     if not shape:
         rows = cols = slice(None)  # a scalar has no parts
-    with path.open("rb") as file:
+    with LocalFile(path) as file:
         span = FileSpan(file, HEAD_BYTES, tuple(shape), "float32")
         assert torch.equal(span.read(), expected)
         matrix = expected.reshape(height, width)[rows, cols]
@@ -93,7 +94,7 @@ def test_every_dtype_keeps_its_bits(tmp_path: Path, dtype: str) -> None:
     itemsize = ITEMSIZE[dtype]
     stored = bytes(range(6 * itemsize)) if dtype != "bool" else b"\0\1\1\0\1\0"
     (tmp_path / "bits").write_bytes(stored)
-    with (tmp_path / "bits").open("rb") as file:
+    with LocalFile(tmp_path / "bits") as file:
         dense = FileSpan(file, 0, (2, 3), dtype).read()
         transposed = StridedSpan(file, 0, (3, 2), (1, 3), dtype).read()
     assert dense.element_size() == itemsize
@@ -103,7 +104,7 @@ def test_every_dtype_keeps_its_bits(tmp_path: Path, dtype: str) -> None:
 
 def test_a_file_cut_short_is_corrupt_and_not_a_crash(tmp_path: Path) -> None:
     (tmp_path / "short").write_bytes(b"\0" * 30)
-    with (tmp_path / "short").open("rb") as file:
+    with LocalFile(tmp_path / "short") as file:
         for span in (FileSpan(file, 0, (4, 4), "float32"), StridedSpan(file, 0, (4, 4), (1, 4), "float32")):
             with pytest.raises(CorruptCheckpointError, match="byte 30"):
                 span.read()
@@ -112,13 +113,13 @@ def test_a_file_cut_short_is_corrupt_and_not_a_crash(tmp_path: Path) -> None:
 def test_a_dtype_that_torch_does_not_know_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"\0" * 8)
     monkeypatch.delattr(torch, "float8_e5m2")
-    with (tmp_path / "file").open("rb") as file, pytest.raises(UnsupportedFormatError, match="float8_e5m2"):
+    with LocalFile(tmp_path / "file") as file, pytest.raises(UnsupportedFormatError, match="float8_e5m2"):
         FileSpan(file, 0, (2,), "float8_e5m2").read()
 
 
 def test_a_step_in_a_range_is_a_programming_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"\0" * 64)
-    with (tmp_path / "file").open("rb") as file, pytest.raises(ValueError, match="contiguous"):
+    with LocalFile(tmp_path / "file") as file, pytest.raises(ValueError, match="contiguous"):
         FileSpan(file, 0, (4, 4), "float32").read(slice(0, 4, 2))
 
 
@@ -135,6 +136,6 @@ def test_gaps_between_the_elements_of_a_view_are_not_read(tmp_path: Path, monkey
         return original(descriptor, buffers, offset)
 
     monkeypatch.setattr(os, "preadv", counting)
-    with (tmp_path / "wide").open("rb") as file:
+    with LocalFile(tmp_path / "wide") as file:
         StridedSpan(file, 0, (height, 256), (width, 1), "float32").read()
     assert sum(asked) == 4 * height * 256

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from spectra_cli.checkpoints.formats.safetensors import DTYPES, open_safetensors
 from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.errors import CheckpointError, CorruptCheckpointError
+from spectra_cli.storage.files import LocalFile
 from spectra_cli.tensors import ITEMSIZE
 
 
@@ -110,8 +111,9 @@ def test_control_characters_and_lone_surrogates_in_names_are_escaped(tmp_path: P
 )  # fmt: skip
 def test_a_header_that_contradicts_itself_is_corrupt(tmp_path: Path, header: object) -> None:
     """Eight bytes of data follow each header; none of the headers accounts for exactly them."""
-    with pytest.raises(CorruptCheckpointError):
-        open_safetensors(write(tmp_path / "bad.safetensors", header, b"\0" * 8))
+    path = write(tmp_path / "bad.safetensors", header, b"\0" * 8)
+    with LocalFile(path) as file, pytest.raises(CorruptCheckpointError):
+        open_safetensors(file)
 
 
 def test_what_the_library_rejects_is_rejected_here_too(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from spectra_cli.checkpoints.filespan import read_exactly
 from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError
+from spectra_cli.storage.files import StoredFile
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -27,7 +28,7 @@ MOST_MEMBERS = 1 << 18
 class Window(io.RawIOBase):
     """A part of an open file as a file of its own, read by offset."""
 
-    def __init__(self, file: BinaryIO, start: int, size_bytes: int) -> None:
+    def __init__(self, file: StoredFile, start: int, size_bytes: int) -> None:
         super().__init__()
         self._file, self._start, self._size, self._position = file, start, size_bytes, 0
 
@@ -96,9 +97,9 @@ class Archive:
         HostileCheckpointError: if two members have the same name, or there are more than any model has storages.
     """
 
-    def __init__(self, file: BinaryIO, start: int = 0, size_bytes: int | None = None) -> None:
+    def __init__(self, file: StoredFile, start: int = 0, size_bytes: int | None = None) -> None:
         self._file, self._start = file, start
-        self._size = os.fstat(file.fileno()).st_size - start if size_bytes is None else size_bytes
+        self._size = file.size_bytes - start if size_bytes is None else size_bytes
         try:
             with zipfile.ZipFile(_BoundedDirectory(Window(file, start, self._size))) as archive:
                 self._entries = {entry.filename: entry for entry in archive.infolist()}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from spectra_cli.checkpoints.filenames import DCP_METADATA
 from spectra_cli.checkpoints.filespan import Span
@@ -28,6 +26,8 @@ from spectra_cli.errors import (
     IncompleteCheckpointError,
     UnsupportedFormatError,
 )
+from spectra_cli.storage.files import StoredFile
+from spectra_cli.storage.places import Place
 from spectra_cli.tensors import ITEMSIZE, TensorInfo
 
 SMALL_METADATA_BYTES = 1 << 20
@@ -45,6 +45,11 @@ class Item:
     file: str
     offset: int
     size_bytes: int
+
+    def archive_in(self, file: StoredFile) -> Archive:
+        """Open what ``torch.save`` wrote; of a remote file it is brought here, and nothing around it."""
+        file.keep(self.offset, self.size_bytes)
+        return Archive(file, self.offset, self.size_bytes)
 
 
 ItemKey = tuple[str, tuple[int, ...] | None]
@@ -65,8 +70,13 @@ class Metadata:
     items: dict[ItemKey, Item]
     paths: dict[str, tuple[Any, ...]]
 
+    @property
+    def files(self) -> list[str]:
+        """Names of the files that hold something, sorted."""
+        return sorted({item.file for item in self.items.values()})
 
-def open_distributed(directory: Path) -> StoredTensors:
+
+def open_distributed(directory: Place) -> StoredTensors:
     """Open a directory that ``torch.distributed.checkpoint.save`` wrote, from any number of ranks.
 
     Raises:
@@ -74,9 +84,9 @@ def open_distributed(directory: Path) -> StoredTensors:
         CheckpointError: another of its subclasses, if the metadata contradicts itself or the files.
     """
     metadata = _read_metadata(directory)
-    names = sorted({item.file for item in metadata.items.values()})
+    names = metadata.files
     check_present(directory, names, DCP_METADATA)
-    files: dict[str, BinaryIO] = {}
+    files: dict[str, StoredFile] = {}
     try:
         for name in names:
             files[name] = open_binary(directory / name)
@@ -90,7 +100,7 @@ def open_distributed(directory: Path) -> StoredTensors:
         raise
 
 
-def check_distributed(directory: Path) -> None:
+def check_distributed(directory: Place) -> None:
     """Check that the files which a small ``.metadata`` names are there; a larger one is only checked when it is opened.
 
     Raises:
@@ -98,16 +108,23 @@ def check_distributed(directory: Path) -> None:
         CheckpointError: another of its subclasses, if the metadata cannot be read.
     """
     if (directory / DCP_METADATA).stat().st_size <= SMALL_METADATA_BYTES:
-        metadata = _read_metadata(directory)
-        check_present(directory, (item.file for item in metadata.items.values()), DCP_METADATA)
+        check_present(directory, files_of_distributed(directory), DCP_METADATA)
 
 
-def _read_metadata(directory: Path) -> Metadata:
+def files_of_distributed(directory: Place) -> list[str]:
+    """Names of the files, relative to the directory, in which ``.metadata`` places tensors and objects.
+
+    Raises:
+        CheckpointError: one of its subclasses, if the metadata cannot be read.
+    """
+    return _read_metadata(directory).files
+
+
+def _read_metadata(directory: Place) -> Metadata:
     with open_binary(directory / DCP_METADATA) as file:
-        size_bytes = os.fstat(file.fileno()).st_size
-        root = load_inert(
-            io.BufferedReader(Window(file, 0, size_bytes)), REBUILDERS, most_opcodes=MOST_METADATA_OPCODES
-        )
+        file.keep_all()
+        stream = io.BufferedReader(Window(file, 0, file.size_bytes))
+        root = load_inert(stream, REBUILDERS, most_opcodes=MOST_METADATA_OPCODES)
     with _well_formed():
         return _parse(root.state)
 
@@ -159,7 +176,7 @@ def _is_entry(name: Any, entry: Any) -> bool:
     return True
 
 
-def _assemble(metadata: Metadata, files: dict[str, BinaryIO]) -> StoredTensors:
+def _assemble(metadata: Metadata, files: dict[str, StoredFile]) -> StoredTensors:
     tensors: dict[str, TensorInfo] = {}
     spans: dict[str, Span] = {}
     notes = Notes()
@@ -200,7 +217,7 @@ def _dtype_of(properties: Any) -> str:
 
 
 def _chunks(
-    name: str, info: TensorInfo, described: Any, items: dict[ItemKey, Item], files: dict[str, BinaryIO]
+    name: str, info: TensorInfo, described: Any, items: dict[ItemKey, Item], files: dict[str, StoredFile]
 ) -> Iterator[Chunk]:
     """The chunks of one tensor; empty ones and replicas are left out."""
     seen: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
@@ -217,10 +234,10 @@ def _chunks(
         yield Chunk(offsets, sizes, cache(partial(_locate, files[item.file], item, info.name, sizes, info.dtype)))
 
 
-def _locate(file: BinaryIO, item: Item, name: str, sizes: tuple[int, ...], dtype: str) -> Span:
+def _locate(file: StoredFile, item: Item, name: str, sizes: tuple[int, ...], dtype: str) -> Span:
     """Open the archive that holds one chunk, and check that the chunk is the announced one."""
     try:
-        archive = Archive(file, item.offset, item.size_bytes)
+        archive = item.archive_in(file)
         root, prefix = load_archive(archive)
         if not isinstance(root, StoredTensor) or root.shape != sizes or root.dtype != dtype:
             raise _corrupt(f"it does not hold a {dtype} chunk of shape {list(sizes)}")
@@ -231,22 +248,22 @@ def _locate(file: BinaryIO, item: Item, name: str, sizes: tuple[int, ...], dtype
         raise type(error)(printable(what), where=item.file, remedy=error.remedy) from error
 
 
-def _counters(metadata: Metadata, files: dict[str, BinaryIO]) -> Iterator[tuple[str, int]]:
+def _counters(metadata: Metadata, files: dict[str, StoredFile]) -> Iterator[tuple[str, int]]:
     """Small integers among the saved objects that may be counters, by name."""
     for name in sorted(COUNTER_NAMES & metadata.entries.keys()):
         item = metadata.items.get((name, None))
         if "chunks" in metadata.entries[name].state or item is None or item.size_bytes > LARGEST_COUNTER_BYTES:
             continue
         try:
-            value, _ = load_archive(Archive(files[item.file], item.offset, item.size_bytes))
+            value, _ = load_archive(item.archive_in(files[item.file]))
         except CheckpointError:
             continue  # an object that is no torch file is no counter
         if isinstance(value, int):
             yield name, value
 
 
-def _check_size(file: BinaryIO, item: Item) -> None:
-    size_bytes = os.fstat(file.fileno()).st_size
+def _check_size(file: StoredFile, item: Item) -> None:
+    size_bytes = file.size_bytes
     if item.offset + item.size_bytes > size_bytes:
         raise CorruptCheckpointError(
             f"{item.file} has {size_bytes} bytes, {DCP_METADATA} names byte {item.offset + item.size_bytes}",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from spectra_cli.checkpoints.filespan import Span, read_exactly
 from spectra_cli.checkpoints.formats.archive import Archive, Member, Window
@@ -15,8 +13,9 @@ from spectra_cli.checkpoints.formats.limits import quoted
 from spectra_cli.checkpoints.formats.rebuild import REBUILDERS, Storage, StoredTensor, storage_from_id
 from spectra_cli.checkpoints.formats.refused import refuse_archive
 from spectra_cli.checkpoints.formats.statedict import contents_of
-from spectra_cli.checkpoints.formats.stored import StoredTensors, open_binary
+from spectra_cli.checkpoints.formats.stored import StoredTensors
 from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError, UnsupportedFormatError
+from spectra_cli.storage.files import StoredFile
 from spectra_cli.tensors import ITEMSIZE, TensorInfo
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -42,31 +41,26 @@ def archive_prefix(archive: Archive) -> str | None:
     return min(prefixes, key=len) if prefixes else None
 
 
-def open_archive(path: Path) -> StoredTensors:
-    """Open a zip archive written by ``torch.save``.
+def open_archive(file: StoredFile) -> StoredTensors:
+    """Make a reader of a zip archive written by ``torch.save``. A remote one is brought here whole.
 
     Raises:
         CheckpointError: one of its subclasses, if the archive or a tensor in it is not what it claims to be.
     """
-    return _opened(path, _read_archive)
+    file.keep_all()
+    return _read_archive(file)
 
 
-def open_legacy(path: Path) -> StoredTensors:
-    """Open a file written by ``torch.save`` before torch 1.6, or with the new format switched off.
+def open_legacy(file: StoredFile) -> StoredTensors:
+    """Make a reader of a file written by ``torch.save`` before torch 1.6, or with the new format switched off.
+
+    A remote one is brought here whole.
 
     Raises:
         CheckpointError: one of its subclasses, if the file or a tensor in it is not what it claims to be.
     """
-    return _opened(path, _read_legacy)
-
-
-def _opened(path: Path, read: Callable[[BinaryIO], StoredTensors]) -> StoredTensors:
-    file = open_binary(path)
-    try:
-        return read(file)
-    except BaseException:
-        file.close()
-        raise
+    file.keep_all()
+    return _read_legacy(file)
 
 
 def load_archive(archive: Archive) -> tuple[Any, str]:
@@ -84,7 +78,7 @@ def load_archive(archive: Archive) -> tuple[Any, str]:
     return load_inert(archive.open(prefix + DATA), REBUILDERS, storage_from_id), prefix
 
 
-def _read_archive(file: BinaryIO) -> StoredTensors:
+def _read_archive(file: StoredFile) -> StoredTensors:
     archive = Archive(file)
     if refusal := refuse_archive(list(archive), archive_prefix(archive)):
         raise refusal
@@ -99,13 +93,13 @@ def _read_archive(file: BinaryIO) -> StoredTensors:
     return _named(root, file, place, "pytorch")
 
 
-def _named(root: Any, file: BinaryIO, place: Callable[[Storage], Member], form: str) -> StoredTensors:
+def _named(root: Any, file: StoredFile, place: Callable[[Storage], Member], form: str) -> StoredTensors:
     """Name the tensors of an unpickled object and find the bytes of each."""
     contents = contents_of(root)
     tensors: dict[str, TensorInfo] = {}
     spans: dict[str, Span] = {}
     identities = {tensor: tensor.identity for tensor in {named.tensor for named in contents.tensors}}
-    _check_total(identities, os.fstat(file.fileno()).st_size)
+    _check_total(identities, file.size_bytes)
     located: dict[StoredTensor, Span] = {}  # under a thousand names it is looked for once
     for named in contents.tensors:
         tensor = named.tensor
@@ -130,8 +124,8 @@ def _check_total(identities: Mapping[StoredTensor, str], file_bytes: int) -> Non
         )
 
 
-def _read_legacy(file: BinaryIO) -> StoredTensors:
-    file_bytes = os.fstat(file.fileno()).st_size
+def _read_legacy(file: StoredFile) -> StoredTensors:
+    file_bytes = file.size_bytes
     stream = io.BufferedReader(Window(file, 0, file_bytes))
     storages: dict[str, Storage] = {}
 
@@ -158,7 +152,7 @@ def _read_legacy(file: BinaryIO) -> StoredTensors:
 
 
 def _legacy_places(
-    file: BinaryIO, keys: Any, storages: Mapping[str, Storage], position: int, file_bytes: int
+    file: StoredFile, keys: Any, storages: Mapping[str, Storage], position: int, file_bytes: int
 ) -> dict[str, Member]:
     """Where each storage is: they follow the pickles in the order of `keys`, each after its number of elements."""
     if not isinstance(keys, list):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from typing import Any
 
 from spectra_cli.checkpoints.filespan import FileSpan, Span, StridedSpan, contiguous_strides
 from spectra_cli.checkpoints.formats.inert import Rebuild
 from spectra_cli.checkpoints.formats.limits import MOST_AXES
 from spectra_cli.checkpoints.formats.placeholders import Global, Object, as_key
 from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError
+from spectra_cli.storage.files import StoredFile
 from spectra_cli.tensors import ITEMSIZE
 
 LARGEST_SIZE = 1 << 48
@@ -73,7 +74,7 @@ class StoredTensor:
         """Size in bytes when read."""
         return math.prod(self.shape) * ITEMSIZE[self.dtype]
 
-    def span(self, file: BinaryIO, start: int, size_bytes: int) -> Span:
+    def span(self, file: StoredFile, start: int, size_bytes: int) -> Span:
         """Locate the tensor, given that its stored storage takes `size_bytes` bytes from `start` of `file`.
 
         Raises:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from spectra_cli.checkpoints.filespan import FileSpan, read_exactly
 from spectra_cli.checkpoints.formats.limits import (
@@ -20,8 +18,9 @@ from spectra_cli.checkpoints.formats.limits import (
     printable,
     quoted,
 )
-from spectra_cli.checkpoints.formats.stored import StoredTensors, integer_metadata, open_binary
+from spectra_cli.checkpoints.formats.stored import StoredTensors, integer_metadata
 from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError
+from spectra_cli.storage.files import StoredFile
 from spectra_cli.tensors import TensorInfo
 
 LARGEST_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -55,26 +54,18 @@ def looks_like_safetensors(head: bytes) -> bool:
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LARGEST_HEADER_BYTES
 
 
-def open_safetensors(path: Path) -> StoredTensors:
-    """Open one safetensors file.
+def open_safetensors(file: StoredFile) -> StoredTensors:
+    """Make a reader of one safetensors file.
 
     The header is checked as strictly as the reference implementation does: every byte after it belongs to exactly one
-    tensor, and every size follows from a shape and a dtype.
+    tensor, and every size follows from a shape and a dtype. Of a remote file nothing else is fetched for it, and what
+    is read of each tensor later.
 
     Raises:
         CorruptCheckpointError: if the header contradicts itself or the size of the file.
         HostileCheckpointError: if it is larger than that of any model.
     """
-    file = open_binary(path)
-    try:
-        return _read_header(file)
-    except BaseException:
-        file.close()
-        raise
-
-
-def _read_header(file: BinaryIO) -> StoredTensors:
-    file_bytes = os.fstat(file.fileno()).st_size
+    file_bytes = file.size_bytes
     length = bytearray(8)
     read_exactly(file, 0, memoryview(length))
     header_bytes = int.from_bytes(length, "little")

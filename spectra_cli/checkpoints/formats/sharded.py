@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath, PureWindowsPath
 
 from spectra_cli.checkpoints.filenames import SHARD_NAME
 from spectra_cli.checkpoints.filespan import Span
@@ -20,12 +20,13 @@ from spectra_cli.checkpoints.formats.limits import (
 from spectra_cli.checkpoints.formats.stored import StoredTensors
 from spectra_cli.checkpoints.smallfile import read_small_file
 from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError, IncompleteCheckpointError
+from spectra_cli.storage.places import Place
 from spectra_cli.tensors import TensorInfo
 
-OpenFile = Callable[[Path], StoredTensors]
+OpenFile = Callable[[Place], StoredTensors]
 
 
-def open_index(index: Path, open_file: OpenFile) -> StoredTensors:
+def open_index(index: Place, open_file: OpenFile) -> StoredTensors:
     """Open the shards that an index lists.
 
     Args:
@@ -56,7 +57,7 @@ def open_index(index: Path, open_file: OpenFile) -> StoredTensors:
     return combined
 
 
-def open_shards(paths: Sequence[Path], open_file: OpenFile) -> StoredTensors:
+def open_shards(paths: Sequence[Place], open_file: OpenFile) -> StoredTensors:
     """Open shards that are known by their names only.
 
     Raises:
@@ -75,7 +76,7 @@ def open_shards(paths: Sequence[Path], open_file: OpenFile) -> StoredTensors:
     return combined
 
 
-def read_index(index: Path) -> dict[str, str]:
+def read_index(index: Place) -> dict[str, str]:
     """File of every tensor, by name.
 
     Raises:
@@ -124,7 +125,7 @@ def check_inside(file: str, source: str) -> None:
         )
 
 
-def check_present(directory: Path, files: Iterable[str], source: str) -> None:
+def check_present(directory: Place, files: Iterable[str], source: str) -> None:
     """Require that files named by a checkpoint are there.
 
     Raises:
@@ -158,7 +159,7 @@ def check_numbering(names: Sequence[str]) -> None:
         )
 
 
-def _open_shard(path: Path, open_file: OpenFile) -> StoredTensors:
+def _open_shard(path: Place, open_file: OpenFile) -> StoredTensors:
     try:
         return open_file(path)
     except (CorruptCheckpointError, HostileCheckpointError) as error:

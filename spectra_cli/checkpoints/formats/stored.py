@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import stat
+import errno
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from spectra_cli.checkpoints.filespan import Span
 from spectra_cli.checkpoints.formats.limits import check_tensors, quoted
 from spectra_cli.errors import CheckpointError
+from spectra_cli.regularfile import NO_FILE
+from spectra_cli.storage.files import StoredFile, open_file
+from spectra_cli.storage.places import Place
 from spectra_cli.tensors import TensorInfo
 
 if TYPE_CHECKING:
@@ -76,34 +77,23 @@ class StoredTensors:
         self.close()
 
 
-def open_binary(path: Path) -> BinaryIO:
+def open_binary(path: Place) -> StoredFile:
     """Open a regular file for reading.
 
     It is looked at through its handle, so that it cannot be exchanged in between; opening does not wait for the other
     end of a pipe.
 
     Raises:
-        CheckpointError: if the system refuses, or it is a pipe, a device or a directory.
+        CheckpointError: if the system or the storage refuses, or it is a pipe, a device or a directory.
     """
     try:
-        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - Path.open has no opener; returned
+        return open_file(path)
     except OSError as error:
         remedy = "Check the path and its permissions"
-        if error.errno == 24:  # EMFILE: more shards than the process may hold open
+        if error.errno == errno.EMFILE:  # more shards than the process may hold open
             remedy = "Raise the limit of open files with 'ulimit -n 4096'"
-        raise CheckpointError(
-            f"the file cannot be opened ({error.strerror})", where=str(path), remedy=remedy
-        ) from error
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise CheckpointError(
-            "this is a pipe, a device or a directory, not a file", where=str(path), remedy="Check the path"
-        )
-    return file
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+        what = NO_FILE if error.strerror == NO_FILE else f"the file cannot be opened ({error.strerror})"
+        raise CheckpointError(what, where=str(path), remedy=remedy) from error
 
 
 def integer_metadata(values: Mapping[Any, Any]) -> dict[str, int]:

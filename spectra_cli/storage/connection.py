@@ -1,0 +1,97 @@
+"""Connections to storages that fsspec knows, and what they say when something goes wrong, in spectra's words."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from spectra_cli.errors import CheckpointError, InputError, MissingExtraError, SpectraError
+
+EXTRA = "pip install 'spectra-weights[remote]'"
+LONGEST_MESSAGE = 300
+
+_OF_THE_EXTRA = frozenset({"s3", "s3a", "gs", "gcs", "hf"})
+
+_LOG_IN = {
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE; for a public bucket, FSSPEC_S3_ANON=true",
+    "gs": "run 'gcloud auth application-default login' or set GOOGLE_APPLICATION_CREDENTIALS; for a public bucket, "
+    "FSSPEC_GS_TOKEN=anon",
+    "hf": "run 'hf auth login' or set HF_TOKEN",
+}
+
+
+def connect(url: str) -> Any:
+    """The filesystem of fsspec behind a URL. It is configured as fsspec is: by environment variables and its files.
+
+    Raises:
+        InputError: if there is no such storage.
+        MissingExtraError: if a package is absent that knows it.
+    """
+    scheme = url.partition("://")[0]
+    if "::" in url:  # fsspec would take the second part for another storage
+        raise InputError("URLs with '::' are not read", where=url, remedy="Give a plain URL such as s3://bucket/run")
+    try:
+        from fsspec.core import url_to_fs  # noqa: PLC0415 - an extra, and not needed for local files
+        from fsspec.registry import known_implementations, registry  # noqa: PLC0415 - as above
+    except ImportError as error:
+        raise MissingExtraError(f"{scheme}:// is read through fsspec", where=url, remedy=EXTRA) from error
+    try:
+        filesystem, _ = url_to_fs(url)
+    except ImportError as error:
+        remedy = EXTRA if scheme in _OF_THE_EXTRA else str(error)
+        raise MissingExtraError(f"a package that reads {scheme}:// is absent", where=url, remedy=remedy) from error
+    except ValueError as error:
+        if scheme in registry or scheme in known_implementations:
+            raise InputError(f"this is no URL of {scheme}:// ({_one_line(error)})", where=url) from error
+        raise InputError(
+            f"no storage is known as {scheme}://", where=url, remedy="Write s3://, gs://, hf://, or a local path"
+        ) from error
+    return filesystem
+
+
+@contextmanager
+def storage_errors(url: str) -> Iterator[None]:
+    """Say what a storage's library raises as the system would of a file, else as an error of the checkpoint.
+
+    Raises:
+        OSError: FileNotFoundError, NotADirectoryError, IsADirectoryError or PermissionError, with the URL.
+        CheckpointError: for all else: no network, no credentials, a timeout.
+    """
+    try:
+        yield
+    except SpectraError:
+        raise
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        number = {FileNotFoundError: errno.ENOENT, NotADirectoryError: errno.ENOTDIR}.get(type(error), errno.EISDIR)
+        raise type(error)(number, "there is no such file or directory", url) from error
+    except PermissionError as error:
+        raise PermissionError(errno.EACCES, f"the storage denies access: {_one_line(error)}", url) from error
+    except NotImplementedError as error:  # such as a listing of all repositories
+        raise PermissionError(errno.EACCES, f"the storage has no answer: {_one_line(error)}", url) from error
+    except Exception as error:  # every storage has errors of its own, most of which are no OSError
+        message = _one_line(error)
+        if "credential" in f"{type(error).__name__} {message}".lower():
+            raise CheckpointError(
+                f"there are no credentials for the storage: {message}", where=url, remedy=credentials_remedy(url)
+            ) from error
+        raise CheckpointError(
+            f"the storage cannot be read: {message}",
+            where=url,
+            remedy="Check the URL, the network and the credentials, then run again",
+        ) from error
+
+
+def credentials_remedy(url: str) -> str:
+    """How to get at what the storage denies."""
+    scheme = url.partition("://")[0]
+    how = _LOG_IN.get({"s3a": "s3", "gcs": "gs"}.get(scheme, scheme))
+    return f"Check the credentials: {how}" if how else "Check the credentials"
+
+
+def _one_line(error: BaseException) -> str:
+    """What an error of a library says, in one line that a terminal can show."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}…"

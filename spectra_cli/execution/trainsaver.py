@@ -107,16 +107,8 @@ class Saver:
 
     def _save_metrics(self) -> None:
         path = self.files.run / METRICS
-        try:
-            with TableWriter(path, "metrics", metadata=self._metadata) as writer:
-                writer.write(self._rows)
-        except (OSError, pa.ArrowException) as error:  # Arrow has its own, and a full disk is either
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
-            raise InputError(
-                f"the metrics cannot be saved: {reason}",
-                where=str(path),
-                remedy="Make room, and run the same command again: it goes on from the step saved before",
-            ) from error
+        with TableWriter(path, "metrics", metadata=self._metadata) as writer:
+            writer.write(self._rows)
 
     def progress(self, step: int, loss: float) -> None:
         """Pass on how far the training is."""

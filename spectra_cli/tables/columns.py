@@ -106,6 +106,7 @@ ALIGN = (
         "query-key, v instead of u for an embedding; of the coordinates that meet",
     ),
     MIN_GAP,
+    Column("chance", "double", "", "the score that random vectors of as many coordinates have on average"),
     Column(
         "status",
         "string",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spectra_cli.errors import InputError
 from spectra_cli.regularfile import open_regular
+from spectra_cli.tables.footer import claims_of_columns
 from spectra_cli.tables.schemas import SCHEMA_VERSION, TABLES, arrow_schema
 from spectra_cli.tables.writer import PARQUET_MAGIC, SCHEMA_KEY
 
@@ -25,7 +28,7 @@ VALUES_PER_BYTE = 64
 ALWAYS_VALUES = 1 << 24
 """Values that a file of any size may hold."""
 
-OPTIONAL = {"align": frozenset({"alignment"}), "sva": frozenset({"variant"})}
+OPTIONAL = {"align": frozenset({"alignment", "chance"}), "sva": frozenset({"variant"})}
 """By table, columns that only come when they are asked for."""
 
 ROWS_PER_BYTE, ALWAYS_ROWS = 2, 1 << 18
@@ -62,11 +65,35 @@ class TableFile:
     @property
     def settings(self) -> dict[str, Any]:
         """Settings of the command that made the table; empty where they are not on record, or no command's."""
+        return self.recorded("settings") or {}
+
+    def recorded(self, name: str) -> dict[str, Any] | None:
+        """What is on record under a name, which is a JSON object; None if nothing is, or something else.
+
+        Args:
+            name: of the metadata, without ``spectra.``.
+        """
         try:
-            recorded = _settled(json.loads(self.metadata.get("settings", "{}")), DEEPEST_SETTING)
+            recorded = _settled(json.loads(self.metadata.get(name, "null")), DEEPEST_SETTING)
         except (ValueError, RecursionError):
-            return {}
-        return recorded if isinstance(recorded, dict) else {}
+            return None
+        return recorded if isinstance(recorded, dict) else None
+
+    @contextmanager
+    def open(self, columns: Collection[str]) -> Iterator[pq.ParquetFile]:
+        """A context with the open file, which yields text as dictionaries.
+
+        Args:
+            columns: that will be read; those that the file lacks count for nothing.
+
+        Raises:
+            InputError: if the file is damaged, or claims more than its bytes justify.
+        """
+        with damage_told(self.path), ExitStack() as stack:
+            handle = stack.enter_context(open_regular(self.path))
+            file = stack.enter_context(_parquet(handle, self.columns, self.table))
+            _check_size(handle, file.metadata.num_rows, columns, self.path)
+            yield file
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The rows, some thousand at a time, text as dictionaries.
@@ -78,17 +105,11 @@ class TableFile:
             InputError: if the file is damaged, or claims more than its bytes justify.
         """
         wanted = [name for name in columns if name in self.columns]
-        try:
-            with open_regular(self.path) as handle, _parquet(handle, self.columns, self.table) as file:
-                _check_size(file, wanted, self.path)
-                for group in range(file.metadata.num_row_groups):  # of all at once, pyarrow keeps the packed bytes
-                    yield from file.iter_batches(batch_size=BATCH_ROWS, columns=wanted, row_groups=[group])
-        except _DAMAGED as error:
-            raise _damaged(self.path, error) from error
-        except MemoryError as error:
-            raise InputError(
-                "does not fit into memory", where=str(self.path), remedy="Make it of fewer steps"
-            ) from error
+        with self.open(wanted) as file:
+            for group in range(file.metadata.num_row_groups):  # of all at once, pyarrow keeps the packed bytes
+                for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted, row_groups=[group]):
+                    batch.validate(full=True)  # a damaged page may hold numbers of texts that there are not
+                    yield batch
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """The rows of some columns at once, text as dictionaries.
@@ -146,6 +167,22 @@ def open_table(path: Path) -> TableFile:
 _DAMAGED = (pa.ArrowException, OSError, ValueError, KeyError)
 """What pyarrow raises for damaged files: of names in the footer that are no text, the errors of Python."""
 
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """A context in which a file is read that may be damaged.
+
+    Raises:
+        InputError: in place of what pyarrow says of damage, or of too little memory.
+    """
+    try:
+        yield
+    except _DAMAGED as error:
+        raise _damaged(path, error) from error
+    except MemoryError as error:
+        raise InputError("does not fit into memory", where=str(path), remedy="Make it of fewer steps") from error
+
+
 _MAKE_ONE = "Give a table that spectra wrote: spectra rank, align, sva, prune-eval, barrier and train make them"
 
 
@@ -199,24 +236,28 @@ def _check_columns(schema: pa.Schema, table: str, path: Path) -> None:
 def _parquet(handle: Any, columns: Sequence[str], table: str) -> pq.ParquetFile:
     known = arrow_schema(table)
     texts = [name for name in columns if name not in known.names or pa.types.is_string(known.field(name).type)]
-    return pq.ParquetFile(handle, read_dictionary=texts)
+    return pq.ParquetFile(handle, read_dictionary=texts, page_checksum_verification=True)
 
 
-def _check_size(file: pq.ParquetFile, columns: Sequence[str], path: Path) -> None:
+def _check_size(handle: BinaryIO, claimed: int, columns: Collection[str], path: Path) -> None:
     """Check that what the file claims to hold is in proportion to its bytes.
+
+    Args:
+        handle: of the file.
+        claimed: rows.
+        columns: that will be read.
+        path: of the file.
 
     Raises:
         InputError: if it is not.
     """
-    size_bytes = path.stat().st_size
+    size_bytes = os.fstat(handle.fileno()).st_size
     allowed = max(ALWAYS_VALUES, VALUES_PER_BYTE * size_bytes)
-    claimed = file.metadata.num_rows
     if claimed > max(ALWAYS_ROWS, ROWS_PER_BYTE * size_bytes):
         raise _out_of_proportion(f"{claimed} rows", path)
-    for group in map(file.metadata.row_group, range(file.metadata.num_row_groups)):
-        for chunk in map(group.column, range(group.num_columns)):
-            if chunk.path_in_schema.split(".")[0] in columns:
-                claimed = max(claimed, chunk.num_values, chunk.total_uncompressed_size // 8)
+    for name, values, unpacked_bytes in claims_of_columns(handle):
+        if name in columns:
+            claimed = max(claimed, values, unpacked_bytes // 8)
     if claimed > allowed:
         raise _out_of_proportion(f"{claimed} values in a column", path)
 

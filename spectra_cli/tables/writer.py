@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from spectra_cli.atomicfile import SHOWN_NAME, mode_of_new_files
-from spectra_cli.errors import InputError, UsageError
+from spectra_cli.atomicfile import remedy_of
+from spectra_cli.errors import InputError
+from spectra_cli.tables.entries import storable
+from spectra_cli.tables.places import Place, place_of
 from spectra_cli.tables.schemas import SCHEMA_VERSION, arrow_schema
 
-FOREIGN_SUFFIXES = frozenset(
-    {".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".feather", ".arrow", ".npz", ".h5", ".toml", ".md", ".py"}
-    | {".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".gguf", ".onnx", ".npy", ".pkl"}
-)
 PARQUET_MAGIC = b"PAR1"
 
 SCHEMA_KEY = "spectra.schema"
@@ -31,18 +31,21 @@ ROW_GROUP_VALUES = 1 << 20
 
 
 class TableWriter:
-    """Write one table, row by row.
+    """Write one table, row by row or from Arrow tables of rows.
 
-    Rows are gathered into row groups beside the final file and renamed into its place by :meth:`close`; leaving the
-    context by an exception removes them and leaves an older file as it was. Only an older table of the same name is
-    replaced: a slip in a path must not cost the metrics of a run or somebody's data.
+    Rows are gathered into row groups in a partial file, which :meth:`finish` completes and :meth:`publish` puts into
+    place; leaving the context by an exception removes it and leaves an older file as it was. Only an older table of the
+    same name is replaced, unless `fresh`: a slip in a path must not cost the metrics of a run or somebody's data.
+
+    Where a row group ends depends on the rows alone: equal rows make equal files, however they were given.
 
     Args:
-        path: of the Parquet file.
+        out: path of the Parquet file, or its place.
         table: a key of :data:`spectra_cli.tables.schemas.TABLES`.
         tags: extra columns, with the value of rows that do not say their own.
         metadata: strings for the file's metadata, keys with their prefix.
         leave_out: columns that only come when they are asked for, and were not.
+        fresh: whether to replace any file whatever.
 
     Raises:
         InputError: if the file cannot be written there, or another table or anything else stands there.
@@ -51,34 +54,62 @@ class TableWriter:
 
     def __init__(
         self,
-        path: Path,
+        out: Path | Place,
         table: str,
         *,
         tags: Mapping[str, str | None] | None = None,
         metadata: Mapping[str, str] | None = None,
         leave_out: Collection[str] = (),
+        fresh: bool = False,
     ) -> None:
-        self.path = path.resolve()  # a link to a table stays a link
+        self._place = place_of(out) if isinstance(out, Path) else out
         self._tags = dict(tags or {})
         known = {SCHEMA_KEY: f"{table}/{SCHEMA_VERSION}"}
         known |= {key: _utf8(value) for key, value in (metadata or {}).items()}
         self._schema = arrow_schema(table, self._tags, leave_out).with_metadata(known)
-        self._rows: list[dict[str, Any]] = []
-        self._gathered = 0
-        self._partial = _partial_file(path, table)
+        self._gathered: list[pa.Table] = []
+        self._gathered_values = 0
+        self._finished = False
+        check_replaceable(self._place, table, fresh=fresh)
+        self._partial: Path | None = self._place.new_partial()
         try:
-            self._writer = pq.ParquetWriter(self._partial, self._schema, compression="zstd")
+            with self._disk_errors():
+                self._writer = pq.ParquetWriter(
+                    self._partial, self._schema, compression="zstd", write_page_checksum=True
+                )
         except BaseException:
             self._partial.unlink(missing_ok=True)
             raise
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows; columns that a row does not name are null."""
-        for row in rows:
-            self._rows.append({**self._tags, **row})
-            self._gathered += len(self._schema) + sum(map(_numbers_in, row.values()))
-        if self._gathered >= ROW_GROUP_VALUES:
+        """Add rows; columns that a row does not name are null.
+
+        Raises:
+            InputError: if the disk is full, or cannot be written to for another reason.
+        """
+        self.write_table(table_of(list(rows), self._schema, self._tags))
+
+    def write_table(self, rows: pa.Table) -> None:
+        """Add rows.
+
+        Args:
+            rows: with some of the columns, in any order, texts as such or as dictionaries. Columns that it lacks are
+                null, tags the value for all rows; columns that the table does not have are passed over.
+
+        Raises:
+            InputError: as :meth:`write`.
+        """
+        rows = _conforming(rows, self._schema, self._tags)
+        values = np.cumsum(_values_of_rows(rows)) + self._gathered_values
+        start, before = 0, 0
+        while start < rows.num_rows:
+            end = int(np.searchsorted(values, before + ROW_GROUP_VALUES)) + 1
+            self._gathered.append(rows.slice(start, end - start))
+            if end > rows.num_rows:
+                break
             self._flush()
+            start, before = end, int(values[end - 1])
+        self._gathered_values = int(values[-1]) - before if rows.num_rows else self._gathered_values
 
     def annotate(self, metadata: Mapping[str, str]) -> None:
         """Add strings to the metadata of the file (not of its schema, which is written first): what is known only now.
@@ -89,19 +120,50 @@ class TableWriter:
         if metadata:
             self._writer.add_key_value_metadata({key: _utf8(value) for key, value in metadata.items()})
 
-    def close(self) -> None:
-        """Finish the file and put it into its place."""
+    def finish(self) -> None:
+        """Complete the partial file and have it on the disk: what can fail for lack of room has been done then.
+
+        Raises:
+            InputError: as :meth:`write`.
+        """
+        if self._finished or self._partial is None:
+            return
         self._flush()
-        self._writer.close()
-        with self._partial.open("rb") as file:
-            os.fsync(file.fileno())
-        self._partial.replace(self.path)
+        with self._disk_errors():
+            self._writer.close()
+            with self._partial.open("rb") as file:
+                os.fsync(file.fileno())
+        self._finished = True
+
+    def publish(self) -> None:
+        """Put the finished file into its place.
+
+        Raises:
+            InputError: if that cannot be done.
+        """
+        if self._partial is None:
+            return
+        if not self._finished:
+            raise ValueError("a table is finished before it is published")
+        self._place.publish(self._partial)
+        self._partial = None
+
+    def close(self) -> None:
+        """Finish the file and put it into its place, as far as that is not done.
+
+        Raises:
+            InputError: if that cannot be done.
+        """
+        self.finish()
+        self.publish()
 
     def discard(self) -> None:
-        """Give up: nothing appears under the final name."""
+        """Give up: nothing appears in the table's place, unless it is there already."""
         with contextlib.suppress(OSError, pa.ArrowException):
             self._writer.close()
-        self._partial.unlink(missing_ok=True)
+        if self._partial is not None:
+            self._partial.unlink(missing_ok=True)
+            self._partial = None
 
     def __enter__(self) -> Self:
         return self
@@ -119,9 +181,24 @@ class TableWriter:
             raise
 
     def _flush(self) -> None:
-        if self._rows:
-            self._writer.write_table(table_of(self._rows, self._schema))
-        self._rows, self._gathered = [], 0
+        if self._gathered:
+            rows = pa.concat_tables(self._gathered).combine_chunks()
+            with self._disk_errors():
+                self._writer.write_table(rows, row_group_size=rows.num_rows)
+        self._gathered = []
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:  # Arrow has its own, and a full disk is either
+            number = error.errno if isinstance(error, OSError) else None
+            reason = os.strerror(number) if number else str(error).partition("\n")[0]
+            raise InputError(
+                f"the table cannot be written: {reason}",
+                where=str(self._place),
+                remedy="Make room, and run the same command again",
+            ) from error
 
 
 def make_directory(path: Path, *, parents: bool = False) -> None:
@@ -140,84 +217,97 @@ def make_directory(path: Path, *, parents: bool = False) -> None:
         raise InputError(
             f"the directory cannot be made: {error.strerror}",
             where=str(path),
-            remedy="Give --out a directory, in one that exists and may be written to",
+            remedy=remedy_of(error, "Give --out a directory, in one that exists and may be written to"),
         ) from error
 
 
-def _numbers_in(value: Any) -> int:
-    """How many numbers or characters a cell holds."""
-    if isinstance(value, list) and value and isinstance(value[0], list):
-        return len(value) * len(value[0])
-    return len(value) if hasattr(value, "__len__") else 0
-
-
-def table_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """An Arrow table of rows; columns that a row does not name are null."""
-    columns = {name: [_utf8(row.get(name)) for row in rows] for name in schema.names}
+def table_of(
+    rows: Sequence[Mapping[str, Any]], schema: pa.Schema, tags: Mapping[str, str | None] | None = None
+) -> pa.Table:
+    """An Arrow table of rows; columns that a row does not name are null, or have the value of the tag."""
+    tags = tags or {}
+    columns = {name: [_utf8(row.get(name, tags.get(name))) for row in rows] for name in schema.names}
     return pa.table(columns, schema=schema)
 
 
+def check_replaceable(place: Place, table: str, *, fresh: bool = False, remedy: str = "move the file away") -> None:
+    """Check that what stands where a table is to go, if anything does, is an older one of its kind.
+
+    Args:
+        place: where it is to go.
+        table: a key of :data:`spectra_cli.tables.schemas.TABLES`.
+        fresh: whether any file may be replaced.
+        remedy: what helps beside another name.
+
+    Raises:
+        InputError: if something else stands there, or it cannot be read.
+    """
+    file = place.open()
+    if file is None:
+        return
+    with file:
+        if fresh:
+            return
+        try:
+            head = file.read(len(PARQUET_MAGIC))
+            found = _table_in(file) if head == PARQUET_MAGIC else None
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror or error}", where=str(place)) from error
+    if not head or found == table:
+        return
+    if head != PARQUET_MAGIC:
+        what = "this file is no Parquet table"
+    else:
+        what = "this Parquet file is none that spectra wrote" if found is None else f"this file is a table {found}"
+    raise InputError(
+        f"{what}; a table {table} does not replace it",
+        where=str(place),
+        remedy=f"Give --out another name, or {remedy}",
+    )
+
+
+def _conforming(rows: pa.Table, schema: pa.Schema, tags: Mapping[str, str | None]) -> pa.Table:
+    """The rows with the columns of a schema."""
+    columns = []
+    for field in schema:
+        if field.name in rows.column_names:
+            columns.append(rows.column(field.name).cast(field.type))
+        elif (value := _utf8(tags.get(field.name))) is not None:
+            columns.append(pa.repeat(pa.scalar(value, field.type), rows.num_rows))
+        else:
+            columns.append(pa.nulls(rows.num_rows, field.type))
+    return pa.table(columns, schema=schema)
+
+
+def _values_of_rows(rows: pa.Table) -> npt.NDArray[np.int64]:
+    """How many cells, numbers in lists and characters each row holds."""
+    values = np.full(rows.num_rows, rows.num_columns, np.int64)
+    for column in rows.columns:
+        if pa.types.is_string(column.type):
+            values += pc.utf8_length(column).fill_null(0).to_numpy()
+        elif pa.types.is_list(column.type):
+            values += _numbers_in_lists(column.combine_chunks(), rows.num_rows)
+    return values
+
+
+def _numbers_in_lists(lists: pa.Array, count: int) -> npt.NDArray[np.int64]:
+    if not pa.types.is_list(lists.type.value_type):
+        return np.asarray(pc.list_value_length(lists).fill_null(0))
+    inner = np.asarray(pc.list_value_length(lists.flatten()).fill_null(0))
+    return np.bincount(np.asarray(pc.list_parent_indices(lists)), inner, count).astype(np.int64)
+
+
 def _utf8(value: Any) -> Any:
-    """A string that Arrow can store: bytes of file names that are no text become escapes."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    """A string that Arrow can store."""
+    return storable(value) if isinstance(value, str) else value
 
 
-def _is_parquet(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
-
-
-def _table_in(path: Path) -> str | None:
+def _table_in(file: BinaryIO) -> str | None:
     """Name of the table that a Parquet file holds; None where it is not one that spectra wrote whole."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        file.seek(0)
+        metadata = pq.read_schema(file).metadata or {}
     except (pa.ArrowException, OSError):  # of a footer that is damaged pyarrow says the latter
         return None
     name, slash, _ = metadata.get(SCHEMA_KEY.encode(), b"").decode(errors="replace").rpartition("/")
     return name if slash else None
-
-
-def _check_replaceable(target: Path, path: Path, table: str) -> None:
-    """Check that a file which stands where a table is to go is an older one of its kind.
-
-    Raises:
-        InputError: if it is not.
-        OSError: if it cannot be read.
-    """
-    if not target.exists() or not target.stat().st_size:
-        return
-    if not _is_parquet(target):
-        what = "this file is no Parquet table"
-    else:
-        found = _table_in(target)
-        if found == table:
-            return
-        what = "this Parquet file is none that spectra wrote" if found is None else f"this file is a table {found}"
-    raise InputError(
-        f"{what}; a table {table} does not replace it",
-        where=str(path),
-        remedy="Give --out another name, or move the file away",
-    )
-
-
-def _partial_file(path: Path, table: str) -> Path:
-    """An empty file of its own beside what `path` leads to, with the permissions that a new file gets here."""
-    if path.exists() and not path.is_file():
-        raise InputError(
-            "this is a directory, a pipe or a device", where=str(path), remedy="Give --out the name of a file"
-        )
-    if path.suffix.lower() in FOREIGN_SUFFIXES:
-        raise UsageError(f"--out {path.name}: the table is a Parquet file", remedy="Give --out a name in .parquet")
-    try:
-        target = path.resolve()
-        _check_replaceable(target, path, table)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name[:SHOWN_NAME]}.", suffix=".partial", dir=target.parent)
-        os.fchmod(handle, mode_of_new_files())
-        os.close(handle)
-    except OSError as error:
-        raise InputError(
-            f"the table cannot be written: {error.strerror}",
-            where=str(path),
-            remedy="Give --out a file in a directory that exists and may be written to",
-        ) from error
-    return Path(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -11,14 +12,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import spectra_cli.tables.writer as writer_module
 from spectra_cli.errors import InputError, UsageError
-from spectra_cli.tables.schemas import arrow_schema
+from spectra_cli.tables.journal import Journal
+from spectra_cli.tables.kept import KeptTable
+from spectra_cli.tables.schemas import TABLES, arrow_schema
 from spectra_cli.tables.writer import TableWriter, table_of
+from tests.tables.anyrows import rank_rows, rank_table, rows_strategy
 
 
 def old_table(name: str | None = "rank") -> bytes:
@@ -266,3 +273,194 @@ def test_an_empty_file_and_a_table_of_an_older_version_are_replaced(tmp_path: Pa
     with TableWriter(path, "rank") as table:
         table.write([row(0)])
     assert pq.read_table(path).num_rows == 1
+
+
+TAGS = {"trial": "1", "note": None}
+KEY_COLUMNS = {"barrier": ("run_a",), "barrier_spectra": ("run_a",), "metrics": ("split",)}
+
+
+@given(data=st.data(), table=st.sampled_from(list(TABLES)))
+@settings(max_examples=30)
+def test_equal_rows_make_equal_files_however_they_come(
+    data: st.DataObject, table: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Byte for byte: as rows, as tables, through a journal, from an older table, and in any mixture of them."""
+    units = [data.draw(rows_strategy(table, ("trial",), most=3)) for _ in range(data.draw(st.integers(1, 4)))]
+    columns = KEY_COLUMNS.get(table, ("checkpoint",))
+    for number, rows in enumerate(units):
+        for each in rows:
+            each[columns[0]] = str(number)
+    ways = data.draw(st.lists(st.sampled_from("rtjk"), min_size=len(units), max_size=len(units)))
+    directory = tmp_path_factory.mktemp("writer")
+    schema = arrow_schema(table, TAGS)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(writer_module, "ROW_GROUP_VALUES", data.draw(st.sampled_from([1, 60, 1 << 20])))
+        with TableWriter(directory / "direct.parquet", table, tags=TAGS) as writer:
+            for rows in units:
+                writer.write(rows)
+        with (
+            KeptTable.open(directory / "direct.parquet", table, columns) as kept,
+            Journal.open(directory / "j", table, {}) as journal,
+            TableWriter(directory / "again.parquet", table, tags=TAGS) as writer,
+        ):
+            for number, (rows, way) in enumerate(zip(units, ways, strict=True)):
+                journal.put((str(number),), table_of(rows, schema, TAGS), fingerprint="")
+                if way == "r":
+                    writer.write(rows)
+                elif way == "t":
+                    writer.write_table(table_of(rows, schema, TAGS))
+                elif way == "j":
+                    writer.write_table(journal.rows((str(number),)))
+                elif rows:
+                    writer.write_table(kept.rows((str(number),)))
+    assert (directory / "again.parquet").read_bytes() == (directory / "direct.parquet").read_bytes()
+
+
+def test_a_table_of_some_columns_in_any_order_is_written_as_its_rows_would_be(tmp_path: Path) -> None:
+    """Tags that it lacks have their values, those that it has stay, null as well; texts may be dictionaries."""
+    rows = pa.table(
+        {
+            "note": pa.array(["own", None]),
+            "no such column": pa.array([1, 2]),
+            "status": pa.array(["ok", None]).dictionary_encode(),
+            "checkpoint": pa.array(["a", "b"], pa.large_string()),
+            "depth": pa.array([1, 2], pa.int64()),
+            "singular_values": pa.array([[1.5], []], pa.list_(pa.float32())),
+        }
+    )
+    with TableWriter(tmp_path / "t.parquet", "rank", tags={"note": "given", "seed": "1"}) as writer:
+        writer.write_table(rows)
+    read = pq.read_table(tmp_path / "t.parquet")
+    assert read.schema.equals(arrow_schema("rank", ["note", "seed"]))
+    assert [{name: value for name, value in row.items() if value is not None} for row in read.to_pylist()] == [
+        {"note": "own", "seed": "1", "status": "ok", "checkpoint": "a", "depth": 1, "singular_values": [1.5]},
+        {"seed": "1", "checkpoint": "b", "depth": 2, "singular_values": []},
+    ]
+
+
+def test_a_value_that_the_column_cannot_hold_is_not_made_to_fit(tmp_path: Path) -> None:
+    with pytest.raises(pa.ArrowInvalid), TableWriter(tmp_path / "t.parquet", "rank") as writer:
+        writer.write_table(pa.table({"depth": [2**40]}))
+    assert names_in(tmp_path) == []
+
+
+@given(
+    sizes=st.lists(st.integers(0, 30), max_size=20),
+    calls=st.lists(st.integers(1, 7), max_size=10),
+    limit=st.integers(1, 300),
+)
+@settings(max_examples=40)
+def test_a_row_group_ends_with_the_row_that_fills_it(
+    sizes: list[int], calls: list[int], limit: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Against counting cell by cell: columns, numbers in lists and characters."""
+    path = tmp_path_factory.mktemp("groups") / "t.parquet"
+    rows = [
+        {"run": "é" * (size % 4), "diagonal": [0.5] * size, "alignment": [[1.0] * 3] * (size % 5)} for size in sizes
+    ]
+    columns = len(arrow_schema("align"))
+    expected: list[int] = []
+    open_rows = values = 0
+    for size in sizes:
+        open_rows += 1
+        values += columns + size % 4 + size + 3 * (size % 5)
+        if values >= limit:
+            expected.append(open_rows)
+            open_rows = values = 0
+    expected += [open_rows] * (open_rows > 0)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(writer_module, "ROW_GROUP_VALUES", limit)
+        with TableWriter(path, "align") as writer:
+            rest = rows
+            for count in [*calls, len(rows)]:
+                writer.write(rest[:count])
+                rest = rest[count:]
+    metadata = pq.ParquetFile(path).metadata
+    assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == expected
+
+
+def test_all_tables_can_be_finished_before_the_first_is_published(tmp_path: Path) -> None:
+    writers = [TableWriter(tmp_path / f"{table}.parquet", table) for table in ("rank", "sva")]
+    for writer in writers:
+        writer.write([row(0)])
+        writer.finish()
+        writer.finish()
+    assert all(name.endswith(".partial") for name in names_in(tmp_path))
+    whole = {pq.read_table(path).num_rows for path in tmp_path.iterdir()}
+    assert whole == {1}
+    writers[0].publish()
+    assert [name for name in names_in(tmp_path) if not name.startswith(".")] == ["rank.parquet"]
+    writers[1].discard()
+    for writer in writers:
+        writer.close()
+        writer.discard()
+    assert names_in(tmp_path) == ["rank.parquet"]
+
+
+def test_what_is_not_finished_is_not_published(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="finished before"), TableWriter(tmp_path / "t.parquet", "rank") as writer:
+        writer.publish()
+    assert names_in(tmp_path) == []
+
+
+def test_a_published_table_survives_what_goes_wrong_afterwards(tmp_path: Path) -> None:
+
+    def fail() -> None:
+        with TableWriter(tmp_path / "t.parquet", "rank") as writer:
+            writer.close()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert names_in(tmp_path) == ["t.parquet"]
+
+
+@pytest.mark.parametrize("content", [b"my notes", old_table("metrics"), old_table(None), old_table()[:-5]])
+def test_with_fresh_any_file_is_replaced(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t.parquet").write_bytes(content)
+    with TableWriter(tmp_path / "t.parquet", "rank", fresh=True) as writer:
+        writer.write([row(0)])
+    assert pq.read_table(tmp_path / "t.parquet").num_rows == 1
+
+
+def test_not_even_with_fresh_anything_else_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.parquet")
+    (tmp_path / "directory.parquet").mkdir()
+    for name in ("pipe", "directory"):
+        with pytest.raises(InputError, match="this is a directory, a pipe or a device"):
+            TableWriter(tmp_path / f"{name}.parquet", "rank", fresh=True)
+    with pytest.raises(UsageError, match="Parquet"):
+        TableWriter(tmp_path / "model.safetensors", "rank", fresh=True)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_disk_that_fills_up_is_an_input_error_and_leaves_the_old_table(tmp_path: Path, share: float) -> None:
+    """Wherever in the file that happens: the system's limit on the size of files stands for the size of the disk."""
+    path = tmp_path / "t.parquet"
+    rows = rank_rows("a", 200, singular_values=np.random.default_rng(0).random(500).astype(np.float32))
+    with TableWriter(path, "rank") as writer:
+        writer.write(rows)
+    size = path.stat().st_size
+    path.write_bytes(OLD)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * size), hard))
+    try:
+        said = r"t.parquet: the table cannot be written: .*File too large.*Make room"
+        with pytest.raises(InputError, match=said), TableWriter(path, "rank") as writer:
+            writer.write(rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names_in(tmp_path) == ["t.parquet"]
+    assert path.read_bytes() == OLD
+
+
+def test_a_large_table_comes_back_from_a_journal_as_it_was(tmp_path: Path) -> None:
+    """More than one row group, in one unit."""
+    rows = rank_table("a", 3000, singular_values=np.arange(400, dtype=np.float32))
+    with Journal.open(tmp_path / "j", "rank", {}) as journal:
+        journal.put(("a",), rows, fingerprint="")
+        for name, table in (("direct", rows), ("again", journal.rows(("a",)))):
+            with TableWriter(tmp_path / f"{name}.parquet", "rank") as writer:
+                writer.write_table(table)
+    assert pq.ParquetFile(tmp_path / "again.parquet").num_row_groups == 2
+    assert (tmp_path / "direct.parquet").read_bytes() == (tmp_path / "again.parquet").read_bytes()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spectra_cli.analyses.contents import working_memory_bytes
+from spectra_cli.analyses.contents import read_ahead_bytes, working_memory_bytes
 from spectra_cli.layers.inventory import take_inventory
 from spectra_cli.tensors import TensorInfo
 from tests.benchmarks.synthetic import peak_anonymous_mebibytes, save_run
@@ -17,6 +17,9 @@ from tests.benchmarks.synthetic import peak_anonymous_mebibytes, save_run
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
 
 LIMIT_MEBIBYTES = 600
+
+FIRST_ROWS_MEBIBYTES = 32
+"""What pyarrow takes for itself when the rows of the first checkpoint are kept, before the second is worked on."""
 
 
 def peak(run: Path, *options: str, command: str = "rank") -> int:
@@ -43,12 +46,15 @@ def test_a_budget_is_kept_and_lowers_what_is_used(tmp_path: Path, monkeypatch: p
 
 
 def test_memory_does_not_grow_with_checkpoints_or_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But that the next of several checkpoints is read ahead, all 39 MiB of it; five more would be 193."""
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1048576")
-    small = peak(save_run(tmp_path / "small", 1, layers=1, vocabulary=2000))
-    more_checkpoints = peak(save_run(tmp_path / "long", 6, layers=1, vocabulary=2000))
-    more_layers = peak(save_run(tmp_path / "deep", 1, layers=6, vocabulary=2000))
+    small = peak(save_run(tmp_path / "small" / "run", 1, layers=1, vocabulary=2000))
+    more_checkpoints = peak(save_run(tmp_path / "long" / "run", 6, layers=1, vocabulary=2000))
+    more_layers = peak(save_run(tmp_path / "deep" / "run", 1, layers=6, vocabulary=2000))
     matrix = 4 * 3072 * 768 / 2**20
-    assert more_checkpoints < small + matrix
+    inventory = take_inventory({"x.weight": TensorInfo("x.weight", (13_216, 768), "float32")}, ordered=True)  # as large
+    ahead = read_ahead_bytes(inventory.matrices) >> 20
+    assert more_checkpoints < small + ahead + FIRST_ROWS_MEBIBYTES + matrix, "more than inspect says"
     assert more_layers < small + matrix
 
 
@@ -56,10 +62,13 @@ def test_memory_does_not_grow_with_checkpoints_or_layers(tmp_path: Path, monkeyp
 def test_memory_of_analyze_does_not_grow_with_the_trajectory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str
 ) -> None:
-    """Vectors of one reference are kept at a time, or of two while they change places, and not of five more."""
+    """Vectors of one reference are kept at a time, or of two while they change places, and not of five more.
+
+    When they change places depends on what is read ahead by then.
+    """
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1048576")
     options = ("--reference", reference, "--heads", "12")
     short = peak(save_run(tmp_path / "short" / "run", 3, layers=1, vocabulary=2000), *options, command="analyze")
     long = peak(save_run(tmp_path / "long" / "run", 8, layers=1, vocabulary=2000), *options, command="analyze")
     vectors = 4 * 100 * sum((2304 + 768, 768 + 768, 3072 + 768, 768 + 3072, 2000 + 768, 2000 + 768)) / 2**20
-    assert long - short < 2 * vectors
+    assert long - short < 3 * vectors

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spectra_cli.analyses.vectorstore import KEPT_VALUES, compact
-from spectra_cli.analyses.visits import Demand, Factors, Row, Visited
+from spectra_cli.analyses.factors import Factors, compact
+from spectra_cli.analyses.vectorstore import KEPT_VALUES
+from spectra_cli.analyses.visits import Analysis, Demand, Row, Visited
 from spectra_cli.layers.ends import SHAPE_MISMATCH, Connection, End, Unit
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.layers.parts import Part, Side
@@ -20,11 +21,10 @@ HARMLESS = frozenset({"ok", "all_zero", "empty", SHAPE_MISMATCH})
 """Statuses of rows that say all there is to say: that dimensions do not meet is a property of the model."""
 
 
-class AlignRows:
+class AlignRows(Analysis):
     """Makes the rows of one checkpoint, without the columns that name it.
 
-    Beyond the columns of the table, rows have ``chance``: the score of random vectors, for summaries. Vectors are kept
-    from the first matrix of a connection to the last, and then let go.
+    Vectors are kept from the first matrix of a connection to the last, and then let go.
 
     Args:
         connections: between matrices that are visited.

@@ -17,7 +17,7 @@ from spectra_cli.layers.fitting import StructureOptions
 from spectra_cli.layers.inventory import Inventory, take_inventory
 from spectra_cli.layers.matching import misfit
 from spectra_cli.layers.matricize import MatrixSpec
-from spectra_cli.spectrum.memory import LEADING_VECTORS, working_bytes
+from spectra_cli.spectrum.memory import LEADING_VECTORS, RESIDENT_BYTES, working_bytes
 
 
 class NoMatricesError(CheckpointError):
@@ -152,6 +152,7 @@ class RunContents:
             "working_memory_bytes": working_memory_bytes(matrices.values()),
             "analyze_memory_bytes": working_memory_bytes(matrices.values(), LEADING_VECTORS),
             "reference_vector_bytes": reference_vector_bytes(matrices.values()),
+            "read_ahead_bytes": read_ahead_bytes(matrices.values()) if len(self.checkpoints) > 1 else 0,
         }
 
 
@@ -266,3 +267,8 @@ def working_memory_bytes(specs: Iterable[MatrixSpec], vectors: int = 0) -> int:
 def reference_vector_bytes(specs: Iterable[MatrixSpec]) -> int:
     """Size of what is kept of a reference checkpoint: leading singular vectors of both sides, in float32."""
     return sum(4 * min(LEADING_VECTORS, spec.rows, spec.cols) * (spec.rows + spec.cols) for spec in specs)
+
+
+def read_ahead_bytes(specs: Iterable[MatrixSpec]) -> int:
+    """Most of the next checkpoint that is in memory while one is worked on, within any larger budget."""
+    return min(2 * RESIDENT_BYTES, sum(spec.nbytes for spec in specs))

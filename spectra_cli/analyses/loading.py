@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
@@ -11,13 +11,10 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from spectra_cli.checkpoints.reader import Reader
+from spectra_cli.analyses.pinning import PinnedSlots
 from spectra_cli.errors import CheckpointError
 from spectra_cli.layers.matricize import LazyMatrix, MatrixSpec
 from spectra_cli.spectrum.memory import resident_bytes
-
-BATCH_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}
-"""Of float64 weights and Gram matrices in a batch: on a CPU batching saves calls, on a GPU it fills the device."""
 
 HASH_BYTES = 4 << 20
 
@@ -44,10 +41,18 @@ class LoadedMatrix:
     error: CheckpointError | None = None
 
 
+class Reads(Protocol):
+    """What reading a matrix takes."""
+
+    def read(self, name: str, rows: slice = slice(None), cols: slice = slice(None)) -> torch.Tensor:
+        """Read a block of a tensor."""
+        ...
+
+
 class OneAtATime:
     """A reader that several threads may ask; they wait for one another."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reads) -> None:
         self._reader = reader
         self._lock = Lock()
 
@@ -57,77 +62,96 @@ class OneAtATime:
             return self._reader.read(name, rows, cols)
 
 
-class Reads(Protocol):
-    """What reading a matrix takes."""
-
-    def read(self, name: str, rows: slice = slice(None), cols: slice = slice(None)) -> torch.Tensor:
-        """Read a block of a tensor."""
-        ...
+OnRoom = Callable[[int], None]
+"""Called with a number of bytes."""
 
 
-def groups_of_equal_shape(
-    specs: Mapping[int, MatrixSpec], alike: Callable[[int], Hashable], device: torch.device, budget_bytes: int
-) -> list[list[tuple[int, MatrixSpec]]]:
-    """Put matrices of one shape and dtype together, as far as a batch of them is small.
+class InMemory:
+    """What of a checkpoint is in memory; once all of it has been read, there is room for another one.
 
     Args:
-        specs: matrices by depth.
-        alike: what else must be equal for two depths to come together.
-        device: where they will be worked on.
-        budget_bytes: of working memory; a batch takes a fraction of it.
-
-    Returns:
-        Groups in the order of their first matrix.
+        groups: how many will be read.
+        most_bytes: of a group; two of them may be in memory.
+        held_bytes: largest size of a matrix that is held; others are read slab by slab.
+        on_room: told the size of the room as it grows, which is that of a group at most; from any thread.
     """
-    groups: list[list[tuple[int, MatrixSpec]]] = []
-    growing: dict[Hashable, list[tuple[int, MatrixSpec]]] = {}
-    for depth, spec in specs.items():
-        key = (spec.rows, spec.cols, spec.tensor.dtype, alike(depth))
-        group = growing.get(key)
-        if group is None or len(group) >= batch_size((spec.rows, spec.cols), device, budget_bytes):
-            group = growing[key] = []
-            groups.append(group)
-        group.append((depth, spec))
-    return groups
 
+    def __init__(self, groups: int, most_bytes: int, held_bytes: int, on_room: OnRoom) -> None:
+        self._unread = groups
+        self._most_bytes = most_bytes
+        self._largest_held = held_bytes
+        self._held_bytes = 0
+        self._on_room = on_room
+        self._lock = Lock()
+        if not groups:
+            on_room(self._most_bytes)
 
-def batches(
-    items: Sequence[Item], shape: tuple[int, int], device: torch.device, budget_bytes: int
-) -> Iterator[Sequence[Item]]:
-    """Cut what stands for matrices of one shape into batches that are small."""
-    size = batch_size(shape, device, budget_bytes)
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+    def now_holding(self, group: Sequence[LoadedMatrix]) -> None:
+        """A group has been read."""
+        self._changed(self.size_of(group), 1)
 
+    def lets_go_of(self, count: int) -> None:
+        """So many bytes are free again."""
+        self._changed(-count, 0)
 
-def batch_size(shape: tuple[int, int], device: torch.device, budget_bytes: int) -> int:
-    """How many matrices of a shape are worked on together, at least one."""
-    limit = min(BATCH_BYTES.get(device.type, BATCH_BYTES["cpu"]), budget_bytes // 8)
-    return max(1, limit // (8 * (shape[0] * shape[1] + 3 * min(shape) ** 2)))
+    def size_of(self, group: Sequence[LoadedMatrix]) -> int:
+        """Bytes of a group that are in memory."""
+        return sum(one.spec.nbytes for one in group if self.holds(one.spec))
+
+    def holds(self, spec: MatrixSpec) -> bool:
+        """Whether a matrix is held in memory."""
+        return spec.nbytes <= self._largest_held
+
+    def _changed(self, more_bytes: int, read: int) -> None:
+        with self._lock:
+            self._held_bytes += more_bytes
+            self._unread -= read
+            room = min(self._most_bytes, 2 * self._most_bytes - self._held_bytes)
+            if self._unread == 0 and room > 0:
+                self._on_room(room)
 
 
 def load(
-    reader: Reads, group: Sequence[tuple[int, MatrixSpec]], device: torch.device, budget_bytes: int
+    reader: Reads,
+    group: Sequence[tuple[int, MatrixSpec]],
+    device: torch.device,
+    budget_bytes: int,
+    slots: PinnedSlots | None = None,
 ) -> list[LoadedMatrix]:
-    """Read the matrices of a group, or prepare their reading, and hash their bytes."""
-    return [_load(reader, depth, spec, device, budget_bytes) for depth, spec in group]
+    """Read the matrices of a group, or prepare their reading, and hash their bytes.
+
+    Args:
+        reader: of the checkpoint.
+        group: matrices by depth.
+        device: where their blocks will be.
+        budget_bytes: for everything, which decides what is held in memory.
+        slots: page-locked memory for what is held; None for none.
+    """
+    if slots is not None:
+        slots.next_group()
+    return [_load(reader, depth, spec, device, resident_bytes(budget_bytes), slots) for depth, spec in group]
 
 
-def _load(reader: Reads, depth: int, spec: MatrixSpec, device: torch.device, budget_bytes: int) -> LoadedMatrix:
+def _load(  # noqa: PLR0917 - what load() has, for one matrix
+    reader: Reads, depth: int, spec: MatrixSpec, device: torch.device, largest_held: int, slots: PinnedSlots | None
+) -> LoadedMatrix:
     name = spec.tensor.name
 
     def from_checkpoint(rows: slice, cols: slice) -> torch.Tensor:
         return reader.read(name, rows, cols)
 
     try:
-        if spec.nbytes > resident_bytes(budget_bytes):
+        if spec.nbytes > largest_held:
             return LoadedMatrix(depth, spec, LazyMatrix(spec, from_checkpoint, device), _hash_in_slabs(reader, spec))
-        experts = slice(None) if spec.expert is None else slice(spec.expert, spec.expert + 1)
+        experts = experts_of(spec)
         stored = reader.read(name, experts)
         digest = _hasher(spec)
         digest.update(_bytes_of(stored))
     except CheckpointError as error:
         return LoadedMatrix(depth, spec, None, None, error)
+    pinned = None if slots is None else slots.pinned(stored)
+    if pinned is not None:
+        stored = pinned
     flat = stored.reshape(stored.shape[0], -1) if stored.ndim else stored.reshape(1, 1)
     first = experts.start or 0
 
@@ -136,7 +160,12 @@ def _load(reader: Reads, depth: int, spec: MatrixSpec, device: torch.device, bud
             rows = slice(rows.start - first, rows.stop - first)
         return flat[rows, cols]
 
-    return LoadedMatrix(depth, spec, LazyMatrix(spec, from_memory, device), digest.hexdigest())
+    return LoadedMatrix(depth, spec, LazyMatrix(spec, from_memory, device, pinned is not None), digest.hexdigest())
+
+
+def experts_of(spec: MatrixSpec) -> slice:
+    """What is read along the first axis of its tensor to have a matrix in memory."""
+    return slice(None) if spec.expert is None else slice(spec.expert, spec.expert + 1)
 
 
 def _hasher(spec: MatrixSpec) -> hashlib._Hash:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from spectra_cli.analyses.loading import groups_of_equal_shape
+from spectra_cli.analyses.groups import groups_of_equal_shape
 from spectra_cli.analyses.visits import OnProblem, WorkPlace
 from spectra_cli.checkpoints.reader import Reader
 from spectra_cli.errors import MemoryBudgetError, UsageError

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectra_cli.analyses.visits import Demand, Row, Visited
+from spectra_cli.analyses.known import KnownMatrices, key_of
+from spectra_cli.analyses.visits import Analysis, Demand, Row, Visited
+from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.spectrum.statistics import summarize
 
 OUT_OF_RANGE = "out_of_range"
@@ -21,19 +23,34 @@ HARMLESS = frozenset({"ok", "all_zero", "empty"})
 """Statuses of rows that say all there is to say; any other makes the exit status 3."""
 
 
-class RankRows:
-    """Makes the rows of one checkpoint, without the columns that name the checkpoint."""
+class RankRows(Analysis):
+    """Makes the rows of one checkpoint, without the columns that name the checkpoint.
 
-    def __init__(self) -> None:
+    The row of a matrix that is known has ``known``, which is True, in place of its numbers; its status is ``ok``.
+
+    Args:
+        known: matrices of which somebody has the numbers, so that they are not to be found again.
+    """
+
+    def __init__(self, known: KnownMatrices | None = None) -> None:
+        self._known = known
         self._rows: dict[int, Row] = {}
 
     def demand(self, depth: int) -> Demand:  # noqa: ARG002 - the same of every matrix
         """The values of every matrix."""
         return Demand(whole=True)
 
+    def settles(self, depth: int, spec: MatrixSpec, digest: str) -> bool:  # noqa: ARG002 - nor does this depend on it
+        """Whether the matrix is known."""
+        return self._known is not None and key_of(spec, digest) in self._known
+
     def take(self, visited: Visited) -> None:
         """Make a row."""
-        self._rows[visited.depth] = _row_of(visited)
+        depth, spec, digest = visited.depth, visited.spec, visited.digest
+        if digest is not None and self.settles(depth, spec, digest):
+            self._rows[depth] = {**spec.described(depth), "digest": digest, "known": True, "status": "ok"}
+        else:
+            self._rows[depth] = _row_of(visited)
 
     def rows(self) -> list[Row]:
         """One row per matrix, by depth."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from spectra_cli.analyses.vectorstore import Leading, VectorStore, leading_of
-from spectra_cli.analyses.visits import Demand, Row, Visited
+from spectra_cli.analyses.visits import Analysis, Demand, Row, Visited
 from spectra_cli.spectrum.subspaces import agreement_diagonal, min_gap, score
 
 OF_REFERENCE = "reference_"
@@ -19,7 +19,7 @@ HARMLESS = frozenset({"ok", "all_zero", "empty", f"{OF_REFERENCE}all_zero", f"{O
 BOTH_SIDES = Demand(whole=True, sides=frozenset({"left", "right"}))
 
 
-class KeepVectors:
+class KeepVectors(Analysis):
     """Keeps the vectors of a reference checkpoint."""
 
     def __init__(self, store: VectorStore) -> None:
@@ -34,7 +34,7 @@ class KeepVectors:
         self._store.put(visited.spec.parameter, leading_of(visited))
 
 
-class SvaRows:
+class SvaRows(Analysis):
     """Makes the rows of one checkpoint, without the columns that name it.
 
     Args:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spectra_cli.analyses.factors import compact
 from spectra_cli.analyses.visits import Visited
 from spectra_cli.spectrum.subspaces import SCORED
 
@@ -47,11 +48,6 @@ def leading_of(visited: Visited) -> Leading:
     return Leading(
         "ok", shape, spectrum.singular_values[:KEPT_VALUES].copy(), compact(spectrum.left), compact(spectrum.right)
     )
-
-
-def compact(vectors: Tensor | None) -> Tensor | None:
-    """Vectors as they are kept: float32, on the CPU."""
-    return None if vectors is None else vectors.to("cpu", torch.float32).contiguous()
 
 
 class VectorStore:

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spectra_cli.spectrum.bounds import effective_rank_error
-from spectra_cli.spectrum.gram import full_float32
+from spectra_cli.spectrum.gram import each_product, full_float32
 from spectra_cli.spectrum.matrix import Matrix, MatrixBatch
-from spectra_cli.spectrum.memory import default_budget_bytes, slab_length, square_bytes
+from spectra_cli.spectrum.memory import default_budget_bytes, holds_longest_slab, slab_length
 from spectra_cli.spectrum.methods import METHODS, TOLERANCE, Outcome
 from spectra_cli.spectrum.refinement import refine
 from spectra_cli.spectrum.retry import with_less_memory
@@ -85,6 +85,9 @@ def factorize(
     method: str | None = None,
 ) -> list[Spectrum]:
     """Factorize matrices of one shape, dtype and device.
+
+    On a CPU, what is found of a matrix is the same to the bit whatever else is in the batch, as long as slabs of all of
+    them at once are no shorter than those of one (see :data:`spectra_cli.spectrum.memory.SLAB_BYTES`).
 
     Args:
         matrices: what to factorize; together they are worked on as one batch.
@@ -142,8 +145,9 @@ def _ladder(batch: MatrixBatch, vectors: int) -> tuple[str, ...]:
 def _descend(batch: MatrixBatch, methods: Sequence[str], wanted: _Wanted, budget_bytes: int) -> list[Spectrum]:
     """Give every matrix to each method in turn until one is good enough; the last is taken as it is."""
     vectors, long = wanted.vectors, wanted.long(batch)
-    most = max(square_bytes(batch, vectors=vectors, method=name, long_vectors=long) for name in methods)
-    if len(batch) > 1 and most > budget_bytes // 2:
+    if len(batch) > 1 and not all(
+        holds_longest_slab(batch, budget_bytes, vectors=vectors, method=name, long_vectors=long) for name in methods
+    ):  # shorter ones would make the last bits of a matrix depend on how many others are in the batch
         return [spectrum for half in batch.split() for spectrum in _descend(half, methods, wanted, budget_bytes)]
     results: list[Spectrum | None] = [None] * len(batch)
     pending = list(range(len(batch)))
@@ -287,7 +291,7 @@ def long_side_products(batch: MatrixBatch, short: Tensor, length: int) -> Tensor
     """
     if length >= batch.long_side:
         (slab,) = next(batch.slabs(length, torch.float64))
-        return slab @ short
+        return each_product(slab, short)
     products = short.new_empty(len(batch), batch.long_side, short.shape[2])
     start = 0
     for (slab,) in batch.slabs(length, torch.float64):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -33,9 +34,45 @@ def full_float32() -> Iterator[None]:
     """Compute with float32 numbers in float32: no TF32 and no bfloat16 passes, whatever the host program has set.
 
     In matrix products, convolutions and recurrent layers; torch's own setting lets cuDNN use TF32 in the latter two.
+    These are settings of the process: of the threads in here, the first makes them, and the last to leave gives back
+    what the host program has set.
     """
+    _FULL_FLOAT32.enter()
+    try:
+        yield
+    finally:
+        _FULL_FLOAT32.leave()
+
+
+class _SharedSetting:
+    """Settings of the process, kept as long as anyone needs them."""
+
+    def __init__(self, setting: Callable[[], AbstractContextManager[None]]) -> None:
+        self._setting = setting
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._made = ExitStack()
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._made.enter_context(self._setting())
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._made.close()
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
     with _full_float32_products(), _full_float32_cudnn():
         yield
+
+
+_FULL_FLOAT32 = _SharedSetting(_full_float32)
 
 
 @contextmanager
@@ -99,7 +136,7 @@ def gram(batch: MatrixBatch, slab_length: int) -> Tensor:
     slabs = batch.slabs(slab_length, torch.float64)
     if slab_length >= batch.long_side and batch.short_side <= BATCHED_SIDE:
         (slab,) = next(slabs)
-        return slab.mT @ slab  # nothing to accumulate: for the many small matrices of a model, a tenth of the time
+        return each_product(slab.mT, slab)  # nothing to accumulate: for many small matrices, a tenth of the time
     total = torch.zeros(len(batch), batch.short_side, batch.short_side, dtype=torch.float64, device=batch.device)
     for (slab,) in slabs:
         add_lower_products(total, slab)
@@ -158,7 +195,7 @@ def add_lower_products(total: Tensor, slab: Tensor) -> None:
         total: (batch, R, R).
         slab: (batch, length, R), of the same dtype.
     """
-    if slab.shape[2] <= BATCHED_SIDE and len(slab) > 1:
+    if slab.shape[2] <= BATCHED_SIDE and len(slab) > 1 and slab.device.type != "cpu":  # there, see each_product()
         total.baddbmm_(slab.mT, slab)
         return
     for sums, matrix in zip(total.unbind(), slab.unbind(), strict=True):  # larger ones gain nothing from batching
@@ -166,6 +203,23 @@ def add_lower_products(total: Tensor, slab: Tensor) -> None:
             stop = min(start + TRIANGLE_BLOCK, matrix.shape[1])
             block = matrix.narrow(1, start, stop - start)
             sums.narrow(0, start, stop - start).narrow(1, 0, stop).addmm_(block.T, matrix.narrow(1, 0, stop))
+
+
+def each_product(left: Tensor, right: Tensor) -> Tensor:
+    """Products of matrices (batch, a, b) with others (batch, b, c).
+
+    On a CPU one after the other, which takes no longer: several threads share the sum of a single product, and not
+    those of a batch, so that its last bits would depend on what else is in the batch.
+
+    Returns:
+        (batch, a, c).
+    """
+    if left.device.type != "cpu":
+        return left @ right
+    products = left.new_empty(len(left), left.shape[1], right.shape[2])
+    for one, other, product in zip(left.unbind(), right.unbind(), products.unbind(), strict=True):
+        torch.mm(one, other, out=product)
+    return products
 
 
 def gaussian_probes(short_side: int, device: torch.device) -> Tensor:

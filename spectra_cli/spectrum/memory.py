@@ -69,21 +69,38 @@ def slab_length(batch: Shape, budget_bytes: int, *, vectors: int, method: str, l
     Raises:
         MemoryBudgetError: if the budget does not hold the R x R side of one matrix and one row or column.
     """
-    short_side, long_side = min(batch.rows, batch.cols), max(batch.rows, batch.cols)
-    position_bytes = len(batch) * short_side * (8 + 4 + batch.itemsize)
-    length = min(LONGEST_SLAB, SLAB_BYTES // (8 * short_side * len(batch)))
-    if method == "qr_float64":  # a slab shorter than R would be all overhead
-        length = max(length, 2 * short_side)
-    length = max(1, min(length, long_side))
     fixed = square_bytes(batch, vectors=vectors, method=method, long_vectors=long_vectors)
-    affordable = (budget_bytes - fixed) // position_bytes
+    affordable = (budget_bytes - fixed) // _position_bytes(batch)
     if affordable < 1 and len(batch) == 1:
+        needed = readable_bytes(fixed + _position_bytes(batch))
         raise MemoryBudgetError(
-            f"a {batch.rows} x {batch.cols} matrix needs {readable_bytes(fixed + position_bytes)} of working memory; "
+            f"a {batch.rows} x {batch.cols} matrix needs {needed} of working memory; "
             f"{readable_bytes(budget_bytes)} are left for it",
             remedy="Raise --memory-budget, or leave the matrix out with --exclude",
         )
-    return max(1, min(length, affordable))
+    return max(1, min(_longest_slab(batch, method), affordable))
+
+
+def holds_longest_slab(
+    batch: Shape, budget_bytes: int, *, vectors: int, method: str, long_vectors: bool = True
+) -> bool:
+    """Whether a budget does not make slabs shorter; arguments as of :func:`slab_length`."""
+    fixed = square_bytes(batch, vectors=vectors, method=method, long_vectors=long_vectors)
+    return fixed + _longest_slab(batch, method) * _position_bytes(batch) <= budget_bytes
+
+
+def _longest_slab(batch: Shape, method: str) -> int:
+    """Positions per slab where the budget sets no limit."""
+    short_side = min(batch.rows, batch.cols)
+    length = min(LONGEST_SLAB, SLAB_BYTES // (8 * short_side * len(batch)))
+    if method == "qr_float64":  # a slab shorter than R would be all overhead
+        length = max(length, 2 * short_side)
+    return max(1, min(length, max(batch.rows, batch.cols)))
+
+
+def _position_bytes(batch: Shape) -> int:
+    """Of one position of the long axis: as stored, in float64 and in float32."""
+    return len(batch) * min(batch.rows, batch.cols) * (8 + 4 + batch.itemsize)
 
 
 def square_bytes(batch: Shape, *, vectors: int, method: str, long_vectors: bool = True) -> int:

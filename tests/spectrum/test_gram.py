@@ -146,3 +146,36 @@ with full_float32():
 assert read() == before, (before, read())
 """
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
+
+
+def test_what_the_host_has_set_is_back_when_the_last_of_several_threads_is_through() -> None:
+    """Whichever of them began first, and not before: with each restoring what it found, the settings would be mixed."""
+    if not hasattr(torch.backends.mkldnn.matmul, "fp32_precision"):
+        pytest.skip("an older torch")
+    program = """
+import sys, torch
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from spectra_cli.spectrum.gram import full_float32
+matmul = torch.backends.mkldnn.matmul
+matmul.fp32_precision = 'bf16'
+first, second = ExitStack(), ExitStack()
+first.enter_context(full_float32())
+second.enter_context(full_float32())
+first.close()
+assert matmul.fp32_precision == 'ieee'
+second.close()
+assert matmul.fp32_precision == 'bf16'
+
+sys.setswitchinterval(1e-6)
+def enter_often(_):
+    found = set()
+    for _ in range(200):
+        with full_float32():
+            found.add(matmul.fp32_precision)
+    return found
+with ThreadPoolExecutor(4) as pool:
+    assert set().union(*pool.map(enter_often, range(4))) == {'ieee'}
+assert matmul.fp32_precision == 'bf16'
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)

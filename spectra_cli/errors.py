@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SpectraError(Exception):
     """What happened, where it happened and what to do about it.
@@ -21,6 +23,9 @@ class SpectraError(Exception):
         self.where = where
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args), self.__dict__
+
     def at(self, where: str) -> SpectraError:
         """Name the place, unless a more precise one is known already; returns the error itself."""
         if self.where is None:
@@ -32,6 +37,11 @@ class SpectraError(Exception):
         asks = self.remedy is not None and self.remedy.endswith("?")
         remedy = f" {self.remedy.rstrip('.')}{'' if asks else '.'}" if self.remedy else ""
         return f"{place}{self.what.rstrip('.')}.{remedy}"
+
+
+def _restored(kind: type[SpectraError], args: tuple[Any, ...]) -> SpectraError:
+    """An error before its attributes are set, whatever the constructor of its class asks for."""
+    return kind.__new__(kind, *args)
 
 
 class UsageError(SpectraError):

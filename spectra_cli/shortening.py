@@ -83,3 +83,8 @@ def _fitted(name: str, level: int, width: int, prefix: str) -> str:
     if width_of(short) > width:
         short = without_words(name, _levels(name)[-1], prefix)
     return shortened(short, width)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, which takes an s unless the number is 1."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

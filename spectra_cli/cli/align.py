@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -29,8 +28,13 @@ def align(
     transposed: options.Transposed = None,
     skip_incomplete: options.SkipIncomplete = False,
     device: options.Device = "auto",
+    workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
+    watch: options.Watch = None,
     memory_budget: options.MemoryBudget = None,
-    out: options.Out = Path("align.parquet"),
+    out: options.Out = "align.parquet",
+    fresh: options.Fresh = False,
+    verify: options.Verify = False,
     full: options.Full = False,
     tag: options.Tag = None,
     quiet: options.Quiet = False,
@@ -40,6 +44,16 @@ def align(
 
     Example: spectra align runs/a --steps first,final --out align.parquet
     """
+    asked = parsing.asked_for(
+        context,
+        workers=workers,
+        scheduler=scheduler,
+        fresh=fresh,
+        verify=verify,
+        watch=watch,
+        quiet=quiet,
+        as_json=as_json,
+    )
     chosen = parsing.chosen_options(
         steps=steps,
         every=every,
@@ -56,7 +70,7 @@ def align(
         kv_heads=kv_heads,
         full=full,
     )
-    running.run_tables(context, paths, chosen, {"align": out}, quiet=quiet, as_json=as_json)
+    running.run_tables(asked, paths, chosen, {"align": out})
 
 
 def print_alignments(console: Console, name: str, run: RunAlignment) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from spectra_cli.cli import options, parsing, running
@@ -25,8 +23,13 @@ def analyze(
     transposed: options.Transposed = None,
     skip_incomplete: options.SkipIncomplete = False,
     device: options.Device = "auto",
+    workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
+    watch: options.Watch = None,
     memory_budget: options.MemoryBudget = None,
-    out: options.OutDirectory = Path("analyze"),
+    out: options.OutDirectory = "analyze",
+    fresh: options.Fresh = False,
+    verify: options.Verify = False,
     full: options.Full = False,
     tag: options.Tag = None,
     quiet: options.Quiet = False,
@@ -36,6 +39,16 @@ def analyze(
 
     Example: spectra analyze runs/a --out tables
     """
+    asked = parsing.asked_for(
+        context,
+        workers=workers,
+        scheduler=scheduler,
+        fresh=fresh,
+        verify=verify,
+        watch=watch,
+        quiet=quiet,
+        as_json=as_json,
+    )
     chosen = parsing.chosen_options(
         steps=steps,
         every=every,
@@ -54,5 +67,5 @@ def analyze(
         reference=reference,
         against=against,
     )
-    outs = {table: out / f"{table}.parquet" for table in ("rank", "align", "sva")}
-    running.run_tables(context, paths, chosen, outs, quiet=quiet, as_json=as_json, directory=out)
+    outs = {table: f"{out.rstrip('/')}/{table}.parquet" for table in ("rank", "align", "sva")}
+    running.run_tables(asked, paths, chosen, outs, directory=out)

@@ -6,19 +6,21 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spectra_cli.cli import options, output, parsing, running
 from spectra_cli.errors import UsageError
-from spectra_cli.shortening import fitted_names, shortened
+from spectra_cli.shortening import counted, fitted_names, shortened
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from spectra_cli.analyses.barrier_summary import BarrierSummary, Curve, PairSummary
+    from spectra_cli.analyses.visits import Row
     from spectra_cli.execution.pairs import BarrierPlan
+    from spectra_cli.execution.units import Unit
 
 SHOWN_MATRICES = 5
 SHOWN_CURVES = 12
@@ -52,7 +54,7 @@ Pairs = Annotated[
     ),
 ]
 SpectraOut = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         metavar="FILE",
         help="Also write the rank statistics of every matrix at every alpha to this Parquet file.",
@@ -61,7 +63,7 @@ SpectraOut = Annotated[
     ),
 ]
 SvaOut = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         metavar="FILE",
         help="Also write how the singular vectors of every matrix of B agree with those of A, as a table sva.",
@@ -87,10 +89,14 @@ def barrier(
     architecture: options.Architecture = None,
     transposed: options.Transposed = None,
     device: options.Device = "auto",
+    workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
     memory_budget: options.MemoryBudget = None,
-    out: options.Out = Path("barrier.parquet"),
+    out: options.Out = "barrier.parquet",
     spectra_out: SpectraOut = None,
     sva_out: SvaOut = None,
+    fresh: options.Fresh = False,
+    verify: options.Verify = False,
     tag: options.Tag = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -99,7 +105,15 @@ def barrier(
 
     Example: spectra barrier runs/a runs/b --out barrier.parquet
     """
-    started = time.monotonic()
+    asked = parsing.asked_for(
+        context,
+        workers=workers,
+        scheduler=scheduler,
+        fresh=fresh,
+        verify=verify,
+        quiet=quiet,
+        as_json=as_json,
+    )
     ends = [path for path in (a, b) if path is not None]
     if pairs is not None and ends:
         raise UsageError(f"--pairs and the PATH {ends[0]} exclude each other", remedy="Give two PATHs, or --pairs FILE")
@@ -127,13 +141,10 @@ def barrier(
     parsing.check_distinct(outs)
     given = PairFile([(ends[0], ends[1])], []) if pairs is None else read_pairs(pairs)
     plan = make_barrier_plan(given.pairs, chosen, task_options, alphas, given.tags)
+    _look_along(asked, plan, outs)
 
-    _look_along(context, plan, outs, quiet=quiet, as_json=as_json, started=started)
 
-
-def _look_along(
-    context: typer.Context, plan: BarrierPlan, outs: Mapping[str, Path], *, quiet: bool, as_json: bool, started: float
-) -> None:
+def _look_along(asked: running.Asked, plan: BarrierPlan, outs: Mapping[str, str]) -> None:
     """Do the work, write its tables and say what they hold.
 
     Raises:
@@ -142,32 +153,39 @@ def _look_along(
     """
     from spectra_cli.analyses.barrier_summary import BarrierSummary
     from spectra_cli.cli.progress import EvaluationProgress
-    from spectra_cli.execution.barrier import BARRIER, BarrierJob, PairRows
+    from spectra_cli.execution.barrier import BarrierJob, agreement_of
+    from spectra_cli.execution.filling import Begun
+    from spectra_cli.execution.interpolator import BARRIER
+    from spectra_cli.execution.where import where_of
+    from spectra_cli.execution.writing import writing_of
 
     summary = BarrierSummary()
     statuses = {table: Counter[str]() for table in outs}
 
-    def take(result: PairRows) -> None:
-        summary.add(result.tables[BARRIER], result.agreement)
-        for table, rows in result.tables.items():
+    def take(_unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:
+        summary.add(tables[BARRIER], agreement_of(facts))
+        for table, rows in tables.items():
             statuses[table].update(row["status"] for row in rows)
 
-    listener = EvaluationProgress(quiet=quiet)
-    job = BarrierJob(plan, listener, tables=tuple(outs), agreement=as_json or not quiet)
-    writing = running.Writing(outs, plan.tags, plan.options.columns_left_out)
-    usable, _ = running.fill_tables(context, job, listener, writing, take)
-    if as_json:
+    where = where_of(plan.options.device, asked.doing)
+    listener = EvaluationProgress(len(plan.pairs), quiet=asked.quiet)
+    job = BarrierJob(plan, listener, where.device, tables=tuple(outs), agreement=True)
+    writing = writing_of(outs, plan.tags, plan.options.columns_left_out, asked.doing)
+    filled = running.fill_tables(asked, Begun(job, listener, where, writing), take)
+    if asked.as_json:
         said = {table: {"rows": counts.total(), "statuses": dict(counts)} for table, counts in statuses.items()}
         said[BARRIER] = summary.as_json()
         each = [{"table": table, "out": str(out), **said[table]} for table, out in outs.items()]
-        output.json_line({**(each[0] if len(each) == 1 else {"tables": each}), "problems": listener.problems})
-    if not quiet:
+        tables = each[0] if len(each) == 1 else {"tables": each}
+        output.json_line({**tables, "kept": filled.kept, "problems": listener.problems})
+    if not asked.quiet:
         console = output.stderr_console()
         print_barriers(console, summary)
-        source = f"from {running.counted(len(plan.pairs), 'pair')} in {time.monotonic() - started:.1f} s"
+        source = f"from {counted(len(plan.pairs), 'pair')}{running.kept_of(filled.kept)}"
+        source += f" in {time.monotonic() - asked.started:.1f} s"
         for table, out in outs.items():
             running.print_closing(console, out, statuses[table], source)
-    if not usable:
+    if not filled.usable:
         raise typer.Exit(3)
 
 
@@ -209,8 +227,8 @@ def _print_agreement(console: Console, pair: PairSummary) -> None:
     from rich.table import Table
 
     shown = pair.agreement[:SHOWN_MATRICES]
-    counted = "1 matrix" if len(pair.agreement) == 1 else f"{len(pair.agreement)} matrices"
-    console.print(f"Agreement of A and B: mean score {pair.mean_agreement:.3f} over {counted}", style="bold")
+    over = "1 matrix" if len(pair.agreement) == 1 else f"{len(pair.agreement)} matrices"
+    console.print(f"Agreement of A and B: mean score {pair.mean_agreement:.3f} over {over}", style="bold")
     table = Table(box=None, pad_edge=False)
     table.add_column("matrix", no_wrap=True)
     table.add_column("rows x cols", justify="right", no_wrap=True)
@@ -219,7 +237,7 @@ def _print_agreement(console: Console, pair: PairSummary) -> None:
     for fitted, row in zip(names, shown, strict=True):
         table.add_row(output.plain(fitted), f"{row['rows']} x {row['cols']}", f"{row['score']:.3f}")
     if len(pair.agreement) > len(shown):
-        table.add_row(f"... and {running.counted(len(pair.agreement) - len(shown), 'smaller one')}")
+        table.add_row(f"... and {counted(len(pair.agreement) - len(shown), 'smaller one')}")
     console.print(table)
     console.print()
 

@@ -69,33 +69,35 @@ def _print_run(
     selected: Callable[[Inventory], dict[int, MatrixSpec]],
     structure: StructureOptions,
 ) -> None:
-    run = contents.run
+    run, checkpoints = contents.run, contents.checkpoints
     console.rule(f"[bold]run {output.plain(run.name)}[/]", align="left")
     typical = contents.typical
     if contents.architecture:
         console.print(f"architecture in config.json: {output.plain(contents.architecture)}")
     console.print(_checkpoint_table(contents))
-    for problem in [checkpoint.problem for checkpoint in contents.checkpoints if checkpoint.problem]:
+    for problem in [checkpoint.problem for checkpoint in checkpoints if checkpoint.problem]:
         output.warn(problem, console)
     for name, difference in list(contents.differing.items())[:SHOWN_NAMES]:
         output.warn(f"{name} {difference}, unlike {typical.checkpoint.name if typical else ''}", console)
     if typical is not None and typical.inventory is not None:
         print_families(console, typical.inventory, structure)
         console.print()
-        _print_inventory(console, typical, selected(typical.inventory))
+        _print_inventory(console, typical, selected(typical.inventory), several=len(checkpoints) > 1)
     if run.passed_over:
         console.print(grouped("passed over", ((item.reason, item.name) for item in run.passed_over), console.width))
     console.print()
 
 
-def _print_inventory(console: Console, contents: CheckpointContents, matrices: dict[int, MatrixSpec]) -> None:
+def _print_inventory(
+    console: Console, contents: CheckpointContents, matrices: dict[int, MatrixSpec], *, several: bool
+) -> None:
     console.print(_matrix_table(contents, matrices))
     for explanation in sorted({explanation for spec in matrices.values() if (explanation := _explanation(spec))}):
         console.print(output.plain(explanation))
     prefix = _removed_prefix(matrices.values())
     if prefix:
         console.print(f"names are shown without the prefix '{output.plain(prefix)}'")
-    _print_memory(console, matrices.values())
+    _print_memory(console, matrices.values(), several=several)
     console.print()
     inventory = contents.inventory
     if inventory is not None:
@@ -107,8 +109,8 @@ def _print_inventory(console: Console, contents: CheckpointContents, matrices: d
         output.warn(note, console)
 
 
-def _print_memory(console: Console, matrices: Collection[MatrixSpec]) -> None:
-    from spectra_cli.analyses.contents import reference_vector_bytes, working_memory_bytes
+def _print_memory(console: Console, matrices: Collection[MatrixSpec], *, several: bool) -> None:
+    from spectra_cli.analyses.contents import read_ahead_bytes, reference_vector_bytes, working_memory_bytes
     from spectra_cli.spectrum.memory import LEADING_VECTORS, readable_bytes
 
     for_values, for_vectors = (
@@ -117,9 +119,11 @@ def _print_memory(console: Console, matrices: Collection[MatrixSpec]) -> None:
     kept = readable_bytes(reference_vector_bytes(matrices))
     console.print(f"working memory for `spectra rank`: about {for_values} beyond the interpreter")
     console.print(
-        f"for `spectra analyze`: about {for_vectors}, and {kept} for the vectors of the reference (in a temporary file "
-        "where the memory budget is too small)"
+        f"for `spectra analyze`: about {for_vectors}, and as far as the memory budget allows {kept} each for the "
+        "vectors of the reference and of the checkpoint before"
     )
+    if several:
+        console.print(f"the next checkpoint, which is read ahead: up to {readable_bytes(read_ahead_bytes(matrices))}")
 
 
 def _checkpoint_table(contents: RunContents) -> Table:

@@ -1,4 +1,4 @@
-"""What `spectra train` says when a signal stops it: where it was, and what there is to go on from."""
+"""What commands say when a signal stops them: where they were, and what there is to go on from."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from spectra_cli.errors import SpectraError
 
 if TYPE_CHECKING:
     from spectra_cli.cli.trainshow import TrainingProgress
+    from spectra_cli.execution.filling import Filling
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit statuses, as shells have them."""
 
 
-class InterruptedTrainingError(SpectraError):
-    """A signal stopped the training."""
+class InterruptedWorkError(SpectraError):
+    """A signal stopped the work."""
 
     status = "interrupted"
 
-    def __init__(self, message: str, *, where: str, remedy: str, exit_status: int) -> None:
+    def __init__(self, message: str, *, where: str | None = None, remedy: str | None, exit_status: int) -> None:
         super().__init__(message, where=where, remedy=remedy)
         self.exit_status = exit_status
 
@@ -49,7 +50,43 @@ def termination_told() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
-def interrupted(progress: TrainingProgress, out: Path, signal_sent: KeyboardInterrupt) -> InterruptedTrainingError:
+@contextmanager
+def stopping_told(filling: Filling) -> Iterator[None]:
+    """Have a signal that stops the making of tables come as an error that says how far they are.
+
+    Raises:
+        InterruptedWorkError: if a signal comes.
+    """
+    with termination_told():
+        try:
+            yield
+        except KeyboardInterrupt as signal_sent:
+            remedy = (
+                "Run the same command again to go on from there"
+                if filling.filled.finished > filling.filled.failed
+                else None
+            )
+            raise stopped(signal_sent, filling.progress, remedy) from None
+
+
+def stopped(signal_sent: KeyboardInterrupt, progress: str, remedy: str | None = None) -> InterruptedWorkError:
+    """The error of a work that a signal has stopped.
+
+    Args:
+        signal_sent: Ctrl-C, or :class:`Terminated`.
+        progress: how far the work is.
+        remedy: what to do about it.
+    """
+    how, status = _of(signal_sent)
+    return InterruptedWorkError(f"{how}: {progress}", remedy=remedy, exit_status=status)
+
+
+def _of(signal_sent: KeyboardInterrupt) -> tuple[str, int]:
+    """What has come, in a word, and the exit status of a command that it stops."""
+    return ("terminated", TERMINATED) if isinstance(signal_sent, Terminated) else ("interrupted", INTERRUPTED)
+
+
+def interrupted(progress: TrainingProgress, out: Path, signal_sent: KeyboardInterrupt) -> InterruptedWorkError:
     """What a signal stopped, and what there is to go on from.
 
     Weights come before what it takes to go on from them: the last ones may be there for reading only.
@@ -61,7 +98,7 @@ def interrupted(progress: TrainingProgress, out: Path, signal_sent: KeyboardInte
     """
     from spectra_cli.tasks.states import StateFiles
 
-    how, status = ("terminated", TERMINATED) if isinstance(signal_sent, Terminated) else ("interrupted", INTERRUPTED)
+    how, status = _of(signal_sent)
     steps = StateFiles(out).steps() if out.is_dir() else []
     at = "" if progress.step is None else f" at step {progress.step}"
     remedy = "Run the same command again"
@@ -76,4 +113,4 @@ def interrupted(progress: TrainingProgress, out: Path, signal_sent: KeyboardInte
         only = f"only the checkpoint at step {saved} is saved"
         what = f"{how}{at}; " + (only if steps[0] >= saved else f"the checkpoints until step {saved} stay")
         remedy += " to go on from there"
-    return InterruptedTrainingError(what, where=str(out), remedy=remedy, exit_status=status)
+    return InterruptedWorkError(what, where=str(out), remedy=remedy, exit_status=status)

@@ -101,7 +101,55 @@ SkipIncomplete = Annotated[
         rich_help_panel=SELECTION,
     ),
 ]
-Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=WORK)]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="auto, cpu, cuda, cuda:N or mps; of several, such as cuda:0,cuda:1, each has a worker.",
+        rich_help_panel=WORK,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Processes that share the work and the cores. Default: one for each device.",
+        rich_help_panel=WORK,
+        show_default=False,
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Have the work done by the workers of a Dask cluster, such as tcp://head:8786.",
+        rich_help_panel=WORK,
+        show_default=False,
+    ),
+]
+Fresh = Annotated[
+    bool,
+    typer.Option(
+        "--fresh", help="Start over, whatever is there, instead of doing only what is new.", rich_help_panel=RESULT
+    ),
+]
+Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify",
+        help="Read and hash all weights again, instead of trusting size and time of unchanged files.",
+        rich_help_panel=RESULT,
+    ),
+]
+Watch = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Follow a run that goes on: look for new checkpoints every so often, until interrupted.",
+        rich_help_panel=WORK,
+        show_default=False,
+    ),
+]
 MemoryBudget = Annotated[
     str | None,
     typer.Option(
@@ -126,9 +174,10 @@ Tag = Annotated[
         show_default=False,
     ),
 ]
-Out = Annotated[Path, typer.Option(metavar="FILE", help="The Parquet file to write.", rich_help_panel=RESULT)]
+Out = Annotated[str, typer.Option(metavar="FILE", help="The Parquet file or URL to write.", rich_help_panel=RESULT)]
 OutDirectory = Annotated[
-    Path, typer.Option(metavar="DIR", help="The directory for the tables, made if need be.", rich_help_panel=RESULT)
+    str,
+    typer.Option(metavar="DIR", help="The directory or URL for the tables, made if need be.", rich_help_panel=RESULT),
 ]
 Full = Annotated[
     bool,

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 from spectra_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    import typer
+
+    from spectra_cli.cli.running import Asked
     from spectra_cli.execution.options import Options, TaskOptions
 
 
@@ -77,13 +80,40 @@ def chosen_task(
     return TaskOptions(task, split_settings(given), tuple(split or ()), batch_norm, output_layer)
 
 
-def check_distinct(outs: Mapping[str, Path]) -> None:
+def asked_for(
+    context: typer.Context,
+    *,
+    workers: int | None,
+    scheduler: str | None,
+    fresh: bool,
+    verify: bool,
+    watch: float | None = None,
+    quiet: bool,
+    as_json: bool,
+) -> Asked:
+    """How a command is to go about it, as its options say.
+
+    Raises:
+        UsageError: if one means nothing.
+    """
+    from spectra_cli.cli.running import Asked
+    from spectra_cli.execution.where import Doing
+
+    if watch is not None and not watch > 0:
+        raise UsageError(f"--watch {watch:g} is no time", remedy="Give seconds, such as 60")
+    if watch is not None and fresh:
+        raise UsageError("--watch and --fresh exclude each other", remedy="Start over once, then watch")
+    doing = Doing(workers, scheduler, fresh=fresh, verify=verify)
+    return Asked(tuple(context.obj or ()), doing, quiet=quiet, as_json=as_json, watch_s=watch)
+
+
+def check_distinct(outs: Mapping[str, str]) -> None:
     """Check that no two tables go to one file.
 
     Raises:
         UsageError: if they do.
     """
-    places = [out.resolve() for out in outs.values()]
+    places = [out if "://" in out else str(Path(out).resolve()) for out in outs.values()]
     for place, out in zip(places, outs.values(), strict=True):
         if places.count(place) > 1:
             raise UsageError(f"two tables would be written to {out}", remedy="Give each a file of its own")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from spectra_cli.cli import options, output
-from spectra_cli.cli.running import counted
 from spectra_cli.figures.plots.registry import FIGURES
+from spectra_cli.shortening import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from spectra_cli.analyses.lanes import work_of
 from spectra_cli.cli import output
-
-if TYPE_CHECKING:
-    from spectra_cli.layers.matricize import MatrixSpec
+from spectra_cli.execution.events import CheckpointDone, Evaluated, Event, MatrixDone, Opened
 
 
-class _Bar:
+class Shown:
     """A bar on a terminal, and problems printed above it as they come.
 
     Args:
         first: what is done first, in a few words.
         quiet: show problems only.
+        told: what has been told before, and is not printed again.
 
     Attributes:
-        problems: what was printed, for the summary.
+        problems: all that there are, for the summary.
     """
 
-    def __init__(self, first: str, *, quiet: bool) -> None:
+    def __init__(self, first: str, *, quiet: bool, told: set[str] | None = None) -> None:
         self._console = output.stderr_console()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -39,8 +36,18 @@ class _Bar:
             transient=True,
             disable=quiet or not self._console.is_terminal,
         )
+        self._quiet = quiet
+        self._told = set() if told is None else told
         self._task = self._bar.add_task(first, total=None)
         self.problems: list[str] = []
+
+    def kept(self, units: int) -> None:
+        """Learn that some of what there is need not be done."""
+        raise NotImplementedError
+
+    def hear(self, event: Event) -> None:
+        """Move the bar."""
+        raise NotImplementedError
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -54,31 +61,42 @@ class _Bar:
     def problem(self, message: str) -> None:
         """Print the problem above the bar and keep it for the summary."""
         self.problems.append(message)
-        output.warn(message, self._console)
-
-
-class EvaluationProgress(_Bar):
-    """Shows how many of the evaluations of a model are done.
-
-    Args:
-        quiet: show problems only.
-    """
-
-    def __init__(self, *, quiet: bool) -> None:
-        super().__init__("reading", quiet=quiet)
-        self._quiet = quiet
+        if message not in self._told:
+            self._told.add(message)
+            output.warn(message, self._console)
 
     def notice(self, message: str) -> None:
-        """Print what the task says of itself."""
+        """Print what people may like to know."""
         if not self._quiet:
             self._console.print(output.plain(message), soft_wrap=True)
 
-    def progressed(self, what: str, done: float, total: float) -> None:
+
+class EvaluationProgress(Shown):
+    """Shows how many of the evaluations of a model are done.
+
+    Args:
+        units: checkpoints or pairs to evaluate, of equal cost.
+        quiet: show problems only.
+        told: as for :class:`Shown`.
+    """
+
+    def __init__(self, units: int, *, quiet: bool, told: set[str] | None = None) -> None:
+        super().__init__("reading", quiet=quiet, told=told)
+        self._units = units
+        self._done = 0.0
+
+    def hear(self, event: Event) -> None:
         """Move the bar."""
-        self._bar.update(self._task, description=what, completed=done, total=total)
+        if isinstance(event, Evaluated):
+            self._done += event.share
+            self._bar.update(self._task, description=event.what, completed=self._done, total=self._units)
+
+    def kept(self, units: int) -> None:
+        """Learn that some need not be evaluated."""
+        self._units -= units
 
 
-class ProgressListener(_Bar):
+class ProgressListener(Shown):
     """Shows how many matrices of how many checkpoints are done.
 
     The bar counts estimated floating-point operations, so that the time left is right for matrices of unequal size.
@@ -87,10 +105,11 @@ class ProgressListener(_Bar):
     Args:
         checkpoints: how many there are.
         quiet: show problems only.
+        told: as for :class:`Shown`.
     """
 
-    def __init__(self, checkpoints: int, *, quiet: bool) -> None:
-        super().__init__("opening", quiet=quiet)
+    def __init__(self, checkpoints: int, *, quiet: bool, told: set[str] | None = None) -> None:
+        super().__init__("opening", quiet=quiet, told=told)
         self._checkpoints = checkpoints
         self._finished = 0
         self._opened = 0
@@ -99,23 +118,25 @@ class ProgressListener(_Bar):
         self._matrices = 0
         self._matrices_done = 0
 
-    def checkpoint_opened(self, specs: Sequence[MatrixSpec]) -> None:
-        """Learn what the checkpoint will cost."""
-        self._opened += 1
-        self._known_cost += sum(map(work_of, specs))
-        self._matrices, self._matrices_done = len(specs), 0
+    def hear(self, event: Event) -> None:
+        """Move the bar; several checkpoints may be open at a time, in as many workers."""
+        match event:
+            case Opened(matrices, work):
+                self._opened += 1
+                self._known_cost += work
+                if self._opened - self._finished == 1:
+                    self._matrices, self._matrices_done = 0, 0
+                self._matrices += matrices
+            case MatrixDone(work):
+                self._matrices_done += 1
+                self._done_cost += work
+            case CheckpointDone():
+                self._finished += 1
         self._show()
 
-    def matrix_done(self, spec: MatrixSpec) -> None:
-        """Move the bar by one matrix."""
-        self._matrices_done += 1
-        self._done_cost += work_of(spec)
-        self._show()
-
-    def checkpoint_done(self) -> None:
-        """Count one checkpoint."""
-        self._finished += 1
-        self._show()
+    def kept(self, units: int) -> None:
+        """Learn that some need not be read."""
+        self._checkpoints -= units
 
     def _show(self) -> None:
         unopened = self._checkpoints - max(self._opened, self._finished)
@@ -125,5 +146,5 @@ class ProgressListener(_Bar):
             self._task,
             description=f"checkpoint {current}/{self._checkpoints}, matrix {self._matrices_done}/{self._matrices}",
             completed=self._done_cost,
-            total=self._known_cost + unopened * each or None,
+            total=self._known_cost + max(unopened, 0) * each or None,
         )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spectra_cli.cli import options, output, parsing, running
-from spectra_cli.shortening import shortened
+from spectra_cli.shortening import counted, shortened
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from spectra_cli.analyses.prune_summary import RunPrunedAgreement, RunPruning
+    from spectra_cli.analyses.pruning import Pruning
+    from spectra_cli.cli.progress import EvaluationProgress
+    from spectra_cli.execution.filling import Begun
+    from spectra_cli.execution.options import Options, TaskOptions
+    from spectra_cli.execution.where import Where
 
 PRUNING = "What is left of the weights"
 SHOWN_STEPS = 5
@@ -46,7 +50,7 @@ Variants = Annotated[
     str, typer.Option(metavar="LIST", help="What to evaluate, separated by commas.", rich_help_panel=PRUNING)
 ]
 SvaOut = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         metavar="FILE",
         help="Also write how the singular vectors of every pruned matrix agree with those of the whole one, as a table "
@@ -79,9 +83,14 @@ def prune_eval(
     transposed: options.Transposed = None,
     skip_incomplete: options.SkipIncomplete = False,
     device: options.Device = "auto",
+    workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
+    watch: options.Watch = None,
     memory_budget: options.MemoryBudget = None,
-    out: options.Out = Path("prune_eval.parquet"),
+    out: options.Out = "prune_eval.parquet",
     sva_out: SvaOut = None,
+    fresh: options.Fresh = False,
+    verify: options.Verify = False,
     tag: options.Tag = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -90,7 +99,16 @@ def prune_eval(
 
     Example: spectra prune-eval runs/a --keep 0.5 --out prune_eval.parquet
     """
-    started = time.monotonic()
+    asked = parsing.asked_for(
+        context,
+        workers=workers,
+        scheduler=scheduler,
+        fresh=fresh,
+        verify=verify,
+        watch=watch,
+        quiet=quiet,
+        as_json=as_json,
+    )
     chosen = parsing.chosen_options(
         steps=steps,
         every=every,
@@ -108,32 +126,56 @@ def prune_eval(
         task=task, settings=settings, data=data, split=split, batch_norm=batch_norm, output_layer=output_layer
     )
     from spectra_cli.analyses.pruning import Pruning, listed_variants
-    from spectra_cli.execution.plan import make_plan
 
     pruning = Pruning(listed_variants([variants]), keep, mask_keep, mask_seed)
     outs = {"prune_eval": out} | ({} if sva_out is None else {"sva": sva_out})
     parsing.check_distinct(outs)
-    plan = make_plan(paths, chosen, tuple(outs))
+    _evaluate(asked, paths, chosen, task_options, pruning, outs)
 
+
+def _evaluate(
+    asked: running.Asked,
+    paths: Sequence[str],
+    chosen: Options,
+    task_options: TaskOptions,
+    pruning: Pruning,
+    outs: Mapping[str, str],
+) -> None:
+    """Do the work, write its tables and say what they hold.
+
+    Raises:
+        typer.Exit: with status 3 if something could not be used.
+        SpectraError: if nothing could be done.
+    """
     from spectra_cli.analyses.prune_summary import RunPrunedAgreement, RunPruning
-    from spectra_cli.cli.progress import EvaluationProgress
-    from spectra_cli.execution.prune_eval import PruneEvaluation
 
-    listener = EvaluationProgress(quiet=quiet)
-    running.write_tables(
-        context,
-        PruneEvaluation(plan, task_options, pruning, listener),
-        listener,
-        running.Writing(outs, chosen.tags),
-        {
-            "prune_eval": running.Way(RunPruning, print_pruning),
-            "sva": running.Way(RunPrunedAgreement, print_agreement),
-        },
-        quiet=quiet,
-        as_json=as_json,
-        started=started,
-        closing=left_alone,
-    )
+    if asked.watch_s is not None:
+        chosen = replace(chosen, skip_incomplete=True)  # it may be complete the next time
+    places: list[Where] = []
+
+    def begin() -> Begun[EvaluationProgress]:
+        from spectra_cli.execution.plan import make_plan
+
+        plan = make_plan(paths, chosen, tuple(outs))
+
+        from spectra_cli.cli.progress import EvaluationProgress
+        from spectra_cli.execution.filling import Begun
+        from spectra_cli.execution.prune_eval import PruneEvalJob
+        from spectra_cli.execution.where import where_of
+        from spectra_cli.execution.writing import writing_of
+
+        if not places:
+            places.append(where_of(chosen.device, asked.doing))  # once for all looks
+        where = places[0]
+        listener = EvaluationProgress(plan.checkpoint_count, quiet=asked.quiet, told=asked.told)
+        job = PruneEvalJob(plan, task_options, pruning, listener, where.device)
+        return Begun(job, listener, where, writing_of(outs, chosen.tags, (), asked.doing))
+
+    ways = {
+        "prune_eval": running.Way(RunPruning, print_pruning),
+        "sva": running.Way(RunPrunedAgreement, print_agreement),
+    }
+    running.write_tables(asked, begin, lambda: ways, closing=left_alone)
 
 
 def print_pruning(console: Console, name: str, run: RunPruning) -> None:
@@ -170,7 +212,7 @@ def print_pruning(console: Console, name: str, run: RunPruning) -> None:
 def _more(steps: int, metrics: int, *, all_fit: bool) -> str:
     """What is not shown."""
     said = ["more steps"] if steps or not all_fit else []
-    said += [running.counted(metrics, "more metric")] if metrics else []
+    said += [counted(metrics, "more metric")] if metrics else []
     return " and ".join(said)
 
 

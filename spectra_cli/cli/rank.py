@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -32,8 +31,13 @@ def rank(
     transposed: options.Transposed = None,
     skip_incomplete: options.SkipIncomplete = False,
     device: options.Device = "auto",
+    workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
+    watch: options.Watch = None,
     memory_budget: options.MemoryBudget = None,
-    out: options.Out = Path("rank.parquet"),
+    out: options.Out = "rank.parquet",
+    fresh: options.Fresh = False,
+    verify: options.Verify = False,
     tag: options.Tag = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -42,6 +46,16 @@ def rank(
 
     Example: spectra rank runs/a --log-spaced 20 --out rank.parquet
     """
+    asked = parsing.asked_for(
+        context,
+        workers=workers,
+        scheduler=scheduler,
+        fresh=fresh,
+        verify=verify,
+        watch=watch,
+        quiet=quiet,
+        as_json=as_json,
+    )
     chosen = parsing.chosen_options(
         steps=steps,
         every=every,
@@ -55,7 +69,7 @@ def rank(
         memory_budget=memory_budget,
         tag=tag,
     )
-    running.run_tables(context, paths, chosen, {"rank": out}, quiet=quiet, as_json=as_json)
+    running.run_tables(asked, paths, chosen, {"rank": out})
 
 
 def print_ranks(console: Console, name: str, run: RunRanks) -> None:

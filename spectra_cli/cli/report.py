@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from spectra_cli.cli import options, output
-from spectra_cli.cli.running import counted
+from spectra_cli.shortening import counted
 
 
 def report(

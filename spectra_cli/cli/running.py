@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from spectra_cli.cli import output
-from spectra_cli.shortening import shortened, width_of
+from spectra_cli.cli.interruption import stopping_told
+from spectra_cli.cli.watching import check_watchable, watch
+from spectra_cli.shortening import counted, shortened, width_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from spectra_cli.analyses.summary import RunSummary, Summary
-    from spectra_cli.cli.progress import EvaluationProgress, ProgressListener
-    from spectra_cli.execution.jobs import Results, TableJob
+    from spectra_cli.analyses.visits import Row
+    from spectra_cli.cli.progress import ProgressListener
+    from spectra_cli.execution.filling import Begun, Take
     from spectra_cli.execution.options import Options
+    from spectra_cli.execution.patience import Patience
+    from spectra_cli.execution.units import Unit
+    from spectra_cli.execution.where import Doing, Where
+    from spectra_cli.execution.writing import Filled
 
 SHOWN_RUNS = 4
 
@@ -40,154 +44,161 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Writing:
-    """Where tables go.
+class Asked:
+    """How a command is to go about it.
 
     Attributes:
-        outs: the file of each table.
-        tags: extra columns, with the value of rows that do not say their own.
-        leave_out: columns that only come when they are asked for, and were not.
-        directory: to make for the files.
+        command: the command line.
+        doing: where the work is done, and what becomes of tables that are there.
+        quiet: print problems only.
+        as_json: print a summary to standard output.
+        watch_s: seconds between two looks at the runs; None to look once.
+        started: when the command began, as ``time.monotonic`` has it.
+        told: what has been told already, and need not be told again at every look.
     """
 
-    outs: Mapping[str, Path]
-    tags: Mapping[str, str | None]
-    leave_out: Sequence[str] = ()
-    directory: Path | None = None
+    command: Sequence[str]
+    doing: Doing
+    quiet: bool
+    as_json: bool
+    watch_s: float | None = None
+    started: float = field(default_factory=time.monotonic)
+    told: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What has come of a look at the checkpoints.
+
+    Attributes:
+        filled: the tables.
+        outs: the file of each.
+        summaries: of each.
+        problems: what could not be used.
+    """
+
+    filled: Filled
+    outs: Mapping[str, str | None]
+    summaries: Mapping[str, Summary[Any]]
+    problems: Sequence[str]
 
 
 def run_tables(
-    context: typer.Context,
+    asked: Asked,
     paths: Sequence[str],
     chosen: Options,
-    outs: Mapping[str, Path],
+    outs: Mapping[str, str],
     *,
-    quiet: bool,
-    as_json: bool,
-    directory: Path | None = None,
+    directory: str | None = None,
 ) -> None:
-    """Make tables, write them and say what they hold.
+    """Make tables of checkpoints, write them and say what they hold.
 
     Args:
-        context: of the command; its object is the command line.
+        asked: how to go about it.
         paths: PATHs.
         chosen: by the user.
         outs: the file of each table.
-        quiet: print problems only.
-        as_json: print a summary to standard output.
         directory: to make for the files, once it is known that there is something to do.
 
     Raises:
         typer.Exit: with status 3 if something could not be used.
         SpectraError: if nothing could be done.
     """
-    started = time.monotonic()
-    from spectra_cli.execution.plan import make_plan
+    if asked.watch_s is not None:
+        check_watchable(chosen, outs)
+        chosen = replace(chosen, skip_incomplete=True)  # it may be complete the next time
+    places: list[Where] = []
 
-    plan = make_plan(paths, chosen, tuple(outs))
+    def begin() -> Begun[ProgressListener]:
+        from spectra_cli.execution.plan import make_plan
 
-    from spectra_cli.cli.progress import ProgressListener
-    from spectra_cli.execution.local import Job
+        plan = make_plan(paths, chosen, tuple(outs))
 
-    listener = ProgressListener(plan.pass_count, quiet=quiet)
-    job = Job(plan, listener)
-    writing = Writing(outs, chosen.tags, chosen.columns_left_out, directory)
-    write_tables(context, job, listener, writing, _ways(), quiet=quiet, as_json=as_json, started=started)
+        from spectra_cli.cli.progress import ProgressListener
+        from spectra_cli.execution.filling import Begun
+        from spectra_cli.execution.trajectory import TrajectoryJob
+        from spectra_cli.execution.where import where_of
+        from spectra_cli.execution.writing import writing_of
+
+        if not places:
+            places.append(where_of(chosen.device, asked.doing))  # once for all looks
+        where = places[0]
+        listener = ProgressListener(plan.pass_count, quiet=asked.quiet, told=asked.told)
+        job = TrajectoryJob(plan, listener, where.device)
+        writing = writing_of(outs, chosen.tags, chosen.columns_left_out, asked.doing, directory)
+        return Begun(job, listener, where, writing)
+
+    write_tables(asked, begin, _ways)
 
 
 def write_tables(
-    context: typer.Context,
-    job: TableJob,
-    listener: ProgressListener | EvaluationProgress,
-    writing: Writing,
-    ways: Mapping[str, Way],
+    asked: Asked,
+    begin: Callable[[], Begun[Any]],
+    ways: Callable[[], Mapping[str, Way]],
     *,
-    quiet: bool,
-    as_json: bool,
-    started: float,
     closing: Callable[[Mapping[str, Any]], Iterable[str]] = lambda _: (),
 ) -> None:
     """Do the work, write its tables and say what they hold.
 
     Args:
-        context: of the command; its object is the command line.
-        job: the work.
-        listener: that the job tells how it goes on.
-        writing: where the tables go.
-        ways: how each is told.
-        quiet: print problems only.
-        as_json: print a summary to standard output.
-        started: when the command began, as ``time.monotonic`` has it.
+        asked: how to go about it.
+        begin: plans the work.
+        ways: how each table is told.
         closing: lines on what the job has found beside the rows.
 
     Raises:
         typer.Exit: with status 3 if something could not be used.
         SpectraError: if nothing could be done.
     """
-    from spectra_cli.analyses.summary import Summary
 
-    summaries: dict[str, Summary[Any]] = {table: Summary(ways[table].of_run) for table in writing.outs}
+    def look(patience: Patience | None) -> Looked:
+        begun = begin()
 
-    def add(result: Results) -> None:
-        for table, rows in result.tables.items():
-            summaries[table].add(rows)
+        from spectra_cli.analyses.summary import Summary
 
-    usable, found = fill_tables(context, job, listener, writing, add)
-    if as_json:
-        output.json_line({**_json(writing.outs, summaries), **found, "problems": list(listener.problems)})
-    if not quiet:
-        _print_summaries(summaries, ways, writing.outs, elapsed_s=time.monotonic() - started)
-        for line in closing(found):
+        told = ways()
+        summaries: dict[str, Summary[Any]] = {table: Summary(told[table].of_run) for table in begun.writing.outs}
+
+        def add(_unit: Unit, tables: Mapping[str, list[Row]], _facts: Mapping[str, Any]) -> None:
+            for table, rows in tables.items():
+                summaries[table].add(rows)
+
+        filled = fill_tables(asked, begun, add, patience)
+        return Looked(filled, begun.writing.outs, summaries, tuple(begun.listener.problems))
+
+    looked = look(None) if asked.watch_s is None else watch(asked, look)
+    filled, outs, summaries = looked.filled, looked.outs, looked.summaries
+    if asked.as_json:
+        said = {**_json(outs, summaries), **filled.found, "kept": filled.kept, "problems": list(looked.problems)}
+        output.json_line(said)
+    if not asked.quiet:
+        elapsed_s = time.monotonic() - asked.started
+        _print_summaries(summaries, ways(), outs, kept=filled.kept, elapsed_s=elapsed_s)
+        for line in closing(filled.found):
             output.stderr_console().print(output.plain(line), soft_wrap=True)
-    if not usable:
+    if not filled.usable:
         raise typer.Exit(3)
 
 
-def fill_tables(
-    context: typer.Context,
-    job: TableJob,
-    listener: ProgressListener | EvaluationProgress,
-    writing: Writing,
-    take: Callable[[Any], None],
-) -> tuple[bool, Mapping[str, Any]]:
+def fill_tables(asked: Asked, begun: Begun[Any], take: Take, patience: Patience | None = None) -> Filled:
     """Do the work and write its tables; they appear when all of it is done.
 
     Args:
-        context: of the command; its object is the command line.
-        job: the work.
-        listener: that the job tells how it goes on.
-        writing: where the tables go.
-        take: shown every result when its rows have been written.
-
-    Returns:
-        Whether all could be used, and what the job has found beside the rows.
+        asked: how to go about it.
+        begun: the work.
+        take: shown every unit when all of them are done.
+        patience: with checkpoints that a run may be writing; None to take every one as it is.
 
     Raises:
+        InterruptedWorkError: if a signal stops it.
         SpectraError: if nothing could be done.
     """
-    from spectra_cli.tables.writer import TableWriter, make_directory
+    from spectra_cli.execution.filling import Filling
 
-    if writing.directory is not None:
-        make_directory(writing.directory)
-    usable = True
-    metadata = job.metadata(["spectra", *(context.obj or ())])
-    with ExitStack() as stack:
-        writers = {
-            table: stack.enter_context(
-                TableWriter(out, table, tags=writing.tags, metadata=metadata, leave_out=writing.leave_out)
-            )
-            for table, out in writing.outs.items()
-        }
-        stack.enter_context(listener)
-        for result in job.results():
-            for table, rows in result.tables.items():
-                writers[table].write(rows)
-            take(result)
-            usable = usable and result.usable
-        found = job.found()
-        for writer in writers.values():
-            writer.annotate({f"spectra.{key}": json.dumps(value) for key, value in found.items()})
-    return usable, found
+    command = ["spectra", *asked.command]
+    filling = Filling(begun.job, begun.writing, begun.where, begun.listener, command=command, patience=patience)
+    with begun.listener, stopping_told(filling):
+        return filling.fill(take)
 
 
 def _ways() -> dict[str, Way]:
@@ -205,14 +216,19 @@ def _ways() -> dict[str, Way]:
     }
 
 
-def _json(outs: Mapping[str, Path], summaries: Mapping[str, Summary[Any]]) -> dict[str, Any]:
+def _json(outs: Mapping[str, Any], summaries: Mapping[str, Summary[Any]]) -> dict[str, Any]:
     """One table says what it is; several are listed."""
     each = [{"table": table, "out": str(out), **summaries[table].as_json()} for table, out in outs.items()]
     return each[0] if len(each) == 1 else {"tables": each}
 
 
 def _print_summaries(
-    summaries: Mapping[str, Summary[Any]], ways: Mapping[str, Way], outs: Mapping[str, Path], *, elapsed_s: float
+    summaries: Mapping[str, Summary[Any]],
+    ways: Mapping[str, Way],
+    outs: Mapping[str, Any],
+    *,
+    kept: int,
+    elapsed_s: float,
 ) -> None:
     console = output.stderr_console()
     shown = max(1, SHOWN_RUNS // len(summaries))
@@ -227,10 +243,16 @@ def _print_summaries(
         last = table == list(summaries)[-1]
         checkpoints = sum(run.checkpoints for run in summary.runs.values())
         elapsed = f" in {elapsed_s:.1f} s" if last else ""
-        print_closing(console, outs[table], summary.statuses, f"from {counted(checkpoints, 'checkpoint')}{elapsed}")
+        source = f"from {counted(checkpoints, 'checkpoint')}{kept_of(kept)}{elapsed}"
+        print_closing(console, outs[table], summary.statuses, source)
 
 
-def print_closing(console: Console, out: Path, statuses: Mapping[str, int], source: str) -> None:
+def kept_of(kept: int) -> str:
+    """How many units were there already, for a closing line."""
+    return f" ({kept} kept)" if kept else ""
+
+
+def print_closing(console: Console, out: Any, statuses: Mapping[str, int], source: str) -> None:
     """Print how many rows went to a file, and how many of them are not ok.
 
     Args:
@@ -260,8 +282,3 @@ def print_title(console: Console, what: str, name: str, first: str, last: str) -
         room = output.NARROWEST - len(form.format(run="", first="", last=""))
         title = form.format(**{key: shortened(text, room // form.count("{")) for key, text in names.items()})
     console.print(output.plain(title), style="bold", soft_wrap=True)
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun, which takes an s unless the number is 1."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

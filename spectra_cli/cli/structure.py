@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from spectra_cli.cli import output
 from spectra_cli.cli.listings import GAP, grouped, plain_table
 from spectra_cli.cli.repeated import patterns_of, skeleton_of
-from spectra_cli.cli.running import counted
-from spectra_cli.shortening import WITHOUT_PREFIX, fitted_names, level_needed, width_of, without_words
+from spectra_cli.shortening import WITHOUT_PREFIX, counted, fitted_names, level_needed, width_of, without_words
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -34,8 +33,13 @@ def sva(
     transposed: options.Transposed = None,
     skip_incomplete: options.SkipIncomplete = False,
     device: options.Device = "auto",
+    workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
+    watch: options.Watch = None,
     memory_budget: options.MemoryBudget = None,
-    out: options.Out = Path("sva.parquet"),
+    out: options.Out = "sva.parquet",
+    fresh: options.Fresh = False,
+    verify: options.Verify = False,
     tag: options.Tag = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -44,6 +48,16 @@ def sva(
 
     Example: spectra sva runs/a --reference first --out sva.parquet
     """
+    asked = parsing.asked_for(
+        context,
+        workers=workers,
+        scheduler=scheduler,
+        fresh=fresh,
+        verify=verify,
+        watch=watch,
+        quiet=quiet,
+        as_json=as_json,
+    )
     chosen = parsing.chosen_options(
         steps=steps,
         every=every,
@@ -59,7 +73,7 @@ def sva(
         reference=reference,
         against=against,
     )
-    running.run_tables(context, paths, chosen, {"sva": out}, quiet=quiet, as_json=as_json)
+    running.run_tables(asked, paths, chosen, {"sva": out})
 
 
 def print_agreements(console: Console, name: str, run: RunAgreement) -> None:

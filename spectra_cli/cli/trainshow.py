@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from spectra_cli.cli import output
-from spectra_cli.cli.running import counted
-from spectra_cli.shortening import shortened
+from spectra_cli.shortening import counted, shortened
 
 if TYPE_CHECKING:
     from rich.console import Console

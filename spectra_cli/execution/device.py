@@ -6,7 +6,16 @@ import warnings
 
 import torch
 
+from spectra_cli.analyses.visits import WorkPlace
 from spectra_cli.errors import InputError, UsageError
+from spectra_cli.execution.options import Options
+from spectra_cli.spectrum.memory import DEFAULT_SHARE, default_budget_bytes
+
+KNOWN_SHARE = 0.125
+"""Of the budget, for factors of matrices that the next checkpoint may have unchanged."""
+
+KEPT_SHARE = 0.25
+"""Of the budget, for the vectors of reference checkpoints; what does not fit goes to a temporary file."""
 
 
 class DeviceWarning(UserWarning):
@@ -48,3 +57,34 @@ def resolve_device(name: str) -> torch.device:
             remedy="Give a smaller number",
         )
     return torch.device("cuda", int(index or 0))
+
+
+def place_of(
+    options: Options, device: str, *, sharing: int = 1, keeps_vectors: bool = False, knows_factors: bool = False
+) -> WorkPlace:
+    """Where a worker does its work, and how much memory that may take.
+
+    Args:
+        options: what the user chose; the memory budget is that of all workers.
+        device: name of the worker's device.
+        sharing: how many workers share the memory.
+        keeps_vectors: whether vectors of reference checkpoints are kept.
+        knows_factors: whether factors are kept for the next checkpoint.
+
+    Raises:
+        SpectraError: if the device is not there.
+    """
+    found = resolve_device(device)
+    if options.budget_bytes is not None:
+        budget_bytes = options.budget_bytes // sharing
+    elif found.type == "cuda":
+        budget_bytes = int(DEFAULT_SHARE * torch.cuda.mem_get_info(found)[0]) // sharing
+    else:
+        budget_bytes = default_budget_bytes() // sharing
+    kept_bytes = int(KEPT_SHARE * budget_bytes) if keeps_vectors else 0
+    return WorkPlace(found, budget_bytes, kept_bytes, int(KNOWN_SHARE * budget_bytes) if knows_factors else 0)
+
+
+def described(device: torch.device) -> str:
+    """A device as the files record it, with the name of the hardware where it has one."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import pandas as pd
 import pyarrow as pa
 
 from spectra_cli.checkpoints.selection import Selection
-from spectra_cli.execution.jobs import TableJob
+from spectra_cli.execution.filling import Begun, Filling
 from spectra_cli.execution.options import Options, parse_bytes
+from spectra_cli.execution.where import Doing
 from spectra_cli.layers.fitting import StructureOptions
-from spectra_cli.tables.schemas import arrow_schema
-from spectra_cli.tables.writer import TableWriter, table_of
 
 PathLike = str | os.PathLike[str]
 Globs = str | Sequence[str]
@@ -36,6 +32,11 @@ class Common(TypedDict, total=False):
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         memory_budget: working memory, such as ``"2GB"`` or a number of bytes; half of what is free if None.
         tags: constant extra columns.
+        workers: processes that share the work; they import the program that calls, whose first lines should therefore
+            stand under ``if __name__ == "__main__":``.
+        scheduler: address of a Dask cluster that does the work.
+        fresh: start over, whatever stands where tables are written, instead of doing only what is new.
+        verify: read and hash all weights again, instead of trusting size and time of unchanged files.
     """
 
     include: Globs
@@ -45,6 +46,14 @@ class Common(TypedDict, total=False):
     device: str
     memory_budget: str | int | None
     tags: Mapping[str, str] | None
+    workers: int | None
+    scheduler: str | None
+    fresh: bool
+    verify: bool
+
+
+HOW = frozenset({"workers", "scheduler", "fresh", "verify"})
+"""Arguments that say how the work is done."""
 
 
 class Shared(Common, total=False):
@@ -123,42 +132,38 @@ def options_of(
     )
 
 
-def frames_of(
-    job: TableJob,
-    command: Sequence[str],
-    outs: Mapping[str, PathLike | None],
-    tags: Mapping[str, str | None],
-    left_out: Sequence[str] = (),
-) -> dict[str, pd.DataFrame]:
+def doing_of(
+    *, workers: int | None = None, scheduler: str | None = None, fresh: bool = False, verify: bool = False
+) -> Doing:
+    """How the work is to be done, as :class:`Common` says.
+
+    Raises:
+        UsageError: if one means nothing.
+    """
+    return Doing(workers, scheduler, fresh=fresh, verify=verify)
+
+
+def divided(given: Mapping[str, Any]) -> tuple[dict[str, Any], Doing]:
+    """The keywords of a function without those that say how the work is done, and these."""
+    how = {name: value for name, value in given.items() if name in HOW}
+    return {name: value for name, value in given.items() if name not in HOW}, doing_of(**how)
+
+
+def frames_of(begin: Callable[[], Begun[Any]], command: Sequence[str]) -> dict[str, pd.DataFrame]:
     """The tables of a job, also written where a file is named.
 
     Args:
-        job: the work.
+        begin: plans the work.
         command: the function called and its arguments, for the metadata of files.
-        outs: by table, the file; None for none.
-        tags: extra columns, with the value of rows that do not say their own.
-        left_out: columns that only come when they are asked for, and were not.
 
     Raises:
         SpectraError: if nothing could be done.
     """
-    metadata = job.metadata([f"spectra_cli.{command[0]}", *command[1:]])
-    gathered: dict[str, list[dict[str, object]]] = {table: [] for table in outs}
-    with ExitStack() as stack:
-        writers = {
-            table: stack.enter_context(TableWriter(Path(out), table, tags=tags, metadata=metadata, leave_out=left_out))
-            for table, out in outs.items()
-            if out is not None
-        }
-        for result in job.results():
-            for table, rows in result.tables.items():
-                gathered[table] += [{**tags, **row} for row in rows]
-                if table in writers:
-                    writers[table].write(rows)
-        found = {f"spectra.{key}": json.dumps(value) for key, value in job.found().items()}
-        for writer in writers.values():
-            writer.annotate(found)
-    return {table: _data_frame(table_of(rows, arrow_schema(table, tags, left_out))) for table, rows in gathered.items()}
+    begun = begin()
+    line = [f"spectra_cli.{command[0]}", *command[1:]]
+    filling = Filling(begun.job, begun.writing, begun.where, begun.listener, command=line)
+    filled = filling.fill(lambda *_: None, whole=True)
+    return {table: _data_frame(rows) for table, rows in filled.tables.items()}
 
 
 def paths_of(path: PathLike | Sequence[PathLike]) -> list[PathLike]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
 from typing import Protocol
 
-from spectra_cli.layers.matricize import MatrixSpec
+from spectra_cli.execution.events import Event
 
 PACKAGE = f"{__name__.partition('.')[0]}."
 
@@ -22,45 +21,23 @@ class Problems(Protocol):
 class Listener(Problems, Protocol):
     """Told how the work goes on."""
 
-    def checkpoint_opened(self, specs: Sequence[MatrixSpec]) -> None:
-        """The matrices of a checkpoint are known and about to be factorized."""
+    def kept(self, units: int) -> None:
+        """So many checkpoints or pairs are there already and need not be done."""
 
-    def matrix_done(self, spec: MatrixSpec) -> None:
-        """One matrix is finished, well or not."""
-
-    def checkpoint_done(self) -> None:
-        """One checkpoint is finished, well or not."""
-
-
-class EvaluationListener(Problems, Protocol):
-    """Told how a work goes on that consists in evaluations of a model."""
-
-    def progressed(self, what: str, done: float, total: float) -> None:
-        """The work goes on.
-
-        Args:
-            what: is evaluated now, in a few words for people.
-            done: sets of weights that have been evaluated; of one that is being evaluated, a part.
-            total: sets of weights to evaluate.
-        """
+    def hear(self, event: Event) -> None:
+        """The work goes on."""
 
     def notice(self, message: str) -> None:
-        """There is something to know of the task, such as where its data come from."""
+        """There is something to know where nothing is wrong, such as where a task's data come from."""
 
 
 class Silent:
     """A listener that passes problems on as Python warnings and says nothing else."""
 
-    def checkpoint_opened(self, specs: Sequence[MatrixSpec]) -> None:
+    def kept(self, units: int) -> None:
         """Say nothing."""
 
-    def matrix_done(self, spec: MatrixSpec) -> None:
-        """Say nothing."""
-
-    def checkpoint_done(self) -> None:
-        """Say nothing."""
-
-    def progressed(self, what: str, done: float, total: float) -> None:
+    def hear(self, event: Event) -> None:
         """Say nothing."""
 
     def notice(self, message: str) -> None:

@@ -117,9 +117,9 @@ def repeated(message: str) -> str:
 
 def _name(row: Row) -> str:
     """Which matrix or connection a row is about; "" if it is about a whole checkpoint."""
-    if "connection" in row:
+    if row.get("connection") is not None:
         return f"{row['upstream']} -> {row['downstream']}"
-    return str(row.get("parameter", ""))
+    return row.get("parameter") or ""
 
 
 def shown(names: Sequence[str], most: int = NAMED_PARAMETERS) -> str:

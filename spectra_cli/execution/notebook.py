@@ -11,25 +11,26 @@ import pandas as pd
 
 from spectra_cli.analyses.pruning import VARIANTS, Pruning, listed_variants
 from spectra_cli.errors import UsageError
-from spectra_cli.execution.barrier import BarrierJob
+from spectra_cli.execution.filling import Begun
 from spectra_cli.execution.frames import (
     Common,
     PathLike,
     Shared,
     check_arguments,
+    divided,
     frames_of,
     listed,
     options_of,
     paths_of,
 )
 from spectra_cli.execution.listener import Silent
-from spectra_cli.execution.local import Job
 from spectra_cli.execution.options import Options, TaskOptions
 from spectra_cli.execution.pairfile import PairFile, read_pairs
 from spectra_cli.execution.pairs import make_barrier_plan
 from spectra_cli.execution.plan import make_plan
-from spectra_cli.execution.prune_eval import PruneEvaluation
-from spectra_cli.tables.writer import make_directory
+from spectra_cli.execution.trajectory import TrajectoryJob
+from spectra_cli.execution.where import Doing, where_of
+from spectra_cli.execution.writing import writing_of
 
 TABLES = ("rank", "align", "sva")
 
@@ -60,7 +61,8 @@ def rank(path: PathLike | Sequence[PathLike], *, out: PathLike | None = None, **
         TypeError: if there is no such argument.
     """
     check_arguments(rank, shared, Shared)
-    return _frames(path, {"rank": out}, options_of(**shared))["rank"]
+    given, doing = divided(shared)
+    return _frames(path, {"rank": out}, options_of(**given), doing)["rank"]
 
 
 def align(
@@ -90,8 +92,9 @@ def align(
         TypeError: if there is no such argument.
     """
     check_arguments(align, shared, Shared)
-    options = options_of(heads=heads, kv_heads=kv_heads, full=full, **shared)
-    return _frames(path, {"align": out}, options)["align"]
+    given, doing = divided(shared)
+    options = options_of(heads=heads, kv_heads=kv_heads, full=full, **given)
+    return _frames(path, {"align": out}, options, doing)["align"]
 
 
 def sva(
@@ -119,7 +122,8 @@ def sva(
         TypeError: if there is no such argument.
     """
     check_arguments(sva, shared, Shared)
-    return _frames(path, {"sva": out}, options_of(reference=reference, against=against, **shared))["sva"]
+    given, doing = divided(shared)
+    return _frames(path, {"sva": out}, options_of(reference=reference, against=against, **given), doing)["sva"]
 
 
 def analyze(
@@ -153,9 +157,11 @@ def analyze(
         TypeError: if there is no such argument.
     """
     check_arguments(analyze, shared, Shared)
-    options = options_of(reference=reference, against=against, heads=heads, kv_heads=kv_heads, full=full, **shared)
-    outs = {table: None if out is None else Path(out) / f"{table}.parquet" for table in TABLES}
-    return Analysis(**_frames(path, outs, options, directory=None if out is None else Path(out)))
+    given, doing = divided(shared)
+    options = options_of(reference=reference, against=against, heads=heads, kv_heads=kv_heads, full=full, **given)
+    directory = None if out is None else os.fspath(out)
+    outs = {table: None if directory is None else f"{directory.rstrip('/')}/{table}.parquet" for table in TABLES}
+    return Analysis(**_frames(path, outs, options, doing, directory=directory))
 
 
 def prune_eval(
@@ -200,12 +206,20 @@ def prune_eval(
         TypeError: if there is no such argument.
     """
     check_arguments(prune_eval, shared, Shared)
-    options, paths = options_of(**shared), paths_of(path)
+    from spectra_cli.execution.prune_eval import PruneEvalJob  # noqa: PLC0415 - evaluates models, unlike the others
+
+    given, doing = divided(shared)
+    options, paths = options_of(**given), paths_of(path)
     task_options = TaskOptions(task, dict(settings or {}), listed(split), batch_norm, output_layer)
     pruning = Pruning(listed_variants(listed(variants)), keep, mask_keep, mask_seed)
     outs = {"prune_eval": out} | ({} if sva_out is None else {"sva": sva_out})
-    job = PruneEvaluation(make_plan(paths, options, tuple(outs)), task_options, pruning, Silent())
-    return frames_of(job, ["prune_eval", *map(str, paths)], outs, options.tags)["prune_eval"]
+
+    def begin() -> Begun[Silent]:
+        plan, listener, where = make_plan(paths, options, tuple(outs)), Silent(), where_of(options.device, doing)
+        job = PruneEvalJob(plan, task_options, pruning, listener, where.device)
+        return Begun(job, listener, where, writing_of(outs, options.tags, (), doing))
+
+    return frames_of(begin, ["prune_eval", *map(str, paths)])["prune_eval"]
 
 
 def barrier(
@@ -250,14 +264,22 @@ def barrier(
         TypeError: if there is no such argument.
     """
     check_arguments(barrier, common, Common)
-    given = _pairs(a, b, pairs)
+    from spectra_cli.execution.barrier import BarrierJob  # noqa: PLC0415 - evaluates models, unlike the others
+
+    shared, doing = divided(common)
+    found, options = _pairs(a, b, pairs), options_of(**shared)
     task_options = TaskOptions(task, dict(settings or {}), listed(split), batch_norm)
-    plan = make_barrier_plan(given.pairs, options_of(**common), task_options, alphas, given.tags)
     further = {"barrier_spectra": spectra_out, "sva": sva_out}
     outs = {"barrier": out} | {table: path for table, path in further.items() if path is not None}
-    job = BarrierJob(plan, Silent(), tables=tuple(outs))
-    named = [path for pair in given.pairs for path in pair]
-    return frames_of(job, ["barrier", *named], outs, plan.tags, plan.options.columns_left_out)["barrier"]
+
+    def begin() -> Begun[Silent]:
+        plan = make_barrier_plan(found.pairs, options, task_options, alphas, found.tags)
+        listener, where = Silent(), where_of(options.device, doing)
+        job = BarrierJob(plan, listener, where.device, tables=tuple(outs), agreement=out is not None)
+        return Begun(job, listener, where, writing_of(outs, plan.tags, options.columns_left_out, doing))
+
+    named = [path for pair in found.pairs for path in pair]
+    return frames_of(begin, ["barrier", *named])["barrier"]
 
 
 def _pairs(
@@ -279,12 +301,17 @@ def _frames(
     path: PathLike | Sequence[PathLike],
     outs: Mapping[str, PathLike | None],
     options: Options,
+    doing: Doing,
     *,
-    directory: Path | None = None,
+    directory: str | None = None,
 ) -> dict[str, pd.DataFrame]:
     paths = paths_of(path)
-    job = Job(make_plan(paths, options, tuple(outs)), Silent())
-    if directory is not None:
-        make_directory(directory)
+
+    def begin() -> Begun[Silent]:
+        plan, listener = make_plan(paths, options, tuple(outs)), Silent()
+        where = where_of(options.device, doing)
+        job = TrajectoryJob(plan, listener, where.device)
+        return Begun(job, listener, where, writing_of(outs, options.tags, options.columns_left_out, doing, directory))
+
     name = "analyze" if len(outs) > 1 else next(iter(outs))
-    return frames_of(job, [name, *map(str, paths)], outs, options.tags, options.columns_left_out)
+    return frames_of(begin, [name, *map(str, paths)])

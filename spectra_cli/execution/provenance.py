@@ -13,19 +13,19 @@ from spectra_cli import __version__
 from spectra_cli.checkpoints.runs import Run
 
 
-def provenance(command: Sequence[str], settings: Mapping[str, Any], device: torch.device) -> dict[str, str]:
+def provenance(command: Sequence[str], settings: Mapping[str, Any], device: str) -> dict[str, str]:
     """What the files of a command record about their making, besides their schema.
 
     Args:
         command: the command line, or the function called and its arguments.
         settings: what was chosen, with the defaults of what was not; as JSON may have it.
-        device: where the work was done.
+        device: where the work was done, as :func:`spectra_cli.execution.device.described` says it.
     """
     return {
         "spectra.version": __version__,
         "spectra.command": shlex.join(command),
         "spectra.settings": json.dumps(settings, sort_keys=True, default=str),
-        "spectra.device": _name(device),
+        "spectra.device": device,
         "spectra.torch": torch.__version__,
     }
 
@@ -33,7 +33,3 @@ def provenance(command: Sequence[str], settings: Mapping[str, Any], device: torc
 def directories_of(runs: Iterable[Run]) -> dict[str, str]:
     """Names of the directories of runs that the tables call ``.``, as PATH itself was the run."""
     return {run.name: run.root.resolve().name for run in runs if run.name == "."}
-
-
-def _name(device: torch.device) -> str:
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

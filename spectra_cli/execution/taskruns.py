@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from spectra_cli.checkpoints.runs import Checkpoint, Run
-from spectra_cli.errors import InputError, MemoryBudgetError, SpectraError, UsageError
+from spectra_cli.errors import InputError, UsageError
 from spectra_cli.execution.options import TaskOptions
+from spectra_cli.storage.copies import local_directory
+from spectra_cli.storage.places import Place, place_of
 from spectra_cli.tasks.base import MakeTask, Task
 from spectra_cli.tasks.registry import checkpoint_option, find_task, make_task, same_task, task_names
 from spectra_cli.tasks.runfile import DATA, NAME, RunRecord, read_record
-from spectra_cli.tasks.training import new_model
+
+COPIED_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+"""Ends of the names of configurations and tokenizers beside the weights of a Hugging Face checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,19 @@ class ChosenTask:
             SpectraError: as :func:`spectra_cli.tasks.registry.make_task`.
         """
         with self._blaming_the_record():
-            return make_task(self.name, self.settings, files_allowed=self.files_allowed, source=self.source)
+            settings = self._with_files_here()
+            return make_task(self.name, settings, files_allowed=self.files_allowed, source=self.source)
+
+    def _with_files_here(self) -> Mapping[str, Any]:
+        """The settings, with a copy of a remote directory that the task's library is to read."""
+        option = checkpoint_option(self.find())
+        given = self.settings.get(option) if option else None
+        if option is None or not isinstance(given, str):
+            return self.settings
+        directory = place_of(given)
+        if isinstance(directory, Path):
+            return self.settings
+        return {**self.settings, option: str(local_directory(directory, COPIED_SUFFIXES))}
 
     def find(self) -> MakeTask:
         """The callable that makes the task.
@@ -108,7 +120,22 @@ class ChosenTask:
 
 
 def task_of_run(run: Run, checkpoint: Checkpoint, options: TaskOptions) -> ChosenTask:
-    """The task that a run was trained on, or that the user says, for one of its checkpoints.
+    """The task of :func:`named_task`, with the directory of the checkpoint if it wants one.
+
+    Raises:
+        UsageError: if nothing says a task, or there is none of that name.
+        InputError: if the run.json is broken, or names a file.
+        TaskError: if the file of the task raises when it is loaded.
+    """
+    chosen = named_task(run, checkpoint, options)
+    option = checkpoint_option(chosen.find())
+    if option is None or option in chosen.settings:
+        return chosen
+    return replace(chosen, checkpoint_option=option).for_checkpoint(run, checkpoint)
+
+
+def named_task(run: Run, checkpoint: Checkpoint, options: TaskOptions) -> ChosenTask:
+    """The task that a run was trained on, or that the user says, as it is named: no code of it is loaded.
 
     Where the user names the task that run.json names, the options of run.json hold as well; where another one, a remark
     says that they do not.
@@ -142,15 +169,10 @@ def task_of_run(run: Run, checkpoint: Checkpoint, options: TaskOptions) -> Chose
         chosen = ChosenTask(record.task, settings, False, str(source), overruled=overruled)
         chosen = replace(chosen, record=str(source), given=frozenset(options.settings))
     _check_data(chosen, options, source)
-    option = checkpoint_option(chosen.find())
-    if option is not None and option not in chosen.settings:
-        chosen = replace(chosen, checkpoint_option=option)
-    if record is not None:
-        chosen = replace(chosen, seed=model_seed(record, source.parent))
-    return chosen.for_checkpoint(run, checkpoint)
+    return chosen if record is None else replace(chosen, seed=model_seed(record, source.parent))
 
 
-def _told_unused(task: str, record: RunRecord, source: Path) -> str:
+def _told_unused(task: str, record: RunRecord, source: Place) -> str:
     """That the options of a run.json are not used, if it has any."""
     if not record.options:
         return ""
@@ -158,7 +180,7 @@ def _told_unused(task: str, record: RunRecord, source: Path) -> str:
     return f"{source} says that the run was trained on {record.task}: its options ({options}) are not used for {task}."
 
 
-def model_seed(record: RunRecord, directory: Path) -> int:
+def model_seed(record: RunRecord, directory: Place) -> int:
     """The seed that the model of a run was made with, which decides what is random in it and in no checkpoint.
 
     A branch has the model of its trunk: the trunk's seed, if its run.json is still there.
@@ -170,7 +192,7 @@ def model_seed(record: RunRecord, directory: Path) -> int:
     Returns:
         0 where no seed is known.
     """
-    seen: set[Path] = set()
+    seen: set[Place] = set()
     while record.trunk is not None:
         directory = (directory / record.trunk).resolve()
         if directory in seen:
@@ -200,7 +222,7 @@ def _overruled(record: RunRecord | None, options: TaskOptions) -> list[str]:
     ]
 
 
-def _check_data(chosen: ChosenTask, options: TaskOptions, source: Path) -> None:
+def _check_data(chosen: ChosenTask, options: TaskOptions, source: Place) -> None:
     """Check that the data of a run.json, whose path was made absolute where the run was trained, are there.
 
     Raises:
@@ -221,9 +243,9 @@ def record_of(run: Run, checkpoint: Checkpoint) -> RunRecord | None:
     return _found_record(run, checkpoint, needed=True)[0]
 
 
-def _found_record(run: Run, checkpoint: Checkpoint, *, needed: bool) -> tuple[RunRecord | None, Path]:
+def _found_record(run: Run, checkpoint: Checkpoint, *, needed: bool) -> tuple[RunRecord | None, Place]:
     """What the nearest run.json says, and where it stands; unless it is needed, a broken one is as good as none."""
-    own = [checkpoint.path] if checkpoint.path.is_dir() else []
+    own: list[Place] = [checkpoint.path] if checkpoint.path.is_dir() else []
     for place in dict.fromkeys([*own, checkpoint.path.parent, run.root]):
         try:
             record = read_record(place)
@@ -246,93 +268,3 @@ def chosen_splits(task: Task, asked: Sequence[str]) -> list[str]:
         if split not in task.splits:
             raise UsageError(f"--split {split}: the task has none", remedy=f"Its splits are {', '.join(task.splits)}")
     return [split for split in task.splits if not asked or split in asked]
-
-
-class ModelPool:
-    """Tasks and their models: each is made once for all its uses, and let go of after the last of them.
-
-    One model at a time is on the device; others that will be needed again wait on the CPU.
-
-    Args:
-        uses: the task of every use to come; all are made at once, as an error in the options should come before work.
-        device: where models work.
-
-    Raises:
-        SpectraError: if not one of the tasks can be made.
-    """
-
-    def __init__(self, uses: Iterable[ChosenTask], device: torch.device) -> None:
-        uses = list(uses)
-        self._device = device
-        self._left = Counter(chosen.key for chosen in uses)
-        self._left_models = Counter(chosen.model_key for chosen in uses)
-        self._tasks: dict[str, Task] = {}
-        self._errors: dict[str, SpectraError] = {}
-        self._models: dict[tuple[str, int], nn.Module] = {}
-        for chosen in uses:
-            if chosen.key not in self._tasks and chosen.key not in self._errors:
-                try:
-                    self._tasks[chosen.key] = chosen.make()
-                except SpectraError as error:
-                    self._errors[chosen.key] = error
-        if self._errors and not self._tasks:
-            raise next(iter(self._errors.values()))
-
-    def task(self, chosen: ChosenTask) -> Task:
-        """The task itself.
-
-        Raises:
-            SpectraError: if it cannot be made.
-        """
-        if chosen.key in self._errors:
-            raise self._errors[chosen.key]
-        return self._tasks[chosen.key]
-
-    def model(self, chosen: ChosenTask) -> nn.Module:
-        """Its model on the device, in evaluation mode; with the weights that it was left with, random ones at first.
-
-        What is random in a model and in no checkpoint (buffers that are not saved) is what it was in training.
-
-        Raises:
-            MemoryBudgetError: if the device has no room for it.
-            SpectraError: if the task's code raises.
-        """
-        for key, other in self._models.items():
-            if key != chosen.model_key:
-                other.to("cpu")
-        if chosen.model_key not in self._models:
-            self._models[chosen.model_key] = new_model(self._tasks[chosen.key], chosen.seed)
-        try:
-            return self._models[chosen.model_key].to(self._device).eval()
-        except torch.OutOfMemoryError as error:
-            raise MemoryBudgetError(
-                f"the model does not fit on {self._device}", where=f"task {chosen.name}", remedy="Give --device cpu"
-            ) from error
-
-    def used(self, chosen: ChosenTask) -> None:
-        """Count a use."""
-        self._left[chosen.key] -= 1
-        self._left_models[chosen.model_key] -= 1
-        if not self._left[chosen.key]:
-            self._tasks.pop(chosen.key, None)
-        if not self._left_models[chosen.model_key]:
-            self._models.pop(chosen.model_key, None)
-
-
-class Notices:
-    """Passes on what tasks say of themselves (their `notice`), each text once.
-
-    Args:
-        tell: told of each.
-    """
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-        self._told: set[str] = set()
-
-    def of(self, task: Task) -> None:
-        """Pass on what a task says, if it says something new."""
-        notice = getattr(task, "notice", None)
-        if isinstance(notice, str) and notice and notice not in self._told:
-            self._told.add(notice)
-            self._tell(notice)

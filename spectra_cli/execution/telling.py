@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 from spectra_cli.analyses.references import PREVIOUS, Reference, shares_steps
 from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import InputError, SpectraError
 from spectra_cli.execution import messages
-from spectra_cli.execution.listener import Problems
+from spectra_cli.execution.events import Remark
+from spectra_cli.execution.listener import Listener
 from spectra_cli.execution.plan import Plan
+from spectra_cli.storage.places import Place
 
 
 @dataclass(slots=True)
@@ -46,11 +48,12 @@ class Telling:
         listener: told.
     """
 
-    def __init__(self, plan: Plan, listener: Problems) -> None:
+    def __init__(self, plan: Plan, listener: Listener) -> None:
         self._plan = plan
         self._listener = listener
         self._times: Counter[tuple[str, str]] = Counter()
         self._once: set[object] = set()
+        self._noticed: set[str] = set()
 
     def once(self, message: str, matter: object = None) -> None:
         """Tell something that has not been told before.
@@ -64,22 +67,36 @@ class Telling:
             self._once.add(key)
             self._listener.problem(message)
 
+    def notice(self, message: str) -> None:
+        """Tell what people may like to know, where it has not been told before."""
+        if message not in self._noticed:
+            self._noticed.add(message)
+            self._listener.notice(message)
+
     def of_checkpoint(self, run: Run, checkpoint: Checkpoint, message: str) -> None:
         """Tell what may be the same in many checkpoints of a run: of the first now, of the others at the run's end."""
         self._times[run.name, message] += 1
         if self._times[run.name, message] == 1:
             self._listener.problem(f"{checkpoint.path}: {message}")
 
-    def reference_failed(self, path: Path) -> None:
-        """Tell that there is nothing to compare with."""
-        self.once(f"nothing is compared with {path}, which cannot be used; choose another --reference.", path)
+    def remark(self, run: Run, checkpoint: Checkpoint, remark: Remark) -> None:
+        """Tell what a worker has remarked at a checkpoint."""
+        match remark.kind:
+            case "once":
+                self.once(remark.message, remark.matter)
+            case "checkpoint":
+                self.of_checkpoint(run, checkpoint, remark.message)
+            case "notice":
+                self.notice(remark.message)
+            case "problem":
+                self._listener.problem(remark.message)
 
     def before(self) -> None:
         """Tell what is known before the work begins."""
         if missed := messages.missed(self._plan.runs):
             self._listener.problem(missed)
 
-    def unpaired(self, run: Run, references: Mapping[Path, Reference]) -> None:
+    def unpaired(self, run: Run, references: Mapping[Place, Reference]) -> None:
         """Tell which checkpoints of a run have nothing to be compared with, or only themselves."""
         against = self._plan.against
         if against is not None and not shares_steps(run, against):
@@ -120,3 +137,9 @@ class Telling:
             ) from tally.first_error
         if tally.lacking:
             self._listener.problem(f"no matrix is left by --include and --exclude in {messages.shown(tally.lacking)}.")
+
+
+def texts(facts: Mapping[str, Any], name: str) -> list[str]:
+    """A list of texts among the facts about a unit, which come from a file; what is none is left out."""
+    found = facts.get(name)
+    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []

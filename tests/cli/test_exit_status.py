@@ -201,12 +201,12 @@ def test_an_absent_shard_is_1_before_any_work(
     spectra: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although it is in the last checkpoint: nobody wants to learn of it after an hour."""
-    from spectra_cli.execution import local
+    from spectra_cli.execution import analyst
 
     def never(*_: object) -> None:
         raise AssertionError("work began")
 
-    monkeypatch.setattr(local, "open_checkpoint", never)
+    monkeypatch.setattr(analyst, "open_checkpoint", never)
     outcome = spectra("rank", make_sharded_run(tmp_path / "run"))
     assert outcome.status == 1
     message = one_paragraph(outcome.err)
@@ -415,12 +415,12 @@ def test_a_hostile_pickle_beside_good_weights_is_left_alone(
 def test_an_unforeseen_exception_is_1_and_a_paragraph(
     fault: Exception, said: str, spectra: Fixture, make_run: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spectra_cli.execution import local
+    from spectra_cli.execution import analyst
 
     def fail(*_: object, **__: object) -> None:
         raise fault
 
-    monkeypatch.setattr(local, "visit", fail)
+    monkeypatch.setattr(analyst, "visit", fail)
     outcome = spectra("rank", make_run())
     assert outcome.status == 1
     assert said in one_paragraph(outcome.err)

@@ -409,7 +409,7 @@ def test_the_memory_of_analyze_is_said(spectra: Fixture) -> None:
     assert told["reference_vector_bytes"] == kept
     text = words(shown(spectra, directory))
     assert "working memory for `spectra rank`: about" in text
-    assert f"and {-(-kept // 1024)} KiB for the vectors of the reference" in text
+    assert f"{-(-kept // 1024)} KiB each for the vectors of the reference and of the checkpoint before" in text
     assert as_json(spectra, directory, "--include", "thin*")["reference_vector_bytes"] == 4 * 3 * 503
 
 

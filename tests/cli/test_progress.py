@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from spectra_cli.analyses.lanes import work_of
 from spectra_cli.cli.progress import ProgressListener
+from spectra_cli.execution.events import CheckpointDone, MatrixDone, Opened
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.tensors import TensorInfo
 
@@ -17,29 +19,29 @@ def test_the_share_done_is_that_of_the_work_in_all_checkpoints() -> None:
     large, small = spec("large", 4000, 1000), spec("small", 400, 100)
     listener = ProgressListener(2, quiet=True)
     (task,) = listener._bar.tasks
-    listener.checkpoint_opened([large, small])
-    listener.matrix_done(large)
+    listener.hear(Opened(2, work_of(large) + work_of(small)))
+    listener.hear(MatrixDone(work_of(large)))
     assert task.description == "checkpoint 1/2, matrix 1/2"
     assert task.percentage == pytest.approx(50, abs=0.2)  # of the first of two checkpoints nearly all is done
-    listener.matrix_done(small)
-    listener.checkpoint_done()
+    listener.hear(MatrixDone(work_of(small)))
+    listener.hear(CheckpointDone())
     assert task.percentage == pytest.approx(50)
-    listener.checkpoint_opened([large, small])
+    listener.hear(Opened(2, work_of(large) + work_of(small)))
     assert task.description == "checkpoint 2/2, matrix 0/2"
-    listener.matrix_done(small)
+    listener.hear(MatrixDone(work_of(small)))
     assert task.percentage == pytest.approx(50, abs=0.2)
-    listener.matrix_done(large)
-    listener.checkpoint_done()
+    listener.hear(MatrixDone(work_of(large)))
+    listener.hear(CheckpointDone())
     assert task.percentage == pytest.approx(100)
 
 
 def test_a_checkpoint_that_could_not_be_opened_counts_as_done() -> None:
     listener = ProgressListener(2, quiet=True)
     (task,) = listener._bar.tasks
-    listener.checkpoint_done()
-    listener.checkpoint_opened([spec("only", 8, 8)])
-    listener.matrix_done(spec("only", 8, 8))
-    listener.checkpoint_done()
+    listener.hear(CheckpointDone())
+    listener.hear(Opened(1, work_of(spec("only", 8, 8))))
+    listener.hear(MatrixDone(work_of(spec("only", 8, 8))))
+    listener.hear(CheckpointDone())
     assert task.percentage == pytest.approx(100)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,16 +22,16 @@ from torch.optim.swa_utils import update_bn
 
 import spectra_cli
 from spectra_cli.errors import InputError, SpectraError, UsageError
-from spectra_cli.execution import barrier as execution
-from spectra_cli.execution.barrier import BarrierJob
+from spectra_cli.execution import modelpool
+from spectra_cli.execution.barrier import BarrierJob, agreement_of
 from spectra_cli.execution.listener import SkippedWorkWarning
 from spectra_cli.execution.options import Options, TaskOptions
 from spectra_cli.execution.pairfile import read_pairs
 from spectra_cli.execution.pairs import BarrierPlan, make_barrier_plan
-from spectra_cli.execution.taskruns import ModelPool
 from spectra_cli.tasks.base import Metric
 from spectra_cli.tasks.guarded import TaskError
 from tests.analyses import tiny_tasks
+from tests.execution.jobs_done import Heard, all_done
 
 FILE = Path(tiny_tasks.__file__)
 MLP = f"{FILE}:mlp"
@@ -644,22 +646,28 @@ def test_a_run_json_that_names_a_file_is_refused() -> None:
     assert barrier(alphas=2)["status"].eq("ok").all()
 
 
-def test_tasks_are_let_go_of_after_the_last_pair_that_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_are_let_go_of_after_the_last_pair_that_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a pair could not be used: the model of the first task is gone when that of the second is made."""
-    pools: list[ModelPool] = []
+    made: list[weakref.ref[nn.Module]] = []
+    alive: list[int] = []
 
-    class Pool(ModelPool):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            pools.append(self)
+    def new_model(task: Any, seed: int) -> nn.Module:
+        gc.collect()
+        alive.append(sum(model() is not None for model in made))
+        model = make(task, seed)
+        made.append(weakref.ref(model))
+        return model
 
-    monkeypatch.setattr(execution, "ModelPool", Pool)
+    make = modelpool.new_model
+    monkeypatch.setattr(modelpool, "new_model", new_model)
     ends = [run_of(f"{prime}/{seed}", prime, seed=seed) for prime in (5, 7) for seed in (1, 2)]
     Path("7/2/step_1.safetensors").write_bytes(Path("7/2/step_1.safetensors").read_bytes()[:-4])
     plan = make_barrier_plan([(ends[0], ends[1]), (ends[2], ends[3]), (ends[2], ends[2])], Options(), TaskOptions(), 2)
-    alive = [len(pools[0]._models) for _ in BarrierJob(plan, Heard()).results()]
-    assert alive == [1, 0, 1]
-    assert (pools[0]._models, pools[0]._tasks) == ({}, {})
+    heard = Heard()
+    all_done(BarrierJob(plan, heard, "cpu"), heard)
+    assert alive == [0, 0]
+    gc.collect()
+    assert [model() for model in made] == [None, None]
 
 
 def test_without_a_run_json_a_task_must_be_named() -> None:
@@ -691,24 +699,6 @@ def test_a_policy_that_does_not_exist_is_told(policy: str) -> None:
 # how it goes on
 
 
-class Heard:
-    """A listener that remembers."""
-
-    def __init__(self) -> None:
-        self.progress: list[tuple[str, float, float]] = []
-        self.notices: list[str] = []
-        self.problems: list[str] = []
-
-    def progressed(self, what: str, done: float, total: float) -> None:
-        self.progress.append((what, done, total))
-
-    def notice(self, message: str) -> None:
-        self.notices.append(message)
-
-    def problem(self, message: str) -> None:
-        self.problems.append(message)
-
-
 def plan_of(*pairs: tuple[str, str], task: str, **settings: Any) -> BarrierPlan:
     return make_barrier_plan(pairs, Options(), TaskOptions(task, settings), 3)
 
@@ -716,13 +706,12 @@ def plan_of(*pairs: tuple[str, str], task: str, **settings: Any) -> BarrierPlan:
 def test_progress_grows_to_the_end_over_all_pairs_and_passes() -> None:
     ends(tiny_tasks.cnn)
     heard = Heard()
-    pair = ("a.safetensors", "b.safetensors")
-    list(BarrierJob(plan_of(pair, ("absent", "b.safetensors"), pair, task=f"{FILE}:cnn"), heard).results())
-    done = [part for _, part, _ in heard.progress]
+    pairs = [("a.safetensors", "b.safetensors"), ("absent", "b.safetensors"), ("b.safetensors", "a.safetensors")]
+    all_done(BarrierJob(plan_of(*pairs, task=f"{FILE}:cnn"), heard, "cpu"), heard)
+    done = [part for _, part in heard.progress]
     assert done == sorted(done)
-    assert (done[0], done[-1]) == (0.0, 9.0)
-    assert {total for _, _, total in heard.progress} == {9}
-    assert heard.progress[1][:2] == ("pair 1/3, alpha 1/3", pytest.approx(1 / 3)), "statistics, and two splits"
+    assert (done[0], done[-1]) == (0.0, pytest.approx(3.0))
+    assert heard.progress[1] == ("pair 1/3, alpha 1/3", pytest.approx(1 / 9)), "statistics, and two splits"
     assert heard.progress[-1][0] == "pair 3/3, alpha 3/3"
 
 
@@ -731,22 +720,41 @@ def test_what_a_task_says_of_itself_is_told_once() -> None:
         saved(f"{name}.safetensors", {"weight": torch.ones(1, 3, dtype=torch.float64)})
     heard = Heard()
     pair = ("a.safetensors", "b.safetensors")
-    list(BarrierJob(plan_of(pair, pair, task=f"{__file__}:Quadratic"), heard).results())
+    all_done(BarrierJob(plan_of(pair, pair, task=f"{__file__}:Quadratic"), heard, "cpu"), heard)
     assert (heard.notices, heard.problems) == (["Nothing but a parabola."], [])
 
 
 def test_agreement_is_asked_for_and_scored_for_every_matrix() -> None:
     ends(tiny_tasks.mlp)
     plan = plan_of(("a.safetensors", "a.safetensors"), task=MLP)
-    (without,) = BarrierJob(plan, Heard()).results()
-    (scored,) = BarrierJob(plan, Heard(), agreement=True).results()
-    assert without.agreement == []
-    assert [(row["parameter"], row["rows"], row["cols"]) for row in scored.agreement] == [
-        ("first.weight", 7, 6),
-        ("second.weight", 9, 7),
-        ("output.weight", 5, 9),
+    (without,) = all_done(BarrierJob(plan, Heard(), "cpu"), Heard())
+    (scored,) = all_done(BarrierJob(plan, Heard(), "cpu", agreement=True), Heard())
+    assert agreement_of(without.facts) == []
+    found = agreement_of(json.loads(json.dumps(scored.facts)))
+    assert [(row["depth"], row["parameter"], row["rows"], row["cols"]) for row in found] == [
+        (0, "first.weight", 7, 6),
+        (1, "second.weight", 9, 7),
+        (2, "output.weight", 5, 9),
     ]
-    assert [row["score"] for row in scored.agreement] == pytest.approx([1.0] * 3, abs=1e-5)
+    assert [row["score"] for row in found] == pytest.approx([1.0] * 3, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        None,
+        3,
+        "x",
+        {},
+        [None],
+        [[]],
+        [[0, "w", 2, 3, "high", 0.1]],
+        [[0, "w", 2, None, 0.5, 0.1]],
+        [[0, "w", 2, 3, 0.5]],
+    ],
+)
+def test_agreement_on_record_in_a_file_that_is_none_is_left_out(found: object) -> None:
+    assert agreement_of({"agreement": found}) == []
 
 
 def test_the_callers_random_numbers_go_on_as_if_nothing_had_been() -> None:

@@ -22,15 +22,17 @@ from spectra_cli.analyses.pruning import Pruning
 from spectra_cli.checkpoints.discovery import discover
 from spectra_cli.errors import InputError, UsageError
 from spectra_cli.execution.listener import SkippedWorkWarning
+from spectra_cli.execution.modelpool import ModelPool
 from spectra_cli.execution.options import Options, TaskOptions
 from spectra_cli.execution.plan import make_plan
-from spectra_cli.execution.prune_eval import PruneEvaluation
-from spectra_cli.execution.taskruns import ChosenTask, ModelPool, task_of_run
+from spectra_cli.execution.prune_eval import PruneEvalJob
+from spectra_cli.execution.taskruns import ChosenTask, task_of_run
 from spectra_cli.tasks.evaluation import Value
 from spectra_cli.tasks.modular_addition import ModularAddition
 from spectra_cli.tasks.registry import make_task
 from spectra_cli.tasks.training import new_model
 from tests.analyses import tiny_tasks
+from tests.execution.jobs_done import Heard, all_done
 
 TINY = {"d_model": 4, "num_heads": 2, "mlp": 6}
 FULL = ("full",)
@@ -271,9 +273,10 @@ class Choice:
 
 
 def test_a_pool_makes_each_task_and_model_once_and_lets_go_of_them() -> None:
-    """In the order a b a: what is needed again is kept, what is not is not."""
+    """In the order a b a: what is needed again is kept, what is not is gone when another model is asked for."""
     a, b = Choice("a"), Choice("b")
-    pool = ModelPool([a, b, a], torch.device("cpu"))  # type: ignore[list-item]
+    pool = ModelPool(torch.device("cpu"))
+    pool.expect([a, b, a])  # type: ignore[list-item]
     assert (a.made, b.made, a.task.models) == (1, 1, 0)
     models = []
     for choice in (a, b, a):
@@ -282,16 +285,37 @@ def test_a_pool_makes_each_task_and_model_once_and_lets_go_of_them() -> None:
         pool.used(choice)  # type: ignore[arg-type]
         gc.collect()
         if choice is b:
-            assert models[1]() is None
             assert models[0]() is not None
     assert (a.task.models, b.task.models) == (1, 1)
+    assert models[1]() is None
+    pool.close()
+    gc.collect()
     assert models[2]() is None
+
+
+def test_a_pool_keeps_what_was_last_used_until_something_else_is_expected() -> None:
+    """As a worker that gets one checkpoint after the other does not know what comes next."""
+    a, b = Choice("a"), Choice("b")
+    pool = ModelPool(torch.device("cpu"))
+    for expected in ([a], [], [a], [b], [a]):
+        pool.expect(expected)  # type: ignore[arg-type]
+        for choice in expected:
+            model = weakref.ref(pool.model(choice))  # type: ignore[arg-type]
+            pool.used(choice)  # type: ignore[arg-type]
+        gc.collect()
+        assert model() is not None
+    assert (a.made, b.made) == (2, 1)
+    assert (a.task.models, b.task.models) == (2, 1)
+    pool.expect([b])  # type: ignore[list-item]
+    gc.collect()
+    assert model() is None
 
 
 def test_one_model_at_a_time_is_on_the_device() -> None:
     """``meta`` stands for it."""
     a, b = Choice("a"), Choice("b")
-    pool = ModelPool([a, b], torch.device("cpu"))  # type: ignore[list-item]
+    pool = ModelPool(torch.device("cpu"))
+    pool.expect([a, b])  # type: ignore[list-item]
     moved: list[tuple[str, str]] = []
 
     class Watched(nn.Linear):
@@ -347,28 +371,15 @@ def test_evaluations_are_counted_for_the_progress() -> None:
     """Also those of checkpoints that could not be used, so that the bar is full at the end."""
     run = mlp_run("run", steps=(0, 1, 2))
     (run / "step_1.pt").write_bytes(b"")
-    told: list[tuple[str, float, float]] = []
-    problems: list[str] = []
-
-    class Listener:
-        def progressed(self, what: str, done: float, total: float) -> None:
-            told.append((what, done, total))
-
-        def notice(self, message: str) -> None: ...
-
-        def problem(self, message: str) -> None:
-            problems.append(message)
-
-    plan = make_plan([run], Options(), ("prune_eval",))
-    pruning = Pruning(("full", "top"))
+    heard = Heard()
     task = TaskOptions(f"{tiny_tasks.__file__}:mlp")
-    assert len(list(PruneEvaluation(plan, task, pruning, Listener()).results())) == 3
-    assert {total for _, _, total in told} == {6}
-    done = [round(done, 6) for _, done, _ in told]
-    assert done == [0, 0.5, 1, 1, 1.5, 2, 4, 4.5, 5, 5, 5.5, 6]
-    assert told[0][0] == "step_0.pt, full"
-    assert told[-1][0] == "step_2.pt, top"
-    assert len(problems) == 1
+    job = PruneEvalJob(make_plan([run], Options(), ("prune_eval",)), task, Pruning(("full", "top")), heard, "cpu")
+    assert len(all_done(job, heard)) == 3
+    done = [round(done, 6) for _, done in heard.progress]
+    assert done == [0, 0.25, 0.5, 0.5, 0.75, 1, 1, 2, 2, 2.25, 2.5, 2.5, 2.75, 3, 3]
+    assert heard.progress[0][0] == "step_0.pt, full"
+    assert heard.progress[-1][0] == "step_2.pt, top"
+    assert len(heard.problems) == 1
 
 
 # Models as users write them

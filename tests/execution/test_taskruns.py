@@ -16,11 +16,11 @@ from spectra_cli.checkpoints.discovery import discover
 from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import CheckpointError, CorruptCheckpointError, InputError, UsageError
 from spectra_cli.execution.modelloading import load_model
+from spectra_cli.execution.modelpool import ModelPool
 from spectra_cli.execution.options import Options, TaskOptions
 from spectra_cli.execution.plan import only_run
 from spectra_cli.execution.taskruns import (
     ChosenTask,
-    ModelPool,
     chosen_splits,
     record_of,
     task_of_run,
@@ -202,13 +202,11 @@ def test_what_is_random_in_a_model_and_in_no_checkpoint_is_the_same_every_time(t
 def test_a_task_that_cannot_be_made_does_not_keep_others_from_work() -> None:
     good = ChosenTask(TASK, {}, True, "--task")
     bad = ChosenTask(TASK, {"wdth": 3}, True, "--task")
-    pool = ModelPool([good, bad], CPU)
+    pool = ModelPool(CPU)
+    pool.expect([good, bad])
     assert pool.task(good).splits == ("train", "val")
     with pytest.raises(UsageError, match="no option 'wdth'"):
         pool.task(bad)
-    with pytest.raises(UsageError, match="no option 'wdth'"):
-        ModelPool([bad, bad], CPU)
-    ModelPool([], CPU)
 
 
 @pytest.mark.parametrize("record", [{"options": {"foo": 1}}, {"options": {"d_model": 10**9}}, {"task": "absent"}])

@@ -22,12 +22,13 @@ from spectra_cli.figures.report.budget import (
 from spectra_cli.figures.report.curves import metric_curves, pruning_curves
 from spectra_cli.figures.report.details import Opened, details_of
 from spectra_cli.figures.report.grids import ALWAYS_ROWS, Map, grid_of, maps_of, overview_of, size_of
-from spectra_cli.figures.report.runrows import COLUMNS, RunRows, counted, rows_by_run, whole
+from spectra_cli.figures.report.runrows import COLUMNS, RunRows, rows_by_run, whole
 from spectra_cli.figures.report.skipped import skipped_table
 from spectra_cli.figures.report.sources import analysed_table, making_table, passed_over_table
 from spectra_cli.figures.report.tables import changed_table, digest_table
 from spectra_cli.figures.rows.gathered import KINDS, PRUNED, Gathered
 from spectra_cli.figures.rows.series import Overview
+from spectra_cli.shortening import counted
 
 Rows = Mapping[str, Mapping[str, RunRows]]
 """By kind and run."""

@@ -195,8 +195,3 @@ def rows_by_run(gathered: Gathered, kind: str) -> dict[str, RunRows]:
 
 def _records(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return {str(record[NAME]): cast(dict[str, Any], record) for record in frame.to_dict("records")}
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun, which takes an s unless the number is 1."""
-    return f"{number} {noun}{'s' * (number != 1)}"

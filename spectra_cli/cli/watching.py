@@ -1,0 +1,87 @@
+"""`--watch`: looks at runs that go on again and again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from spectra_cli.cli import output
+from spectra_cli.cli.interruption import InterruptedWorkError, stopped, termination_told
+from spectra_cli.errors import CheckpointError, InputError, UsageError
+from spectra_cli.shortening import counted
+
+if TYPE_CHECKING:
+    from spectra_cli.cli.running import Asked, Looked
+    from spectra_cli.execution.options import Options
+    from spectra_cli.execution.patience import Patience
+    from spectra_cli.execution.writing import Filled
+
+
+def check_watchable(chosen: Options, tables: Mapping[str, object]) -> None:
+    """Check that what is made of a run that goes on is not made anew with every checkpoint.
+
+    Raises:
+        UsageError: if it is.
+    """
+    from spectra_cli.analyses.references import FINAL
+
+    if "sva" in tables and chosen.against is None and (chosen.reference or FINAL) == FINAL:
+        raise UsageError(
+            "--watch: a run that goes on has another final checkpoint every time, and with it another agreement of all",
+            remedy="Give --reference first, previous or a step; compare with the final one when the run is done",
+        )
+
+
+def watch(asked: Asked, look: Callable[[Patience], Looked]) -> Looked:
+    """Look at the runs until a signal ends it.
+
+    Args:
+        asked: how to go about it.
+        look: does what is new and writes the tables.
+
+    Returns:
+        What the last complete look has found.
+
+    Raises:
+        InterruptedWorkError: if a signal comes before there is a table.
+        TableInUseError: if another process makes the table when this one comes to it.
+        UsageError: if the command line is wrong.
+    """
+    from spectra_cli.execution.patience import Patience
+    from spectra_cli.tables.lockedfile import TableInUseError
+
+    patience, told, last = Patience(), set[str](), None
+    with termination_told():
+        try:
+            while True:
+                try:
+                    looked = look(patience)
+                    last = looked if looked.filled.finished else last
+                    _tell(looked.filled, quiet=asked.quiet)
+                except (InputError, CheckpointError, TableInUseError) as error:
+                    if last is None and isinstance(error, TableInUseError):
+                        raise  # later, somebody may have it for a while
+                    if str(error) not in told:
+                        told.add(str(error))
+                        output.warn(f"{error} Looking again every {asked.watch_s:g} s.")
+                time.sleep(asked.watch_s or 0.0)
+        except InterruptedWorkError:
+            if last is None:
+                raise
+        except KeyboardInterrupt as signal_sent:
+            if last is None:
+                raise stopped(signal_sent, "no table was written") from None
+    assert last is not None  # noqa: S101 - else it has raised
+    return last
+
+
+def _tell(filled: Filled, *, quiet: bool) -> None:
+    """Print a line if something has come."""
+    if quiet or filled.finished == filled.kept:
+        return
+    line = f"{time.strftime('%H:%M:%S')} {counted(filled.finished - filled.kept, 'new checkpoint')}"
+    line += f", {filled.finished} in all"
+    if filled.waiting:
+        line += f"; {filled.waiting} more cannot be read yet"
+    output.stderr_console().print(output.plain(line), soft_wrap=True)

@@ -1,0 +1,361 @@
+"""What is known of one table: the rows of earlier runs of a command and of this one, unit by unit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+
+from spectra_cli.analyses.sva import OF_REFERENCE
+from spectra_cli.analyses.visits import Row
+from spectra_cli.errors import InputError
+from spectra_cli.execution.jobs import TableJob
+from spectra_cli.execution.settingschanges import changes_told
+from spectra_cli.execution.units import Key, Outcome, Unit
+from spectra_cli.execution.writing import Writing
+from spectra_cli.shortening import shortened
+from spectra_cli.tables.entries import Entry, stored_key, units_metadata
+from spectra_cli.tables.journal import Journal, TableInUseError
+from spectra_cli.tables.kept import KeptTable
+from spectra_cli.tables.matrices import KnownMatrices
+from spectra_cli.tables.places import LocalPlace, Place, place_of
+from spectra_cli.tables.rows import rows_of
+from spectra_cli.tables.schemas import SCHEMA_VERSION, arrow_schema
+from spectra_cli.tables.unwritten import Unwritten
+from spectra_cli.tables.writer import TableWriter, check_replaceable, table_of
+
+BULKY = frozenset({"singular_values", "alignment"})
+"""Columns that no summary looks at."""
+
+TRANSIENT = frozenset(
+    {"unreadable", "corrupt", "incomplete", "over_memory_budget", "no_convergence", "nothing_selected"}
+)
+"""Statuses of rows that may come out better the next time, though no file has changed."""
+
+
+COUNT = "rows"
+"""Fact about a unit: how many rows a table has of it."""
+
+SHOWN_COMMAND = 20
+
+
+class Ledger:
+    """The rows of one table, from the file of an earlier run, from what an interrupted one left, and new.
+
+    As a context, it holds the table against other processes; what is finished is kept when the context is left early.
+
+    Args:
+        table: a key of ``tables.schemas.TABLES``.
+        job: the work.
+        writing: where the table goes, and what is done with one that is there.
+        metadata: for the file.
+
+    Attributes:
+        messages: what people should know of the rows that were there.
+    """
+
+    def __init__(self, table: str, job: TableJob, writing: Writing, metadata: Mapping[str, str]) -> None:
+        self.messages: list[str] = []
+        self._table = table
+        self._job = job
+        self._writing = writing
+        arrow_schema(table, writing.tags, writing.leave_out)  # a tag that cannot be is told before any work
+        self._schema = arrow_schema(table, (), writing.leave_out)
+        self._light = [name for name in self._schema.names if name not in BULKY]
+        self._match: dict[str, Any] = {
+            "schema": f"{table}/{SCHEMA_VERSION}",
+            "columns": self._schema.names,
+            "command": job.command,
+            "settings": json.loads(_json(dict(job.settings(table)))),  # as it will be read again
+        }
+        self._tags = _json([dict(writing.tags), [dict(unit.tags) for unit in job.units if unit.tags]])
+        self._metadata = {**metadata, "spectra.match": _json(self._match), "spectra.tags": self._tags}
+        out = writing.outs[table]
+        self._place: Place | None = None if out is None else place_of(out)
+        self._journal: Journal | Unwritten = Unwritten()
+        self._passing = Unwritten()  # rows that are to be made again the next time, so that no file need keep them
+        self._kept: KeptTable | None = None
+        self._odd: Collection[Key] = ()
+        self._fingerprints: dict[Key, str] = {}
+        self._writer: TableWriter | None = None
+        self._whole: list[pa.Table] | None = None
+
+    def __enter__(self) -> Self:
+        if self._place is None:
+            return self
+        fresh = self._writing.fresh
+        check_replaceable(self._place, self._table, fresh=fresh, remedy="--fresh to start over")
+        header = {"match": self._match, "command": self._metadata["spectra.command"]}
+        self._journal = journal = self._opened(self._place, header)
+        try:
+            self._place.remove_leftovers()
+            if not fresh:
+                self._compare_header(self._place, journal.found_header)
+                self._take_over(self._place)
+        except BaseException:
+            self._journal.close()
+            raise
+        return self
+
+    def _opened(self, place: Place, header: Mapping[str, Any]) -> Journal:
+        """The journal of the table.
+
+        Raises:
+            TableInUseError: if another process makes the table.
+            InputError: if it cannot be written there.
+        """
+        try:
+            return Journal.open(place.journal_path, self._table, header, fresh=self._writing.fresh)
+        except TableInUseError as error:
+            error.where = str(place)
+            raise
+        except InputError as error:
+            if isinstance(error.__cause__, OSError) and isinstance(place, LocalPlace):  # people know the table alone
+                what = f"the table cannot be written: {error.__cause__.strerror}"
+                raise InputError(what, where=str(place), remedy=error.remedy) from error
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._kept is not None:
+            self._kept.close()
+        self._journal.close()
+
+    def _compare_header(self, place: Place, found: Mapping[str, Any] | None) -> None:
+        """Tell if what an interrupted run has finished is of no use."""
+        before = (found or {}).get("match")
+        if isinstance(before, dict) and before != self._match:
+            why = changes_told(before, self._match)
+            self.messages.append(f"{place}: what an interrupted run had finished is made anew, as {why}.")
+
+    def _take_over(self, place: Place) -> None:
+        """Look at the table that is there, if there is one.
+
+        Raises:
+            InputError: if it is that of another command.
+        """
+        if not self._journal.locked:
+            self.messages.append(f"{place}: the file system has no locks; let no other command write this table now.")
+        if not place.exists():
+            return
+        try:
+            kept = KeptTable.open(place, self._table, self._job.key_columns[self._table])
+        except InputError as error:
+            self.messages.append(f"{place}: all of it is made anew: what is there cannot be used ({error.what}).")
+            return
+        told = kept.match
+        command = None if told is None else told.get("command")
+        if told is None or not isinstance(command, str):
+            self.messages.append(f"{place}: all of it is made anew, as an earlier spectra made what is there.")
+        elif command != self._match["command"]:
+            kept.close()
+            raise InputError(
+                f"this table was made by spectra {shortened(command, SHOWN_COMMAND)}; spectra {self._match['command']} "
+                "does not replace it",
+                where=str(place),
+                remedy="Give --out another name, or --fresh to start over",
+            )
+        elif told == self._match:
+            self._kept = kept
+            with self._damage_told():
+                self._odd = kept.keys_where_not("status", "ok")
+            return
+        else:
+            why = changes_told(told, self._match)
+            self.messages.append(f"{place}: all of it is made anew, as {why}.")
+        kept.close()
+
+    def keeps(self, unit: Unit) -> bool:
+        """Whether the rows of a unit are there, made of the files as they are now."""
+        if unit.key not in self._fingerprints:
+            self._fingerprints[unit.key] = self._job.fingerprint(unit, self._table)
+        entry = self._entry(unit)
+        return (
+            entry is not None
+            and entry.fingerprint not in {"", None}
+            and entry.fingerprint == self._fingerprints[unit.key]
+        )
+
+    def holds(self, unit: Unit) -> bool:
+        """Whether there are rows of a unit, whatever they are made of."""
+        return self._entry(unit) is not None
+
+    def content(self, unit: Unit) -> str | None:
+        """What the weights of a unit hashed to when its rows were made."""
+        entry = self._entry(unit)
+        return None if entry is None else entry.content
+
+    def facts(self, unit: Unit) -> Mapping[str, Any]:
+        """About a unit, beside its rows."""
+        entry = self._entry(unit)
+        return {} if entry is None else entry.facts
+
+    def remarkable(self, unit: Unit) -> bool:
+        """Whether the rows that are there of a unit say that something could not be used."""
+        return stored_key(unit.key) in self._odd or not isinstance(self._source(unit), KeptTable)
+
+    def light_rows(self, unit: Unit) -> list[Row]:
+        """The rows of a unit without bulky columns."""
+        return rows_of(self._rows(unit, self._light))
+
+    def put(self, unit: Unit, outcome: Outcome) -> None:
+        """Keep new rows of a unit; they are on the disk when this returns.
+
+        Raises:
+            InputError: if they cannot be written.
+        """
+        rows = [self._completed(row) for row in outcome.tables[self._table]]
+        fingerprint = self._fingerprints[unit.key]
+        if (
+            not settled(outcome, self._table) or self._job.fingerprint(unit, self._table) != fingerprint
+        ):  # it was written to meanwhile
+            fingerprint = ""
+        table, facts = table_of(rows, self._schema), {**outcome.facts, COUNT: len(rows)}
+        keeping = self._journal if fingerprint else self._passing
+        keeping.put(unit.key, table, fingerprint=fingerprint, content=outcome.content, facts=facts)
+
+    def known(self) -> Sequence[KnownMatrices]:
+        """The matrices of which rows are there, for the table ``rank``."""
+        with self._damage_told():
+            return [source.known_matrices() for source in (self._journal, self._kept) if source is not None]
+
+    def _completed(self, row: Row) -> Row:
+        """A row with the numbers of a known matrix, where it stands for one."""
+        if not row.get("known"):
+            return row
+        key = (row["digest"], row["kind"], row["rows"], row["cols"])
+        for source in (self._journal, self._kept):
+            if source is not None and key in source.known_matrices():
+                with self._damage_told():
+                    return {**row, **source.matrix_row(*key)}
+        raise KeyError(key)
+
+    def _entry(self, unit: Unit) -> Entry | None:
+        source = self._source(unit)
+        return None if source is None else source.entry(unit.key)
+
+    def _source(self, unit: Unit) -> Unwritten | Journal | KeptTable | None:
+        """What holds the present rows of a unit."""
+        for source in (self._passing, self._journal):
+            if source.entry(unit.key) is not None:
+                return source
+        kept = self._kept
+        entry = None if kept is None else kept.entry(unit.key)
+        if kept is None or entry is None or entry.facts.get(COUNT) != kept.count(unit.key):
+            return None  # somebody has taken rows out, and left what the file says of its making
+        return kept
+
+    def _rows(self, unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of a unit, without those of tags."""
+        names = self._schema.names if columns is None else list(columns)
+        source = self._source(unit)
+        if not isinstance(source, KeptTable):
+            assert source is not None  # noqa: S101 - it is only asked for units that are there
+            return source.rows(unit.key).select(names)
+        if stored_key(unit.key) not in source.keys:
+            return self._schema.empty_table().select(names)  # there may be nothing to compare a checkpoint with
+        with self._damage_told():
+            return source.rows(unit.key, names).select(names)
+
+    @contextmanager
+    def _damage_told(self) -> Iterator[None]:
+        """A context in which kept rows are read, which may turn out to be damaged when it is too late to do without.
+
+        Raises:
+            InputError: which says what to do about it.
+        """
+        try:
+            yield
+        except InputError as error:
+            error.remedy = "Move this file away, and run the same command again; what has been finished is kept"
+            raise
+
+    def _unchanged(self, units: Sequence[Unit]) -> bool:
+        """Whether the table that is there is what would be written."""
+        kept = self._kept
+        if kept is None or kept.metadata.get("tags") != self._tags:
+            return False
+        if not all(isinstance(self._source(unit), KeptTable) for unit in units):
+            return False
+        with_rows = [key for unit in units if (key := stored_key(unit.key)) in kept.keys]
+        return list(kept.keys_in_order) == with_rows
+
+    def begin(self, units: Sequence[Unit], told: Mapping[str, str], *, whole: bool) -> None:
+        """Begin to write the table, unless the one that is there is complete.
+
+        Args:
+            units: all of them, in order.
+            told: more for the metadata of the file.
+            whole: whether the table is asked for in memory as well.
+        """
+        self._whole = [] if whole else None
+        if self._place is None or self._unchanged(units):
+            return
+        entries = {unit.key: entry for unit in units if (entry := self._entry(unit)) is not None}
+        self._writer = TableWriter(
+            self._place,
+            self._table,
+            tags={**dict.fromkeys(tag for unit in units for tag in unit.tags), **self._writing.tags},
+            metadata=self._metadata,
+            leave_out=self._writing.leave_out,
+            fresh=self._writing.fresh,
+        )
+        self._writer.annotate({**told, "spectra.units": units_metadata(entries)})
+
+    def join(self, unit: Unit) -> list[Row]:
+        """Write the rows of the next unit.
+
+        Returns:
+            The rows without bulky columns.
+        """
+        if self._writer is None and self._whole is None:
+            return self.light_rows(unit)
+        rows = self._rows(unit)
+        light = rows_of(rows.select(self._light))
+        for name, value in {**self._writing.tags, **unit.tags}.items():
+            rows = rows.append_column(name, pa.array([value] * len(rows), pa.string()))
+        if self._writer is not None:
+            self._writer.write_table(rows)
+        if self._whole is not None:
+            self._whole.append(rows)
+        return light
+
+    def finish(self) -> None:
+        """Have the whole table on the disk, under another name."""
+        if self._writer is not None:
+            self._writer.finish()
+
+    def publish(self) -> None:
+        """Put the table into its place."""
+        if self._writer is not None:
+            self._writer.publish()
+
+    def discard(self) -> None:
+        """Give up writing the table; what is finished of it is kept."""
+        if self._writer is not None:
+            self._writer.discard()
+
+    def settle(self) -> None:
+        """Let go of what the table has by now."""
+        self._journal.remove()
+
+    def whole(self) -> pa.Table:
+        """All rows."""
+        tags = list(dict.fromkeys([*(tag for unit in self._job.units for tag in unit.tags), *self._writing.tags]))
+        schema = arrow_schema(self._table, tags, self._writing.leave_out)
+        return pa.concat_tables([rows.select(schema.names) for rows in self._whole or []] or [schema.empty_table()])
+
+
+def settled(outcome: Outcome, table: str) -> bool:
+    """Whether the rows of a table that came of a unit would be the same another time, as long as its files are."""
+    statuses = {str(row["status"]).removeprefix(OF_REFERENCE) for row in outcome.tables[table]}
+    return outcome.error is None and not statuses & TRANSIENT
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

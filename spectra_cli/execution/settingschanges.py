@@ -1,0 +1,48 @@
+"""Which settings have changed since a table was made, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SHOWN_VALUE = 60
+"""Characters of a value that a message shows."""
+
+SHOWN_GONE = 5
+"""Settings of which a message says that there are none by now."""
+
+
+def changes_told(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What has changed, as a clause of a sentence: ``--include was ['a'] and is []``.
+
+    Args:
+        before: ``command``, ``schema``, ``columns`` and ``settings`` of the table that is there; from a file, so of any
+            form.
+        now: the same of the table to make.
+    """
+    said = []
+    if before.get("command") != now["command"]:
+        said.append(f"spectra {now['command']} did not make it")
+    if before.get("schema") != now["schema"]:
+        said.append("its columns have changed their meaning since")
+    elif before.get("columns") != now["columns"]:
+        said.append("it has other columns")
+    old = before.get("settings")
+    old = old if isinstance(old, dict) else {}
+    for name, value in now["settings"].items():
+        if name not in old:
+            said.append(f"it does not say what {name} was")
+        elif old[name] != value:
+            said.append(f"{name} was {_shown(old[name])} and is {_shown(value)}")
+    gone = [name for name in old if name not in now["settings"]][:SHOWN_GONE]
+    said += [f"{_shown(name)} was {_shown(old[name])} and is no more" for name in gone]
+    return " and ".join(said) or "it was made otherwise"
+
+
+def _shown(value: Any) -> str:
+    if value is None or value is False or value in ([], ""):  # 0 is a number
+        return "not given"
+    if value is True:
+        return "given"
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= SHOWN_VALUE else f"{text[: SHOWN_VALUE - 3]}..."

@@ -17,9 +17,9 @@ from spectra_cli.execution.jobs import TableJob
 from spectra_cli.execution.settingschanges import changes_told
 from spectra_cli.execution.units import Key, Outcome, Unit
 from spectra_cli.execution.writing import Writing
-from spectra_cli.shortening import shortened
+from spectra_cli.shortening import counted, shortened
 from spectra_cli.tables.entries import Entry, stored_key, units_metadata
-from spectra_cli.tables.journal import Journal, TableInUseError
+from spectra_cli.tables.journal import Journal, OtherWorkError, TableInUseError
 from spectra_cli.tables.kept import KeptTable
 from spectra_cli.tables.matrices import KnownMatrices
 from spectra_cli.tables.places import LocalPlace, Place, place_of
@@ -90,11 +90,10 @@ class Ledger:
         fresh = self._writing.fresh
         check_replaceable(self._place, self._table, fresh=fresh, remedy="--fresh to start over")
         header = {"match": self._match, "command": self._metadata["spectra.command"]}
-        self._journal = journal = self._opened(self._place, header)
+        self._journal = self._opened(self._place, header)
         try:
             self._place.remove_leftovers()
             if not fresh:
-                self._compare_header(self._place, journal.found_header)
                 self._take_over(self._place)
         except BaseException:
             self._journal.close()
@@ -106,13 +105,22 @@ class Ledger:
 
         Raises:
             TableInUseError: if another process makes the table.
-            InputError: if it cannot be written there.
+            InputError: if it cannot be written there, or another work was interrupted there.
         """
         try:
             return Journal.open(place.journal_path, self._table, header, fresh=self._writing.fresh)
         except TableInUseError as error:
             error.where = str(place)
             raise
+        except OtherWorkError as error:
+            before = error.found_header.get("match")
+            why = changes_told(before if isinstance(before, dict) else {}, self._match)
+            noun = counted(error.finished, self._job.noun)
+            raise InputError(
+                f"an interrupted run with other settings has finished {noun} of this table, which would be lost: {why}",
+                where=str(place),
+                remedy="Give the settings that it had to go on, or --fresh to start over",
+            ) from error
         except InputError as error:
             if isinstance(error.__cause__, OSError) and isinstance(place, LocalPlace):  # people know the table alone
                 what = f"the table cannot be written: {error.__cause__.strerror}"
@@ -125,13 +133,6 @@ class Ledger:
         if self._kept is not None:
             self._kept.close()
         self._journal.close()
-
-    def _compare_header(self, place: Place, found: Mapping[str, Any] | None) -> None:
-        """Tell if what an interrupted run has finished is of no use."""
-        before = (found or {}).get("match")
-        if isinstance(before, dict) and before != self._match:
-            why = changes_told(before, self._match)
-            self.messages.append(f"{place}: what an interrupted run had finished is made anew, as {why}.")
 
     def _take_over(self, place: Place) -> None:
         """Look at the table that is there, if there is one.

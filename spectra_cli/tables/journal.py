@@ -13,7 +13,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from spectra_cli.atomicfile import sync_directory
-from spectra_cli.errors import InputError
+from spectra_cli.errors import InputError, SpectraError
 from spectra_cli.tables.entries import Entry, Key, entry_of, key_of, stored_key
 from spectra_cli.tables.frames import Frame, frames_in
 from spectra_cli.tables.lockedfile import HOLDER_BYTES, LockedFile, TableInUseError, disk_error, write_at
@@ -21,10 +21,24 @@ from spectra_cli.tables.matrices import KnownMatrices, MatrixRows
 from spectra_cli.tables.packing import UnusableRowsError, packed, unpacked
 from spectra_cli.tables.schemas import SCHEMA_VERSION
 
-__all__ = ["Entry", "Journal", "Key", "TableInUseError"]
+__all__ = ["Entry", "Journal", "Key", "OtherWorkError", "TableInUseError"]
 
 HEADER, RECORD = b"spHD", b"spRC"
 """Labels of the frames: what the records are records of, and one unit each."""
+
+
+class OtherWorkError(SpectraError):
+    """What an interrupted work has finished is of no use for this one, and would be lost.
+
+    Attributes:
+        found_header: of that work.
+        finished: how many units of it are.
+    """
+
+    def __init__(self, found_header: Mapping[str, Any], finished: int) -> None:
+        super().__init__("another work was interrupted here, and what it has finished would be lost")
+        self.found_header = found_header
+        self.finished = finished
 
 
 class Journal:
@@ -59,18 +73,21 @@ class Journal:
         Args:
             path: of the journal; :attr:`spectra_cli.tables.places.Place.journal_path` of the table.
             table: a key of :data:`spectra_cli.tables.schemas.TABLES`.
-            header: ``match``, which must be the same for what is there to be of use, else the journal begins empty;
-                ``command``, by which another process is told who holds it; whatever else is to be found the next time.
-                As JSON may have it.
+            header: ``match``, which must be the same for what is there to be of use; ``command``, by which another
+                process is told who holds it; whatever else is to be found the next time. As JSON may have it.
             fresh: whether to begin empty in any case.
 
         Raises:
             TableInUseError: if another process is making the table.
+            OtherWorkError: if what is there was finished for another ``match``.
             InputError: if the file cannot be opened or written to, or is no journal.
         """
         journal = cls(LockedFile(path, table, str(header.get("command", ""))), table)
         try:
             journal._load({**header, "table": f"{table}/{SCHEMA_VERSION}"}, fresh=fresh)
+        except OtherWorkError:
+            journal._let_go()
+            raise
         except BaseException:
             journal.close()
             raise
@@ -166,13 +183,22 @@ class Journal:
         self._closed = True
 
     def _load(self, header: Mapping[str, Any], *, fresh: bool) -> None:
-        """Take over the records that are there, if they are of use."""
+        """Take over the records that are there.
+
+        Raises:
+            OtherWorkError: if they are those of another work.
+        """
         handle = self._file.handle
         frames = frames_in(handle, HOLDER_BYTES, frozenset({HEADER, RECORD}))
         first = next(frames, None)
         if first is not None and first.label == HEADER:
             self.found_header = _header(first, handle)
-        if fresh or first is None or self.found_header is None or _matter(self.found_header) != _matter(header):
+        other = self.found_header is None or _matter(self.found_header) != _matter(header)
+        if other and not fresh and self.found_header is not None:
+            finished = sum(_told(frame, handle) is not None for frame in frames if frame.label == RECORD)
+            if finished:
+                raise OtherWorkError(self.found_header, finished)
+        if fresh or first is None or other:
             os.ftruncate(handle, HOLDER_BYTES)
             self._append(HEADER, header, memoryview(b""))
             sync_directory(self._file.path.parent)

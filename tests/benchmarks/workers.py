@@ -23,7 +23,7 @@ WIDTH, LAYERS = 256, 4
 CHECKPOINTS = 100
 REPEATS = 5
 WORKERS = (1, 2)
-COMMANDS: Mapping[str, Sequence[str]] = {"rank": (), "analyze": ("--reference", "first")}
+COMMANDS: Mapping[str, Sequence[str]] = {"rank": (), "analyze": ("--reference", "first", "--heads", "8")}
 
 
 def save_step(directory: Path, step: int, width: int = WIDTH, layers: int = LAYERS) -> None:

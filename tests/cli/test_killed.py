@@ -143,6 +143,26 @@ def test_after_sigkill_at_any_moment_the_next_run_completes_the_tables(spectra: 
     assert -signal.SIGKILL in ends
 
 
+def test_a_slip_in_the_next_command_does_not_cost_what_was_finished(spectra: Fixture) -> None:
+    """Other settings are refused as long as an interrupted run waits to go on, unless it is to start over."""
+    run = trajectory(steps=MANY)
+    assert spectra("analyze", run, "--out", "oracle", "--fresh").status == 0
+    assert start("analyze", run, "--out", "out", befalls=AtCheckpoint(4, "exit")).ended() == 7
+    waiting = finished_of_all("out")
+    assert waiting > 0
+    slip = spectra("analyze", run, "--out", "out", "--exclude", "nothing*")
+    assert slip.status == 1
+    assert "--exclude was not given and is nothing*" in slip.err
+    assert f"has finished {finished(outputs('analyze', 'out')['rank'])} checkpoint" in slip.err
+    assert "--fresh" in slip.err
+    assert finished_of_all("out") == waiting
+    goes_on(spectra, run, "out", "oracle", waiting)
+
+    assert start("analyze", run, "--out", "other", befalls=AtCheckpoint(4, "exit")).ended() == 7
+    assert spectra("analyze", run, "--out", "other", "--exclude", "nothing*", "--fresh").status == 0
+    assert_same("analyze", "other", "oracle")
+
+
 @pytest.mark.parametrize("count", [1, 2, 7])
 @pytest.mark.parametrize(("what", "status"), [("exit", 7), ("segfault", -signal.SIGSEGV)])
 def test_after_a_crash_of_the_interpreter_the_next_run_goes_on(

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectra_cli.errors import InputError
-from spectra_cli.tables.journal import Entry, Journal, TableInUseError
+from spectra_cli.tables.journal import Entry, Journal, OtherWorkError, TableInUseError
 from spectra_cli.tables.packing import UnusableRowsError, packed, unpacked
 from spectra_cli.tables.schemas import TABLES, arrow_schema
 from spectra_cli.tables.writer import table_of
@@ -126,22 +126,37 @@ def test_a_key_is_found_by_its_name_as_a_file_and_as_the_table_has_it(tmp_path: 
 
 
 @pytest.mark.parametrize("change", [{"match": {"settings": {"tolerance": 1e-6}}}, {"match": None}])
-def test_records_made_with_something_else_are_of_no_use(tmp_path: Path, change: dict[str, Any]) -> None:
-    """The journal begins empty, and the header that was found tells what differed."""
+def test_what_another_work_has_finished_is_not_lost(tmp_path: Path, change: dict[str, Any]) -> None:
+    """A slip in a command line must not cost what an interrupted one has taken hours for."""
     filled(tmp_path / "j", 2)
+    before = kept_before(tmp_path / "j")
+    with pytest.raises(OtherWorkError) as caught, opened(tmp_path / "j", **change):
+        pass
+    assert caught.value.found_header["match"] == HEADER["match"]
+    assert caught.value.finished == 2
+    assert kept_before(tmp_path / "j") == before
+
+
+@pytest.mark.parametrize("change", [{"match": {"settings": {"tolerance": 1e-6}}}, {"match": None}])
+def test_another_work_that_has_finished_nothing_is_in_nobodys_way(tmp_path: Path, change: dict[str, Any]) -> None:
+    """A journal without a record is left behind by a process that is killed."""
+    journal = opened(tmp_path / "j")
+    journal._let_go()
     with opened(tmp_path / "j", **change) as journal:
-        assert journal.keys() == []
-        assert journal.found_header is not None
-        assert journal.found_header["match"] == HEADER["match"]
         put(journal, "a")
     with opened(tmp_path / "j", **change) as journal:
         assert kept_in(journal) == expected("a")
 
 
-def test_records_of_another_table_are_of_no_use(tmp_path: Path) -> None:
+def kept_before(path: Path) -> dict[Any, Any]:
+    with opened(path) as journal:
+        return kept_in(journal)
+
+
+def test_records_of_another_table_are_another_works(tmp_path: Path) -> None:
     filled(tmp_path / "j", 2)
-    with Journal.open(tmp_path / "j", "sva", HEADER) as journal:
-        assert journal.keys() == []
+    with pytest.raises(OtherWorkError):
+        Journal.open(tmp_path / "j", "sva", HEADER)
 
 
 def test_a_fresh_journal_begins_empty(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ Paths = Annotated[
     list[str],
     typer.Argument(
         metavar="PATH",
-        help="A checkpoint, a run (directory of checkpoints) or a directory of runs. PATH@STEP picks one step: "
-        "runs/a@400, runs/a@first, runs/a@final.",
+        help="A checkpoint, a run (directory of checkpoints) or a directory of runs, here or in remote storage "
+        "(s3://bucket/runs/a, gs://, hf://). PATH@STEP picks one step: runs/a@400, runs/a@first, runs/a@final.",
         show_default=False,
     ),
 ]
@@ -145,7 +145,8 @@ Watch = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS",
-        help="Follow a run that goes on: look for new checkpoints every so often, until interrupted.",
+        help="Follow a run that goes on: look for new checkpoints every so often, until interrupted. Agreement needs "
+        "another --reference than the final one.",
         rich_help_panel=WORK,
         show_default=False,
     ),

@@ -16,8 +16,9 @@ from spectra_cli.execution.listener import Listener
 from spectra_cli.execution.pairs import BarrierPlan, End, Pair
 from spectra_cli.execution.provenance import provenance
 from spectra_cli.execution.taskruns import ChosenTask, named_task
-from spectra_cli.execution.taskstate import TaskStates, by_task, model_settings, task_settings, texts
+from spectra_cli.execution.taskstate import TaskStates, by_task, model_settings, task_settings
 from spectra_cli.execution.trajectory import hashed
+from spectra_cli.execution.telling import texts
 from spectra_cli.execution.units import Assignment, Chunk, Key, Outcome, Unit
 from spectra_cli.storage.places import Place
 
@@ -85,7 +86,7 @@ class BarrierJob:
             return [tuple(assignments)] if assignments else []
         return [(assignment,) for assignment in by_task(assignments, self._task)]
 
-    def fingerprint(self, unit: Unit, table: str) -> str:  # noqa: ARG002 - the same for all tables
+    def fingerprint(self, unit: Unit, table: str) -> str:
         """Of the files of both checkpoints, of what the run.json of both say, and of the data that they name.
 
         A pair that is listed twice cannot be told from the other in a table, so it is always looked at again.
@@ -100,7 +101,7 @@ class BarrierJob:
             ]
         except SpectraError:
             return ""
-        return hashed(states)
+        return hashed([self.identity(unit, table), states])
 
     def identity(self, unit: Unit, table: str) -> Row:
         """The columns that name a pair."""

@@ -29,11 +29,10 @@ class Common(TypedDict, total=False):
         exclude: globs of parameters to leave out.
         architecture: the model's family, the path of a TOML file, or ``"sequential"``; told from the names if None.
         transposed: globs of parameters that are transposed convolutions or stored as (in, out).
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; of several between commas, each has a worker.
         memory_budget: working memory, such as ``"2GB"`` or a number of bytes; half of what is free if None.
         tags: constant extra columns.
-        workers: processes that share the work; they import the program that calls, whose first lines should therefore
-            stand under ``if __name__ == "__main__":``.
+        workers: processes that share the work, the cores and the memory budget; one for each device if None.
         scheduler: address of a Dask cluster that does the work.
         fresh: start over, whatever stands where tables are written, instead of doing only what is new.
         verify: read and hash all weights again, instead of trusting size and time of unchanged files.

@@ -72,7 +72,8 @@ class Ledger:
             "command": job.command,
             "settings": json.loads(_json(dict(job.settings(table)))),  # as it will be read again
         }
-        self._tags = _json([dict(writing.tags), [dict(unit.tags) for unit in job.units if unit.tags]])
+        of_units = [[unit.place, list(unit.tags.items())] for unit in job.units if unit.tags]
+        self._tags = _json([list(writing.tags.items()), of_units])  # in the order of the columns
         self._metadata = {**metadata, "spectra.match": _json(self._match), "spectra.tags": self._tags}
         out = writing.outs[table]
         self._place: Place | None = None if out is None else place_of(out)
@@ -279,7 +280,8 @@ class Ledger:
     def _unchanged(self, units: Sequence[Unit]) -> bool:
         """Whether the table that is there is what would be written."""
         kept = self._kept
-        if kept is None or kept.metadata.get("tags") != self._tags:
+        told = ("tags", "settings")  # what was chosen is on record even where no row depends on it
+        if kept is None or any(kept.metadata.get(name) != self._metadata[f"spectra.{name}"] for name in told):
             return False
         if not all(isinstance(self._source(unit), KeptTable) for unit in units):
             return False

@@ -21,8 +21,8 @@ from spectra_cli.execution.plan import Plan
 from spectra_cli.execution.provenance import directories_of, provenance
 from spectra_cli.execution.pruner import AGREEMENT, VALUES, PruneWork
 from spectra_cli.execution.taskruns import ChosenTask, named_task
-from spectra_cli.execution.taskstate import TaskStates, by_task, model_settings, task_settings, texts
-from spectra_cli.execution.telling import Tally, Telling
+from spectra_cli.execution.taskstate import TaskStates, by_task, model_settings, task_settings
+from spectra_cli.execution.telling import Tally, Telling, texts
 from spectra_cli.execution.trajectory import CHECKPOINT_KEY, checkpoint_units, hashed
 from spectra_cli.execution.units import Assignment, Chunk, Outcome, Unit
 
@@ -70,7 +70,7 @@ class PruneEvalJob:
             return [tuple(assignments)] if assignments else []
         return [(assignment,) for assignment in by_task(assignments, self._task)]
 
-    def fingerprint(self, unit: Unit, table: str) -> str:  # noqa: ARG002 - the same for all tables
+    def fingerprint(self, unit: Unit, table: str) -> str:
         """Of the files of the checkpoint, of what its run.json says, and of the data that it names."""
         index, checkpoint = self._where[unit.place]
         run = self._plan.runs[index]
@@ -78,7 +78,8 @@ class PruneEvalJob:
             files = fingerprint_files(checkpoint.path, run.root)
         except CheckpointError:
             return ""
-        return hashed([files, self._states.of(self._task(unit.place), run, checkpoint)])
+        named = self.identity(unit, table)
+        return hashed([named, files, self._states.of(self._task(unit.place), run, checkpoint)])
 
     def identity(self, unit: Unit, table: str) -> Row:  # noqa: ARG002 - the same in all tables
         """The columns that name a checkpoint."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ from spectra_cli.tasks.runfile import DATA
 
 TOKENIZERS = ("tokenizer", "vocab", "merges", "special_tok", "added_tok", "spiece", "sentencepiece", "spm", "tekken")
 """What the names of the files begin with that a tokenizer is kept in, beside the weights of a checkpoint."""
+
+MOST_MODULES = 200
+"""Files of Python beside that of a task which are looked at."""
+
+MOST_FILES = 200_000
+"""Of a directory of data; of a larger one, those that come first are looked at."""
 
 State = list[Any]
 """As JSON may have it."""
@@ -64,7 +71,13 @@ def _hash_of_code(name: str | None) -> str | None:
     if name is None or not is_file_task(name):
         return None
     path = Path(settled_name(name).rpartition(":")[0])
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
+    if not path.is_file():
+        return None
+    code = hashlib.sha256(path.read_bytes())
+    for beside in sorted(path.parent.glob("*.py"))[:MOST_MODULES]:  # it may import them
+        if beside != path and beside.is_file():
+            code.update(b"\0" + os.fsencode(beside.name) + b"\0" + beside.read_bytes())
+    return code.hexdigest()[:16]
 
 
 class TaskStates:
@@ -78,7 +91,7 @@ class TaskStates:
         """What the rows of one checkpoint depend on by the task of its run.
 
         That is what the run.json says, the version of the package of an installed task, size and time of the files that
-        options name (of a directory, of what lies directly in it), and those of tokenizers beside the checkpoint.
+        options name (of a directory, of all that is in it), and those of tokenizers beside the checkpoint.
         """
         if chosen.name not in self._versions:
             self._versions[chosen.name] = task_version(chosen.name)
@@ -92,11 +105,27 @@ class TaskStates:
         path = os.path.expanduser(os.fspath(given))
         try:
             if os.path.isdir(path):
-                return self._listing(Path(path))
+                return self._tree(path)
             status = os.stat(path)
         except OSError:
             return [path]
         return [path, status.st_size, status.st_mtime_ns]
+
+    def _tree(self, directory: str) -> State:
+        """Names, sizes and times of all files in a directory and below it; links to directories are not followed."""
+        if directory not in self._listings:
+            found: State = []
+            for parent, directories, names in os.walk(directory):
+                directories.sort()
+                for name in sorted(names):
+                    path = os.path.join(parent, name)
+                    with suppress(OSError):  # who works will say so
+                        status = os.stat(path)
+                        found.append([os.path.relpath(path, directory), status.st_size, status.st_mtime_ns])
+                if len(found) >= MOST_FILES:
+                    break
+            self._listings[directory] = found
+        return self._listings[directory]
 
     def _tokenizers(self, run: Run, checkpoint: Checkpoint) -> State:
         own = checkpoint.path if is_directory(checkpoint.path) else checkpoint.path.parent
@@ -119,13 +148,8 @@ def _is_path(name: str, value: Any) -> bool:
     """Whether an option of a task is one of a file or a directory."""
     if not isinstance(value, str | os.PathLike) or "://" in os.fspath(value):
         return False
-    return name == DATA or os.sep in os.fspath(value)
-
-
-def texts(facts: Mapping[str, Any], name: str) -> list[str]:
-    """A list of texts among the facts about a unit, which come from a file; what is none is left out."""
-    found = facts.get(name)
-    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+    text = os.fspath(value)
+    return name == DATA or os.sep in text or os.path.exists(os.path.expanduser(text))
 
 
 def by_task(assignments: Iterable[Assignment], task: Callable[[int], ChosenTask | None]) -> list[Assignment]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from spectra_cli.analyses import align, rank, sva
 from spectra_cli.analyses.known import KnownMatrices
-from spectra_cli.analyses.references import FINAL, Reference
+from spectra_cli.analyses.references import FINAL, Reference, shares_steps
 from spectra_cli.analyses.visits import Row
 from spectra_cli.checkpoints.fingerprints import fingerprint_files
 from spectra_cli.checkpoints.runs import Checkpoint, Run
@@ -82,10 +82,12 @@ class TrajectoryJob:
         run, checkpoint = self._where[unit.place]
         reference = self._references[unit.place] if table == "sva" else None
         try:
-            states: list[Any] = [checkpoint.step, checkpoint.epoch, fingerprint_files(checkpoint.path, run.root)]
+            states: list[Any] = [self.identity(unit, table), fingerprint_files(checkpoint.path, run.root)]
             if reference is not None:
                 other = reference.checkpoint
                 states += [dict(reference.columns), fingerprint_files(other.path, reference.run.root)]
+            elif table == "sva" and self._plan.against is not None:
+                states.append(shares_steps(run, self._plan.against))  # there is a row that says so, or none
         except CheckpointError:
             return ""
         return hashed(states)

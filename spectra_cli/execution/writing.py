@@ -42,8 +42,8 @@ class Filled:
         found: what is known beside the rows.
         kept: units of which nothing had to be done.
         finished: units whose rows are safe, those kept among them; all, unless the work was stopped.
-        waiting: units that cannot be used yet, and have no rows so far.
         failed: those of them that could not be used; they are tried again the next time.
+        waiting: units that cannot be used yet, and have no rows so far.
         tables: the whole tables, if they are asked for.
     """
 

@@ -248,6 +248,48 @@ def test_code_that_has_changed_is_named(command: tuple[str, ...], spectra: Fixtu
     assert "M" in noted()[1:], "the first was the first run's"
 
 
+def test_a_module_beside_the_code_is_code(spectra: Fixture) -> None:
+    """The task may import it."""
+    spectra(*PRUNE)
+    Path("beside.py").write_text("SCALE = 3.0")
+    noted()
+    assert "the code of --task was" in spectra(*PRUNE).err
+    assert noted()[0] == "M"
+
+
+def test_a_file_deep_in_the_data_and_one_that_an_option_names_are_looked_at(spectra: Fixture) -> None:
+    """The name of a file in the working directory has no slash."""
+    deep = Path("data/speaker/chapter/one.txt")
+    deep.parent.mkdir(parents=True)
+    deep.write_text("1")
+    Path("table.json").write_text("1")
+    Path("own.py").write_text(CODE.replace("scale: float = 1.0", 'table: str = ""'))
+    line = (*PRUNE, "--data", "data", "--set", "table=table.json")
+    for changed in (deep, Path("table.json")):
+        spectra(*line)
+        noted()
+        assert "(3 kept)" in spectra(*line).err
+        changed.write_text("22")
+        assert "kept)" not in spectra(*line).err
+        assert noted()[0] == "M"
+
+
+@BOTH
+def test_a_step_that_is_told_by_another_file_is_not_stale(command: tuple[str, ...], spectra: Fixture) -> None:
+    """Columns that name a checkpoint depend on more than the bytes of its weights."""
+    best = Path("run/best")
+    best.mkdir()
+    Path("run/step_20.pt").rename(best / "pytorch_model.bin")
+    Path("pairs.csv").write_text("run@0,run/best\n")
+    for step in (100, 999):
+        (best / "trainer_state.json").write_text(json.dumps({"global_step": step, "epoch": 1.0}))
+        assert spectra(*command).status == 0
+    again = contents(command)
+    assert again == fresh(spectra, command)
+    steps = {value for row in again[0] for name, value in row.items() if name in {"step", "step_b"}}
+    assert 999 in steps
+
+
 def test_the_same_file_by_another_path_is_the_same_task(spectra: Fixture) -> None:
     spectra(*PRUNE)
     noted()

@@ -297,6 +297,37 @@ def test_the_same_bytes_read_in_another_way_are_another_matrix(spectra: Fixture)
     assert_fresh(spectra, line, ["run"], "out")
 
 
+def test_a_step_that_another_run_comes_to_share_is_missed_in_the_rows_kept(spectra: Fixture) -> None:
+    """Whether a checkpoint without a partner has a row depends on the checkpoints beside it."""
+    run, other = trajectory("a", (0, 100, 200)), trajectory("b", (50, 300))
+    line = ["sva", "--against", str(other)]
+    assert spectra(*line, run, "--out", "out").status == 0
+    shutil.copy(step(run, 100), step(other, 100))
+    assert spectra(*line, run, "--out", "out").status == 3
+    assert_fresh(spectra, line, [run], "out")
+    step(other, 100).unlink()
+    assert spectra(*line, run, "--out", "out").status == 0
+    assert_fresh(spectra, line, [run], "out")
+
+
+def test_columns_of_tags_stand_in_the_order_of_the_command(spectra: Fixture) -> None:
+    run = trajectory()
+    for tags in (["--tag", "x=1", "--tag", "y=2"], ["--tag", "y=2", "--tag", "x=1"]):
+        done = spectra("rank", run, *tags, "--out", "out", "--json")
+        assert_fresh(spectra, ["rank", *tags], [run], "out")
+    assert kept(done) == 4
+
+
+def test_the_metadata_tell_what_was_chosen_last(spectra: Fixture) -> None:
+    """Also where nothing of it changes a row."""
+    run = trajectory()
+    out = outputs("rank", "out")["rank"]
+    for options, budget in ((["--memory-budget", "1GB"], 10**9), ([], None)):
+        done = spectra("rank", run, *options, "--out", "out", "--json")
+        assert json.loads(pq.read_schema(out).metadata[b"spectra.settings"])["budget_bytes"] == budget
+    assert kept(done) == 4
+
+
 # Settings
 
 

@@ -45,6 +45,11 @@ class Cluster:
         options = ["--no-nanny", "--nthreads", str(threads), "--local-directory", str(self._directory)]
         self._workers.append(self._start("dask_worker", *options, environment=environment))
 
+    @property
+    def pids(self) -> list[int]:
+        """Of the workers."""
+        return [process.pid for process in self._workers]
+
     def client(self) -> Client:
         """To look into the cluster, beside those of spectra."""
         return Client(self.address, set_as_default=False, timeout=30)

@@ -24,7 +24,8 @@ from spectra_cli.execution.plan import make_plan
 from spectra_cli.execution.prune_eval import PruneEvalJob
 from spectra_cli.execution.shares import Shares
 from spectra_cli.execution.taskruns import ChosenTask
-from spectra_cli.execution.taskstate import TaskStates, by_task, task_settings, texts
+from spectra_cli.execution.taskstate import TaskStates, by_task, task_settings
+from spectra_cli.execution.telling import texts
 from spectra_cli.execution.units import Assignment, Outcome
 from spectra_cli.layers.fitting import StructureOptions
 from spectra_cli.storage.places import place_of

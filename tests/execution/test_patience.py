@@ -1,0 +1,42 @@
+"""How long a checkpoint is waited for that cannot be read yet."""
+
+from __future__ import annotations
+
+from spectra_cli.execution.patience import ATTEMPTS, Patience
+
+KEY = ("run", "step_1.safetensors")
+
+
+def test_files_that_do_not_change_are_waited_for_so_often_and_then_bad() -> None:
+    patience = Patience()
+    assert [patience.holds(KEY, "same") for _ in range(ATTEMPTS)] == [True] * (ATTEMPTS - 1) + [False]
+    assert patience.is_bad(KEY, "same")
+
+
+def test_files_that_change_are_waited_for_as_long_as_they_do() -> None:
+    patience = Patience()
+    assert all(patience.holds(KEY, str(look)) for look in range(5 * ATTEMPTS))
+
+
+def test_a_bad_checkpoint_is_looked_at_again_when_its_files_change() -> None:
+    patience = Patience()
+    for _ in range(ATTEMPTS):
+        patience.holds(KEY, "cut short")
+    assert not patience.is_bad(KEY, "whole")
+
+
+def test_a_bad_checkpoint_whose_files_cannot_be_told_stays_bad() -> None:
+    """An absent shard that stays absent is not analysed again and again."""
+    patience = Patience()
+    for _ in range(ATTEMPTS):
+        patience.holds(KEY, "a shard is absent")
+    assert patience.is_bad(KEY, "")
+
+
+def test_what_could_be_used_begins_anew() -> None:
+    patience = Patience()
+    for _ in range(ATTEMPTS - 1):
+        patience.holds(KEY, "same")
+    patience.done(KEY)
+    assert patience.holds(KEY, "same")
+    assert not patience.is_bad(KEY, "same")

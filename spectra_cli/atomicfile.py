@@ -48,6 +48,8 @@ def remedy_of(error: OSError, otherwise: str) -> str:
         error: what the system says.
         otherwise: the remedy where the disk is not full.
     """
+    if error.errno == errno.EFBIG:
+        return "Raise the limit on the size of files (ulimit -f), and run the same command again"
     full = error.errno in {errno.ENOSPC, errno.EDQUOT}
     return "Make room, and run the same command again" if full else otherwise
 

@@ -17,7 +17,7 @@ from typing import Any
 from spectra_cli.checkpoints.aliases import Peek, settle
 from spectra_cli.checkpoints.filenames import MODEL_SUFFIXES
 from spectra_cli.checkpoints.listing import HIDDEN, is_part, list_directory, may_be_checkpoint
-from spectra_cli.checkpoints.runs import Checkpoint, PassedOver, Run, in_order
+from spectra_cli.checkpoints.runs import Checkpoint, PassedOver, Run, distinct, in_order
 from spectra_cli.checkpoints.scan import Candidate, FoundRun, Walk
 from spectra_cli.checkpoints.selection import Selection
 from spectra_cli.checkpoints.steps import moment_of, natural_key
@@ -28,6 +28,7 @@ from spectra_cli.storage.places import (
     entries_of,
     is_directory,
     is_present,
+    location,
     matching,
     normalized,
     place_of,
@@ -35,6 +36,7 @@ from spectra_cli.storage.places import (
     relative_name,
 )
 from spectra_cli.storage.remote import RemotePath
+from spectra_cli.storage.secrets import without_secrets
 
 __all__ = ["Checkpoint", "PassedOver", "Peek", "Run", "Spec"]
 __all__ += ["discover", "discover_all", "discover_as_given", "stored_moment"]
@@ -71,7 +73,7 @@ def discover(spec: Spec, *, peek: Peek | None = None) -> list[Run]:
         UsageError: if what follows ``@`` is no step.
     """
     found, is_pattern = _resolve(os.fspath(spec), peek or stored_moment)
-    return _merged(found) if is_pattern else found[0][1]
+    return distinct(_merged(found) if is_pattern else found[0][1])
 
 
 def discover_all(specs: Iterable[Spec], *, peek: Peek | None = None) -> list[Run]:
@@ -94,7 +96,7 @@ def discover_all(specs: Iterable[Spec], *, peek: Peek | None = None) -> list[Run
         raise UsageError("no PATH was given", remedy=_REMEDY)
     if len(specs) == 1:
         return discover(specs[0], peek=peek)
-    return _merged([pair for spec in specs for pair in _resolve(os.fspath(spec), peek or stored_moment)[0]])
+    return distinct(_merged([pair for spec in specs for pair in _resolve(os.fspath(spec), peek or stored_moment)[0]]))
 
 
 def discover_as_given(spec: Spec, *, peek: Peek | None = None) -> list[Run]:
@@ -108,7 +110,7 @@ def discover_as_given(spec: Spec, *, peek: Peek | None = None) -> list[Run]:
         InputError: as for :func:`discover`.
         UsageError: as for :func:`discover`.
     """
-    return _merged(_resolve(os.fspath(spec), peek or stored_moment)[0])
+    return distinct(_merged(_resolve(os.fspath(spec), peek or stored_moment)[0]))
 
 
 def stored_moment(path: Place) -> Mapping[str, Any]:
@@ -125,13 +127,13 @@ def stored_moment(path: Place) -> Mapping[str, Any]:
 def _resolve(spec: str, peek: Peek) -> tuple[list[_Found], bool]:
     """The runs behind one PATH by the path they were found at, and whether the PATH was a pattern of several paths."""
     path, step = _split_step(spec)
-    is_pattern = glob.has_magic(str(path)) and not is_present(path)
+    is_pattern = glob.has_magic(location(path)) and not is_present(path)
     found = _runs_matching(path, peek) if is_pattern else [(path, _runs_at(path, peek))]
     if step is not None:
         try:
             chosen = iter(Selection(steps=step).apply_all([run for _, runs in found for run in runs]))
         except InputError as error:
-            error.where = spec
+            error.where = without_secrets(spec)
             raise
         found = [(match, [next(chosen) for _ in runs]) for match, runs in found]
     return found, is_pattern
@@ -145,7 +147,7 @@ def _split_step(spec: str) -> tuple[Place, str | None]:
     if _AT_STEP.fullmatch(step):
         return _from_home(path), step
     if is_present(_from_home(path)):
-        raise UsageError(f"'@{step}' is not a step", where=spec, remedy="Write @400, @first or @final")
+        raise UsageError(f"'@{step}' is not a step", where=without_secrets(spec), remedy="Write @400, @first or @final")
     return place_of(spec), None
 
 

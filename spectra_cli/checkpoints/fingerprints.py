@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
+
 from spectra_cli.checkpoints.config import files_considered
 from spectra_cli.checkpoints.open import files_of
 from spectra_cli.errors import CheckpointError
@@ -13,7 +16,8 @@ FileState = tuple[str, int, int]
 """Absolute path or URL of a file, its size in bytes, and its modification time in nanoseconds.
 
 Of a remote file a number takes the place of the time that follows from what its storage says of the content (the entity
-tag, a hash), or else from the time of the last change.
+tag, a hash), or else from the time of the last change. Where it says neither, the number is
+:data:`spectra_cli.storage.listings.UNKNOWN_VERSION`: only another size tells that the file has changed.
 """
 
 
@@ -46,9 +50,15 @@ def _state(file: Place) -> FileState:
             remedy="Check the path and its permissions",
         ) from error
     if isinstance(file, RemotePath) and status.st_mtime_ns == UNKNOWN_VERSION:
-        raise CheckpointError(
-            "its storage tells neither a version nor a time of the last change",
-            where=str(file),
-            remedy="Copy it to a storage that does",
-        )
+        _tell_unversioned("/".join(str(file).split("/")[:3]))
     return absolute(file), status.st_size, status.st_mtime_ns
+
+
+@cache
+def _tell_unversioned(storage: str) -> None:
+    """Warn once of a storage, as every file in it is alike."""
+    warnings.warn(
+        f"{storage} tells neither versions nor times of its files: that a file has changed shows there only if its "
+        "size has. --verify reads them again.",
+        stacklevel=3,
+    )

@@ -8,6 +8,7 @@ from math import inf
 from typing import Literal
 
 from spectra_cli.checkpoints.steps import NaturalKey, natural_key
+from spectra_cli.errors import InputError
 from spectra_cli.storage.places import Place
 
 
@@ -78,6 +79,23 @@ class Run:
         """Step of every checkpoint, or its epoch where the run is ordered by epochs; None if unknown."""
         by_step = self.clock == "step"
         return tuple(checkpoint.step if by_step else checkpoint.epoch for checkpoint in self.checkpoints)
+
+
+def distinct(runs: list[Run]) -> list[Run]:
+    """Check that names tell runs and checkpoints apart: those of remote storage leave out what may be a secret.
+
+    Raises:
+        InputError: if two have one name.
+    """
+    names = [(run.name, checkpoint.name) for run in runs for checkpoint in run.checkpoints]
+    if len(set(names)) < len(names):
+        run, checkpoint = next(name for name in names if names.count(name) > 1)
+        raise InputError(
+            "several checkpoints have this name, as user names and query parameters of URLs are not written down",
+            where=checkpoint if run == "." else f"{run}/{checkpoint}",
+            remedy="Analyse them one by one",
+        )
+    return runs
 
 
 def clock(checkpoints: Iterable[Checkpoint]) -> Literal["step", "epoch"]:

@@ -25,7 +25,7 @@ from spectra_cli.storage.places import relative_name
 from spectra_cli.tasks.base import Task
 from spectra_cli.tasks.loading import StateMismatchError
 from spectra_cli.tasks.registry import same_task
-from spectra_cli.tasks.runfile import DATA, NAME, RunRecord, read_record
+from spectra_cli.tasks.runfile import DATA, NAME, RunRecord, check_own_storage, read_record
 from spectra_cli.tasks.states import OptimizerState, StateFiles
 from spectra_cli.tasks.training import Part, new_model
 
@@ -113,6 +113,7 @@ def options_of_trunk(trunk: Trunk, task: str, settings: Mapping[str, str]) -> di
 
     Raises:
         UsageError: if another task or another value is asked for.
+        InputError: if they name remote storage, and the command line does not.
     """
     record, where = trunk.record, str(trunk.origin.run.root)
     if not same_task(task, record.task):
@@ -121,6 +122,7 @@ def options_of_trunk(trunk: Trunk, task: str, settings: Mapping[str, str]) -> di
             where=where,
             remedy=f"Write spectra train {record.task}",
         )
+    check_own_storage(record.options, settings, trunk.origin.run.root, str(trunk.origin.run.root / NAME))
     before = recorded_options(task, record.options)
     after = recorded_options(task, {**record.options, **settings})
     for name in settings:

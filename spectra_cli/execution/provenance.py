@@ -11,10 +11,11 @@ import torch
 
 from spectra_cli import __version__
 from spectra_cli.checkpoints.runs import Run
+from spectra_cli.storage.secrets import recorded
 
 
 def provenance(command: Sequence[str], settings: Mapping[str, Any], device: str) -> dict[str, str]:
-    """What the files of a command record about their making, besides their schema.
+    """What the files of a command record about their making, besides their schema; no secrets that stand in URLs.
 
     Args:
         command: the command line, or the function called and its arguments.
@@ -23,8 +24,8 @@ def provenance(command: Sequence[str], settings: Mapping[str, Any], device: str)
     """
     return {
         "spectra.version": __version__,
-        "spectra.command": shlex.join(command),
-        "spectra.settings": json.dumps(settings, sort_keys=True, default=str),
+        "spectra.command": shlex.join(map(recorded, command)),
+        "spectra.settings": json.dumps(recorded(settings), sort_keys=True, default=str),
         "spectra.device": device,
         "spectra.torch": torch.__version__,
     }

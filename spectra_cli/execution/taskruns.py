@@ -15,10 +15,11 @@ from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import InputError, UsageError
 from spectra_cli.execution.options import TaskOptions
 from spectra_cli.storage.copies import local_directory
-from spectra_cli.storage.places import Place, place_of
+from spectra_cli.storage.places import Place, location, place_of
+from spectra_cli.storage.secrets import recorded
 from spectra_cli.tasks.base import MakeTask, Task
 from spectra_cli.tasks.registry import checkpoint_option, find_task, make_task, same_task, task_names
-from spectra_cli.tasks.runfile import DATA, NAME, RunRecord, read_record
+from spectra_cli.tasks.runfile import DATA, NAME, RunRecord, check_own_storage, read_record
 
 COPIED_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 """Ends of the names of configurations and tokenizers beside the weights of a Hugging Face checkpoint."""
@@ -116,7 +117,7 @@ class ChosenTask:
         directory = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
         if not (directory / "config.json").is_file():
             directory = run.root
-        return replace(self, settings={**self.settings, self.checkpoint_option: str(directory)})
+        return replace(self, settings={**self.settings, self.checkpoint_option: location(directory)})
 
 
 def task_of_run(run: Run, checkpoint: Checkpoint, options: TaskOptions) -> ChosenTask:
@@ -147,7 +148,7 @@ def named_task(run: Run, checkpoint: Checkpoint, options: TaskOptions) -> Chosen
 
     Raises:
         UsageError: if neither says a task.
-        InputError: if the run.json is broken.
+        InputError: if the run.json is broken, or names remote storage elsewhere.
     """
     record, source = _found_record(run, checkpoint, needed=options.task is None)
     overruled = _overruled(record, options)
@@ -168,6 +169,8 @@ def named_task(run: Run, checkpoint: Checkpoint, options: TaskOptions) -> Chosen
         settings = {**record.options, **options.settings}
         chosen = ChosenTask(record.task, settings, False, str(source), overruled=overruled)
         chosen = replace(chosen, record=str(source), given=frozenset(options.settings))
+    if record is not None and chosen.record is not None:
+        check_own_storage(record.options, options.settings, run.root, str(source))
     _check_data(chosen, options, source)
     return chosen if record is None else replace(chosen, seed=model_seed(record, source.parent))
 
@@ -176,7 +179,7 @@ def _told_unused(task: str, record: RunRecord, source: Place) -> str:
     """That the options of a run.json are not used, if it has any."""
     if not record.options:
         return ""
-    options = ", ".join(f"{name}={value}" for name, value in record.options.items())
+    options = ", ".join(f"{name}={recorded(value)}" for name, value in record.options.items())
     return f"{source} says that the run was trained on {record.task}: its options ({options}) are not used for {task}."
 
 
@@ -216,7 +219,7 @@ def _overruled(record: RunRecord | None, options: TaskOptions) -> list[str]:
     if options.task is not None and not same_task(options.task, record.task):
         return [f"the task {record.task}, not {options.task}"]
     return [
-        f"{name}={record.options[name]}, not {value}"
+        f"{name}={recorded(record.options[name])}, not {recorded(value)}"
         for name, value in options.settings.items()
         if name in record.options and str(record.options[name]).lower() != str(value).lower()
     ]

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from spectra_cli import __version__
 from spectra_cli.errors import InputError
 from spectra_cli.execution.trainplan import TrainingPlan
+from spectra_cli.storage.secrets import recorded
 from spectra_cli.tables.schemas import arrow_schema
 from spectra_cli.tables.writer import TableWriter
 from spectra_cli.tasks.evaluation import Value, evaluate
@@ -85,8 +86,8 @@ class Saver:
         self._told: set[tuple[str, str]] = set()
         self._metadata = {
             "spectra.version": __version__,
-            "spectra.command": shlex.join(command),
-            "spectra.settings": json.dumps(asdict(plan.record), sort_keys=True),
+            "spectra.command": shlex.join(map(recorded, command)),
+            "spectra.settings": json.dumps(recorded(asdict(plan.record)), sort_keys=True),
             "spectra.device": str(plan.device),
             "spectra.torch": torch.__version__,
         }

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from spectra_cli.errors import CheckpointError, InputError, MissingExtraError, SpectraError
+from spectra_cli.storage.secrets import NOTHING, secrets_of, shown_url, without_secrets
 
 EXTRA = "pip install 'spectra-weights[remote]'"
 LONGEST_MESSAGE = 300
@@ -31,22 +32,30 @@ def connect(url: str) -> Any:
     """
     scheme = url.partition("://")[0]
     if "::" in url:  # fsspec would take the second part for another storage
-        raise InputError("URLs with '::' are not read", where=url, remedy="Give a plain URL such as s3://bucket/run")
+        raise InputError(
+            "URLs with '::' are not read", where=shown_url(url), remedy="Give a plain URL such as s3://bucket/run"
+        )
     try:
         from fsspec.core import url_to_fs  # noqa: PLC0415 - an extra, and not needed for local files
         from fsspec.registry import known_implementations, registry  # noqa: PLC0415 - as above
     except ImportError as error:
-        raise MissingExtraError(f"{scheme}:// is read through fsspec", where=url, remedy=EXTRA) from error
+        raise MissingExtraError(f"{scheme}:// is read through fsspec", where=shown_url(url), remedy=EXTRA) from error
     try:
         filesystem, _ = url_to_fs(url)
     except ImportError as error:
-        remedy = EXTRA if scheme in _OF_THE_EXTRA else str(error)
-        raise MissingExtraError(f"a package that reads {scheme}:// is absent", where=url, remedy=remedy) from error
+        remedy = EXTRA if scheme in _OF_THE_EXTRA else _one_line(error, url)
+        raise MissingExtraError(
+            f"a package that reads {scheme}:// is absent", where=shown_url(url), remedy=remedy
+        ) from error
     except ValueError as error:
         if scheme in registry or scheme in known_implementations:
-            raise InputError(f"this is no URL of {scheme}:// ({_one_line(error)})", where=url) from error
+            raise InputError(
+                f"this is no URL of {scheme}:// ({_one_line(error, url)})", where=shown_url(url)
+            ) from error
         raise InputError(
-            f"no storage is known as {scheme}://", where=url, remedy="Write s3://, gs://, hf://, or a local path"
+            f"no storage is known as {scheme}://",
+            where=shown_url(url),
+            remedy="Write s3://, gs://, hf://, or a local path",
         ) from error
     return filesystem
 
@@ -65,20 +74,26 @@ def storage_errors(url: str) -> Iterator[None]:
         raise
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         number = {FileNotFoundError: errno.ENOENT, NotADirectoryError: errno.ENOTDIR}.get(type(error), errno.EISDIR)
-        raise type(error)(number, "there is no such file or directory", url) from error
+        raise type(error)(number, "there is no such file or directory", shown_url(url)) from error
     except PermissionError as error:
-        raise PermissionError(errno.EACCES, f"the storage denies access: {_one_line(error)}", url) from error
+        raise PermissionError(
+            errno.EACCES, f"the storage denies access: {_one_line(error, url)}", shown_url(url)
+        ) from error
     except NotImplementedError as error:  # such as a listing of all repositories
-        raise PermissionError(errno.EACCES, f"the storage has no answer: {_one_line(error)}", url) from error
+        raise PermissionError(
+            errno.EACCES, f"the storage has no answer: {_one_line(error, url)}", shown_url(url)
+        ) from error
     except Exception as error:  # every storage has errors of its own, most of which are no OSError
-        message = _one_line(error)
+        message = _one_line(error, url)
         if "credential" in f"{type(error).__name__} {message}".lower():
             raise CheckpointError(
-                f"there are no credentials for the storage: {message}", where=url, remedy=credentials_remedy(url)
+                f"there are no credentials for the storage: {message}",
+                where=shown_url(url),
+                remedy=credentials_remedy(url),
             ) from error
         raise CheckpointError(
             f"the storage cannot be read: {message}",
-            where=url,
+            where=shown_url(url),
             remedy="Check the URL, the network and the credentials, then run again",
         ) from error
 
@@ -90,8 +105,10 @@ def credentials_remedy(url: str) -> str:
     return f"Check the credentials: {how}" if how else "Check the credentials"
 
 
-def _one_line(error: BaseException) -> str:
-    """What an error of a library says, in one line that a terminal can show."""
-    text = " ".join(str(error).split()) or type(error).__name__
+def _one_line(error: BaseException, url: str) -> str:
+    """What an error of a library says of a URL, in one line that a terminal can show, without the URL's secrets."""
+    text = without_secrets(" ".join(str(error).split()) or type(error).__name__)
+    for secret in secrets_of(url):
+        text = text.replace(secret, NOTHING)
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}…"

@@ -35,7 +35,7 @@ def read_small(place: Place, most_bytes: int) -> bytes:
         with open_file(place) as file:
             return read_up_to(file, most_bytes)
 
-    return place.listings.content(str(place), read) if isinstance(place, RemotePath) else read()
+    return place.listings.content(place.url, read) if isinstance(place, RemotePath) else read()
 
 
 def read_up_to(file: StoredFile, most_bytes: int) -> bytes:

@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import Any
 
 from spectra_cli.storage.connection import connect, storage_errors
+from spectra_cli.storage.secrets import shown_url
 
 DEVICE = -1
 """What `st_dev` says of remote storage: no device of this machine."""
@@ -171,7 +172,7 @@ class Listings:
             path = each["name"].rstrip("/")
             parent, _, name = path.rpartition("/")
             if path == inside and len(told) == 1 and each.get("type") == "file":
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory)
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), shown_url(directory))
             if parent != inside or name in {"", ".", ".."}:
                 continue
             entry = _entry(join_url(directory, name), each)
@@ -208,7 +209,7 @@ def _entry(url: str, told: Mapping[str, Any]) -> RemoteEntry:
 
 
 def _absent(url: str) -> FileNotFoundError:
-    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), shown_url(url))
 
 
 def _number(text: str) -> int:

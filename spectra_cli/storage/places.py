@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from spectra_cli.regularfile import NO_FILE
-from spectra_cli.storage.remote import URL, RemotePath, remote_path
+from spectra_cli.storage.remote import RemotePath, remote_path
+from spectra_cli.storage.secrets import URL, without_secrets
 
 Place = Path | RemotePath
 """Where a file or a directory is."""
@@ -89,12 +90,17 @@ def is_present(place: Place) -> bool:
 
 def real(place: Place) -> str:
     """The same text for every spelling of a place and every link to it."""
-    return str(place) if isinstance(place, RemotePath) else os.path.realpath(place)
+    return place.url if isinstance(place, RemotePath) else os.path.realpath(place)
 
 
 def absolute(place: Place) -> str:
     """The place without regard to the working directory; links stay as they are."""
-    return str(place) if isinstance(place, RemotePath) else os.path.abspath(place)
+    return place.url if isinstance(place, RemotePath) else os.path.abspath(place)
+
+
+def location(place: Place) -> str:
+    """The text that :func:`place_of` makes the place of; unlike that for people it may hold secrets."""
+    return place.url if isinstance(place, RemotePath) else str(place)
 
 
 def normalized(place: Place) -> Place:
@@ -103,9 +109,10 @@ def normalized(place: Place) -> Place:
 
 
 def relative_name(place: Place, root: Place) -> str:
-    """The path relative to another one, with forward slashes; a URL where there is no such path."""
+    """The path relative to another one, with forward slashes; a URL where there is no such path. It is for people."""
     try:
-        return within(place, root).as_posix()
+        name = within(place, root).as_posix()
+        return without_secrets(name) if isinstance(place, RemotePath) else name
     except ValueError:
         if isinstance(place, RemotePath) or isinstance(root, RemotePath):
             return place.as_posix()

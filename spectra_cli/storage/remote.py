@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePath, PurePosixPath
 
 from spectra_cli.storage.listings import Listings, RemoteEntry, is_below, join_url, split_url
+from spectra_cli.storage.secrets import URL, shown_url
 
-URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.*)", re.DOTALL)
 
-
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, order=True, slots=True, repr=False)
 class RemotePath:
     """A path in remote storage. Methods named as those of :class:`pathlib.Path` do the same.
 
+    Its text is for people and for tables: secrets in the URL are left out of it.
+
     Attributes:
-        url: as given, without a slash at the end.
+        url: as given, without a slash at the end; it may hold secrets.
         listings: what is known already of the files around it.
     """
 
@@ -27,15 +27,18 @@ class RemotePath:
     listings: Listings = field(compare=False, repr=False)
 
     def __str__(self) -> str:
-        return self.url
+        return shown_url(self.url)
+
+    def __repr__(self) -> str:
+        return f"RemotePath({str(self)!r})"
 
     def __reduce__(self) -> tuple[Callable[..., RemotePath], tuple[object, ...]]:
         """To another process goes what is known of it, and nothing of what lies around it: that may be thousands."""
         return remote_path, (self.url, self.listings.known(self.url))
 
     def as_posix(self) -> str:
-        """The URL."""
-        return self.url
+        """The URL, without secrets."""
+        return str(self)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -144,9 +147,35 @@ def remote_path(url: str, known: RemoteEntry | None = None) -> RemotePath:
     """The path that a URL means; the storage is not asked before it is needed.
 
     Args:
-        url: slashes at its end do not count.
+        url: slashes at its end do not count; ``.`` and ``..`` in it lead where they lead in paths, though not out of
+            the bucket.
         known: what is known of it already.
     """
+    url = _folded(url)
     stripped = url.rstrip("/")
     url = url if stripped.endswith(":") else stripped
     return RemotePath(url, Listings(url, known))
+
+
+def _folded(url: str) -> str:
+    """A URL without ``.`` and ``..``; where there are none of them, as it is."""
+    match = URL.fullmatch(url)
+    if match is None:
+        return url
+    place, query = match["rest"], ""
+    if match["scheme"].lower() in {"http", "https"}:  # elsewhere a question mark is a letter of the path
+        place, mark, query = place.partition("?")
+        query = mark + query
+    parts = place.split("/")
+    if not {".", ".."} & set(parts):
+        return url
+    kept: list[str] = []
+    for part in parts:
+        if part == "..":
+            while kept and not kept[-1]:
+                kept.pop()
+            if len(list(filter(None, kept))) > 1:
+                kept.pop()
+        elif part != ".":
+            kept.append(part)
+    return f"{match['scheme']}://{'/'.join(kept)}{query}"

@@ -166,8 +166,8 @@ class _Handles:
 
     def _open(self) -> Any:
         """One that reads exactly what is asked, and where its storage can, fails if the file is another meanwhile."""
-        with storage_errors(str(self._path)):
-            return self._path.listings.filesystem.open(str(self._path), "rb", cache_type="none")
+        with storage_errors(self._path.url):
+            return self._path.listings.filesystem.open(self._path.url, "rb", cache_type="none")
 
     def request(self, offset: int, buffer: memoryview) -> int:
         """Fill the beginning of `buffer` by one request."""
@@ -175,7 +175,7 @@ class _Handles:
             return 0
         with self._free:
             handle = self._idle.pop() if self._idle else self._open()
-            with storage_errors(str(self._path)):
+            with storage_errors(self._path.url):
                 handle.seek(offset)
                 content = handle.read(len(buffer))
             self._idle.append(handle)

@@ -17,6 +17,7 @@ from spectra_cli.errors import CheckpointError, InputError, UsageError
 from spectra_cli.regularfile import open_regular
 from spectra_cli.storage.connection import connect, storage_errors
 from spectra_cli.storage.places import place_of as path_or_url
+from spectra_cli.storage.secrets import shown_url
 
 FOREIGN_SUFFIXES = frozenset(
     {".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".feather", ".arrow", ".npz", ".h5", ".toml", ".md", ".py"}
@@ -99,7 +100,7 @@ def place_of(out: str | Path) -> Place:
     name = place.name
     if os.path.splitext(name)[1].lower() in FOREIGN_SUFFIXES:
         raise UsageError(f"--out {name}: the table is a Parquet file", remedy="Give --out a name in .parquet")
-    return LocalPlace(place) if isinstance(place, Path) else RemotePlace(str(place))
+    return LocalPlace(place) if isinstance(place, Path) else RemotePlace(place.url)
 
 
 class LocalPlace:
@@ -186,14 +187,14 @@ class RemotePlace:
     """An object in a storage that fsspec knows. The journal is on this machine: it resumes here, and locks only here.
 
     Args:
-        url: of the object.
+        url: of the object; it may hold secrets.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     def __str__(self) -> str:
-        return self._url
+        return shown_url(self._url)
 
     @cached_property
     def _storage(self) -> Any:
@@ -201,7 +202,7 @@ class RemotePlace:
 
     @property
     def _name(self) -> str:
-        return self._url.rpartition("/")[2]
+        return str(self).rpartition("/")[2]
 
     @cached_property
     def journal_path(self) -> Path:
@@ -211,7 +212,14 @@ class RemotePlace:
             InputError: if that cannot be done.
         """
         configured = os.environ.get("XDG_CACHE_HOME", "")
-        cache = Path(configured) if os.path.isabs(configured) else Path("~/.cache").expanduser()
+        try:
+            cache = Path(configured) if os.path.isabs(configured) else Path("~/.cache").expanduser()
+        except RuntimeError as error:
+            raise InputError(
+                "no directory can keep what is finished: there is no home directory",
+                where=str(self),
+                remedy="Set XDG_CACHE_HOME to a directory that may be written to",
+            ) from error
         directory = cache / "spectra" / "journals"
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -239,7 +247,7 @@ class RemotePlace:
                 self._require_bucket()
                 return None
             if kind == "directory":
-                raise InputError("this is a directory", where=self._url, remedy="Give --out the name of a file")
+                raise InputError("this is a directory", where=str(self), remedy="Give --out the name of a file")
             file: BinaryIO = self._storage.open(self._url, "rb")
             return file
 
@@ -297,17 +305,17 @@ class RemotePlace:
                 return ask()
         except FileNotFoundError as error:
             raise InputError(
-                "there is no such bucket or directory", where=self._url, remedy="Check the URL, or make the bucket"
+                "there is no such bucket or directory", where=str(self), remedy="Check the URL, or make the bucket"
             ) from error
         except OSError as error:
             raise InputError(
                 f"the table cannot be {done}: {error.strerror}",
-                where=self._url,
+                where=str(self),
                 remedy=f"Check the URL and the permissions{_KEPT * (done == 'written')}",
             ) from error
         except CheckpointError as error:
             reason = error.what.removeprefix("the storage cannot be read: ")
-            raise InputError(f"the table cannot be {done}: {reason}", where=self._url, remedy=error.remedy) from error
+            raise InputError(f"the table cannot be {done}: {reason}", where=str(self), remedy=error.remedy) from error
 
 
 def _is_there(place: Place) -> bool:

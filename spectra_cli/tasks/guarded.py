@@ -240,7 +240,10 @@ def _stands_in(directory: str, module: ModuleType) -> bool:
     return any(os.path.dirname(os.path.realpath(place)) == directory for place in places if place)
 
 
-_NOT_THE_USERS = (f"{os.sep}spectra_cli{os.sep}", f"{os.sep}importlib{os.sep}", "<frozen importlib")
+_NOT_THE_USERS = (
+    *(f"{os.sep}{package}{os.sep}" for package in ("spectra_cli", "importlib", "importlib_metadata")),
+    "<frozen importlib",
+)
 """Parts of the names of files in which no user looks for a fault of a task."""
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from spectra_cli.atomicfile import replace_file
 from spectra_cli.errors import InputError
 from spectra_cli.storage.files import read_small
 from spectra_cli.storage.places import Place
+from spectra_cli.storage.remote import RemotePath, remote_path
+from spectra_cli.storage.secrets import URL, shown_url
 
 NAME = "run.json"
 LARGEST_BYTES = 1 << 20
@@ -70,6 +74,52 @@ def read_record(run: Place) -> RunRecord | None:
         raise InputError(
             f"this does not describe a run: {error}", where=str(path), remedy="Restore it, or pass --task"
         ) from error
+
+
+def check_own_storage(options: Mapping[str, Any], given: Collection[str], root: Place, source: str) -> None:
+    """Check that the options of a run.json name no remote storage but below the run: others may have written it.
+
+    Args:
+        options: of the run.json.
+        given: names of those that the user says, which are not looked at.
+        root: directory of the run.
+        source: the run.json, for errors.
+
+    Raises:
+        InputError: if one does.
+    """
+    for name, value in options.items():
+        foreign = next((url for url in _urls(value) if not _is_own(url, root)), None)
+        if name not in given and foreign is not None:
+            shown = shown_url(foreign)
+            raise InputError(
+                f"names remote storage with {name}={shown}: what a file says is fetched only from below the run",
+                where=source,
+                remedy=f"If you trust it, pass --set {shlex.quote(f'{name}={shown}')}",
+            )
+
+
+def _urls(value: Any) -> Iterator[str]:
+    """Texts that name what is not on this machine, at any depth of a value of JSON."""
+    if isinstance(value, str):
+        match = URL.fullmatch(value)
+        of_this_machine = match is not None and match["scheme"].lower() in {"file", "local"}
+        if "::" in value.partition("://")[0] or ("://" in value and not of_this_machine):
+            yield value
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            yield from _urls(name)
+            yield from _urls(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _urls(each)
+
+
+def _is_own(url: str, root: Place) -> bool:
+    if not isinstance(root, RemotePath) or URL.fullmatch(url) is None or "::" in url:
+        return False
+    plain = not {".", ".."} & set(unquote(url).replace("\\", "/").split("/"))  # a server may follow what is encoded
+    return plain and remote_path(url).is_relative_to(root)
 
 
 def _record(content: bytes) -> RunRecord:

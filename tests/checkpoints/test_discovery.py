@@ -676,8 +676,8 @@ def test_an_unreadable_directory_does_not_take_the_others_with_it(
 def test_ten_thousand_checkpoints_are_found_in_seconds(tmp_path: Path) -> None:
     for step in range(10_000):
         (tmp_path / f"step_{step}.pt").touch()
-    start = time.perf_counter()
+    start = time.process_time()
     (run,) = discover(tmp_path, peek=never)
-    elapsed_s = time.perf_counter() - start
+    elapsed_s = time.process_time() - start
     assert steps(run) == list(range(10_000))
     assert elapsed_s < 5  # about half a second on an idle machine

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -13,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spectra_cli.checkpoints.discovery import discover
-from spectra_cli.checkpoints.fingerprints import fingerprint_files
+from spectra_cli.checkpoints.fingerprints import FileState, _tell_unversioned, fingerprint_files
 from spectra_cli.errors import CheckpointError, InputError
 from spectra_cli.execution.taskruns import ChosenTask
-from spectra_cli.storage.copies import local_directory
+from spectra_cli.storage import copies
+from spectra_cli.storage.copies import is_plain_name, local_directory
+from spectra_cli.storage.files import LocalFile
+from spectra_cli.storage.listings import UNKNOWN_VERSION, RemoteEntry
 from spectra_cli.storage.places import entries_of, matching, place_of, relative_name
 from spectra_cli.storage.remote import RemotePath, remote_path
 from spectra_cli.tasks.hf_causal_lm import HuggingFaceCausalLM
@@ -69,6 +73,26 @@ def test_parts_are_those_of_pathlib(outer: list[str], inner: list[str]) -> None:
 )
 def test_no_step_leads_out_of_the_bucket(start: str, step: str, end: str) -> None:
     assert str(remote_path(start) / step) == end
+
+
+@pytest.mark.parametrize(
+    ("url", "folded"),
+    [
+        ("s3://b/../../../x", "s3://b/x"),
+        ("s3://b/runs/./a/..", "s3://b/runs"),
+        ("s3://../x", "s3://x"),
+        ("s3://b//a/..//../c", "s3://b/c"),
+        ("s3://b/a?/../../c", "s3://b/c"),
+        ("https://h/a/../b?next=../c", "https://h/b?next=../c"),
+        ("memory:///a/../..", "memory:///a"),
+        ("s3://b//a/", "s3://b//a"),
+    ],
+)
+def test_dots_in_a_url_are_folded_within_the_bucket(url: str, folded: str) -> None:
+    assert remote_path(url).url == folded
+    place = place_of(url)
+    assert isinstance(place, RemotePath)
+    assert place.url == folded
 
 
 def test_what_lies_elsewhere_is_named_by_its_url() -> None:
@@ -181,14 +205,32 @@ def test_errors_of_a_library_become_those_of_a_checkpoint(
     assert len(str(caught.value)) < 500
 
 
-def test_a_storage_that_tells_no_change_gives_no_fingerprint(
+def test_where_a_storage_tells_no_change_the_size_does_and_that_is_told_once(
     storage: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(storage, "r/step_1.pt")
-    path = place_of("memory://r/step_1.pt")
-    monkeypatch.setattr(MemoryFileSystem, "info", lambda *_: {"name": "/r/step_1.pt", "type": "file", "size": 1})
-    with pytest.raises(CheckpointError, match="neither a version nor a time"):
-        fingerprint_files(path, path.parent)
+    """So that `--watch` does not analyse every checkpoint again at every look."""
+    storage.pipe_file("memory://r/step_1.pt", b"x")
+    size = 1
+
+    def info(_: object, path: str = "memory://r/step_1.pt", **__: object) -> dict[str, object]:
+        if not path.endswith(".pt"):
+            raise FileNotFoundError(path)
+        return {"name": "/r/step_1.pt", "type": "file", "size": size}
+
+    monkeypatch.setattr(MemoryFileSystem, "info", info)
+    monkeypatch.setattr(MemoryFileSystem, "ls", lambda *_, **__: [info(None)])
+    _tell_unversioned.cache_clear()
+
+    def looked() -> tuple[FileState, ...]:
+        path = place_of("memory://r/step_1.pt")
+        return fingerprint_files(path, path.parent)
+
+    with pytest.warns(UserWarning, match=r"^memory://r tells neither versions nor times .* --verify") as told:
+        first = looked()
+    assert len(told) == 1
+    assert first == looked() == (("memory://r/step_1.pt", 1, UNKNOWN_VERSION),)  # and no warning, which is an error
+    size = 2
+    assert looked() != first
 
 
 def test_an_empty_directory_and_an_absent_one_are_told_apart(storage: MemoryFileSystem) -> None:
@@ -209,9 +251,69 @@ def test_small_files_are_copied_for_libraries_that_need_them_here(storage: Memor
         "config.json": b"config.json",
         "tokenizer.json": b"tokenizer.json",
     }
-    assert copy.parts[-3:] == ("memory", "hub", "step_1")  # as messages of the library name it
     assert local_directory(directory, (".json",)) == copy
     assert local_directory(copy, (".json",)) is copy
+
+
+@pytest.mark.parametrize(
+    "url", ["memory://hub/../../../step_3", "memory://../../hub/step_3", "memory://hub/..\\x/step_3"]
+)
+def test_nothing_of_a_url_stands_in_the_path_of_a_copy(
+    storage: MemoryFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """Whatever parts it has, and whether they are folded or not: nothing but a new directory is written to."""
+    private = tmp_path / "tmp" / "private"
+    private.mkdir(parents=True)
+    monkeypatch.setattr(copies, "_temporary", lambda: str(private))
+    for path in (remote_path(url), RemotePath(url, remote_path(url).listings)):
+        monkeypatch.setattr(copies, "entries_of", lambda _: [RemoteEntry("memory://hub/step_3/a.json", False, 1)])
+        monkeypatch.setattr(copies, "open_file", lambda _: LocalFile(Path(__file__)))
+        copies._copied.cache_clear()
+        copy = local_directory(path, (".json",))
+        assert copy.parent == private
+        assert [path.name for path in copy.iterdir()] == ["a.json"]
+        assert "hub" not in str(copy.relative_to(tmp_path))
+    assert {path.parent.parent for path in tmp_path.rglob("*.json")} == {private}
+
+
+@dataclass
+class Named:
+    """An entry by any name, as only a broken or hostile storage lists it."""
+
+    name: str
+
+    def is_file(self) -> bool:
+        return True
+
+    def stat(self) -> os.stat_result:
+        return os.stat(__file__)
+
+
+ODD = ["../x.json", "/x.json", "a/x.json", "..\\x.json", "a\0.json", "x" * 255 + ".json", "\udfff\ud800.json"]
+
+
+def test_only_files_with_plain_names_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "_temporary", lambda: str(tmp_path / "private"))
+    (tmp_path / "private").mkdir()
+    monkeypatch.setattr(copies, "entries_of", lambda _: [Named(name) for name in [*ODD, "good.json", "..json"]])
+    monkeypatch.setattr(copies, "open_file", lambda _: LocalFile(Path(__file__)))
+    copy = local_directory(remote_path("memory://odd"), (".json",))
+    assert {path.name for path in copy.iterdir()} == {"good.json", "..json"}
+    assert len(list(tmp_path.rglob("*.json"))) == 2
+    assert not any(map(is_plain_name, ["", ".", "..", *ODD]))
+
+
+def test_a_copy_goes_through_no_link_and_over_no_file(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"own")
+    (tmp_path / "link.json").symlink_to(target)
+    for name in ("link.json", "target"):
+        with pytest.raises(OSError, match=r"exists|Invalid"):
+            copies._write_new(tmp_path, name, b"theirs")
+    with pytest.raises(OSError, match="Invalid"):
+        copies._write_new(tmp_path, "../beside", b"theirs")
+    assert target.read_bytes() == b"own"
+    assert not (tmp_path.parent / "beside").exists()
 
 
 def test_a_task_that_takes_a_directory_is_given_a_copy_of_its_files(storage: MemoryFileSystem) -> None:

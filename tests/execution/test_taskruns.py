@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
+from safetensors.torch import save as safetensors_bytes
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -22,9 +24,11 @@ from spectra_cli.execution.plan import only_run
 from spectra_cli.execution.taskruns import (
     ChosenTask,
     chosen_splits,
+    named_task,
     record_of,
     task_of_run,
 )
+from spectra_cli.storage import listings
 from spectra_cli.tasks.loading import StateMismatchError
 from tests.analyses import tiny_tasks
 
@@ -223,6 +227,87 @@ def test_what_is_wrong_with_a_given_option_is_the_commands_fault(tmp_path: Path)
     run, checkpoint = _recorded(tmp_path, {})
     with pytest.raises(UsageError, match="d_model is 0"):
         task_of_run(run, checkpoint, TaskOptions(settings={"d_model": "0"})).make()
+
+
+FOREIGN = [
+    "s3://evil/x",
+    "https://evil/x?a=b",
+    "memory://evil/../../x",
+    "simplecache::s3://evil/x",
+    "see s3://evil/x",
+    ["a", {"b": "hf://evil/x"}],
+    {"memory://evil": 1},
+]
+
+
+@pytest.fixture
+def no_storage(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was connected to, which fails."""
+    asked: list[str] = []
+
+    def connect(url: str) -> None:
+        asked.append(url)
+        raise CheckpointError("no network", where=url)
+
+    monkeypatch.setattr(listings, "connect", connect)
+    return asked
+
+
+@pytest.mark.parametrize("url", FOREIGN, ids=str)
+@pytest.mark.parametrize(("task", "option"), [("hf-causal-lm", "config"), ("image-classification", "data")])
+def test_a_run_json_causes_no_access_to_remote_storage(
+    tmp_path: Path, no_storage: list[str], task: str, option: str, url: Any
+) -> None:
+    """Others may have written it. What the user says counts, also where it says the same."""
+    run, checkpoint = _recorded(tmp_path, {"task": task, "options": {option: url}})
+    for options in (TaskOptions(), TaskOptions(task), TaskOptions(settings={"other": "1"})):
+        with pytest.raises(InputError, match=rf"run\.json: names remote storage .*pass --set '?{option}="):
+            task_of_run(run, checkpoint, options)
+    given = named_task(run, checkpoint, TaskOptions(settings={option: "s3://own/x"}))
+    assert given.settings == {option: "s3://own/x"}
+    assert no_storage == []
+
+
+def test_what_the_user_names_is_asked_for(tmp_path: Path, no_storage: list[str]) -> None:
+    run, checkpoint = _recorded(tmp_path, {"task": "hf-causal-lm", "options": {"config": "s3://evil/x"}})
+    chosen = task_of_run(run, checkpoint, TaskOptions(settings={"config": "s3://own/x"}))
+    with pytest.raises(CheckpointError, match="no network"):
+        chosen.make()
+    assert no_storage == ["s3://own/x"]
+
+
+@pytest.mark.parametrize(
+    ("url", "counts"),
+    [
+        ("memory://hub/run/config", True),
+        ("memory://hub/run", True),
+        ("memory://hub/running", False),
+        ("memory://hub/run/../other", False),
+        ("memory://hub/run/%2e%2E/other", False),
+        ("memory://hub/run/..\\other", False),
+        ("s3://hub/run/config", False),
+        ("memory://hub/run/::s3://evil", False),
+    ],
+)
+def test_of_a_remote_run_what_lies_below_it_counts(url: str, counts: bool) -> None:
+    storage = fsspec.filesystem("memory")
+    storage.store.clear()
+    storage.pipe_file("memory://hub/run/step_1.safetensors", safetensors_bytes({"w": torch.ones(2, 2)}))
+    record = {"task": "hf-causal-lm", "options": {"config": url}}
+    storage.pipe_file("memory://hub/run/run.json", json.dumps(record).encode())
+    (run,) = discover("memory://hub/run")
+    if counts:
+        assert named_task(run, run.checkpoints[0], TaskOptions()).settings == {"config": url}
+    else:
+        with pytest.raises(InputError, match="names remote storage"):
+            named_task(run, run.checkpoints[0], TaskOptions())
+    storage.store.clear()
+
+
+def test_files_of_this_machine_count_by_url_as_well(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}"
+    run, checkpoint = _recorded(tmp_path, {"task": "hf-causal-lm", "options": {"config": url}})
+    assert named_task(run, checkpoint, TaskOptions()).settings == {"config": url}
 
 
 def _recorded(directory: Path, record: dict[str, Any]) -> Any:

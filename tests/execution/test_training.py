@@ -972,7 +972,7 @@ def test_metrics_that_a_full_disk_does_not_take_are_told_with_their_path_and_the
 
         patched.setattr(TableWriter, "write", on_a_full_disk)
         try:
-            with pytest.raises(InputError, match=r"run/metrics\.parquet: the table cannot be written: .*Make room"):
+            with pytest.raises(InputError, match=r"run/metrics\.parquet: the table cannot be written: .*ulimit -f"):
                 train(chosen)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
 
-from spectra_cli.analyses.sva import OF_REFERENCE
 from spectra_cli.analyses.visits import Row
-from spectra_cli.errors import InputError
+from spectra_cli.errors import InputError, SpectraError
+from spectra_cli.execution.doubts import ROWS, believed_of, doubtful_in, still_believed
 from spectra_cli.execution.jobs import TableJob
 from spectra_cli.execution.settingschanges import changes_told
 from spectra_cli.execution.units import Key, Outcome, Unit
@@ -24,21 +24,17 @@ from spectra_cli.tables.kept import KeptTable
 from spectra_cli.tables.matrices import KnownMatrices
 from spectra_cli.tables.places import LocalPlace, Place, place_of
 from spectra_cli.tables.rows import rows_of
+from spectra_cli.tables.rowsums import parted, row_sums
 from spectra_cli.tables.schemas import SCHEMA_VERSION, arrow_schema
+from spectra_cli.tables.statuses import OF_REFERENCE
 from spectra_cli.tables.unwritten import Unwritten
 from spectra_cli.tables.writer import TableWriter, check_replaceable, table_of
-
-BULKY = frozenset({"singular_values", "alignment"})
-"""Columns that no summary looks at."""
 
 TRANSIENT = frozenset(
     {"unreadable", "corrupt", "incomplete", "over_memory_budget", "no_convergence", "nothing_selected"}
 )
 """Statuses of rows that may come out better the next time, though no file has changed."""
 
-
-COUNT = "rows"
-"""Fact about a unit: how many rows a table has of it."""
 
 SHOWN_COMMAND = 20
 
@@ -65,7 +61,7 @@ class Ledger:
         self._writing = writing
         arrow_schema(table, writing.tags, writing.leave_out)  # a tag that cannot be is told before any work
         self._schema = arrow_schema(table, (), writing.leave_out)
-        self._light = [name for name in self._schema.names if name not in BULKY]
+        self._light, _ = parted(self._schema)
         self._match: dict[str, Any] = {
             "schema": f"{table}/{SCHEMA_VERSION}",
             "columns": self._schema.names,
@@ -81,6 +77,7 @@ class Ledger:
         self._passing = Unwritten()  # rows that are to be made again the next time, so that no file need keep them
         self._kept: KeptTable | None = None
         self._odd: Collection[Key] = ()
+        self._believed: set[Key] = set()
         self._fingerprints: dict[Key, str] = {}
         self._writer: TableWriter | None = None
         self._whole: list[pa.Table] | None = None
@@ -95,6 +92,9 @@ class Ledger:
         try:
             self._place.remove_leftovers()
             if not fresh:
+                self._tell_altered(forgotten := doubtful_in(self._journal, self._table, self._schema))
+                for key in forgotten:
+                    self._journal.forget(key)
                 self._take_over(self._place)
         except BaseException:
             self._journal.close()
@@ -128,6 +128,21 @@ class Ledger:
                 raise InputError(what, where=str(place), remedy=error.remedy) from error
             raise
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other commands away from the table while this one waits; not if another was faster."""
+        if self._place is None:
+            yield
+            return
+        header = {"match": self._match, "command": self._metadata["spectra.command"]}
+        try:
+            journal = self._opened(self._place, header)
+        except SpectraError:
+            yield  # the next look will say so
+            return
+        with journal:
+            yield
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -148,7 +163,7 @@ class Ledger:
         try:
             kept = KeptTable.open(place, self._table, self._job.key_columns[self._table])
         except InputError as error:
-            self.messages.append(f"{place}: all of it is made anew: what is there cannot be used ({error.what}).")
+            self._do_without(error)
             return
         told = kept.match
         command = None if told is None else told.get("command")
@@ -164,13 +179,44 @@ class Ledger:
             )
         elif told == self._match:
             self._kept = kept
-            with self._damage_told():
+            self._doubt(lambda: believed_of(kept, self._table, self._schema), kept.entries.keys())
+            if self._kept is not None:
                 self._odd = kept.keys_where_not("status", "ok")
             return
         else:
             why = changes_told(told, self._match)
             self.messages.append(f"{place}: all of it is made anew, as {why}.")
         kept.close()
+
+    def doubt_bulky(self) -> None:
+        """Look for changes in columns that no summary looks at, before kept rows are copied."""
+        if (kept := self._kept) is not None:
+            self._doubt(lambda: still_believed(kept, self._believed, self._schema), self._believed)
+
+    def _doubt(self, look: Callable[[], set[Key]], before: Set[Key]) -> None:
+        """Do without rows of the table that turn out not to be those that were written."""
+        try:
+            self._believed = look()
+        except InputError as error:
+            self._believed = set()
+            self._do_without(error)
+        else:
+            self._tell_altered(before - self._believed)
+
+    def _do_without(self, error: InputError) -> None:
+        self.messages.append(f"{self._place}: all of it is made anew: what is there cannot be used ({error.what}).")
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+    def _tell_altered(self, keys: Collection[Key]) -> None:
+        if count := sum(stored_key(unit.key) in keys for unit in self._job.units):
+            units = f"{counted(count, self._job.noun)} {'is' if count == 1 else 'are'}"
+            self.messages.append(f"{self._place}: {units} made anew, as the rows there are not as spectra wrote them.")
+
+    def stays(self, units: Sequence[Unit]) -> bool:
+        """Whether the table that is there is what would be written of some units, so that nothing of it is copied."""
+        return self._unchanged(units) and all(map(self.keeps, self._job.units))
 
     def keeps(self, unit: Unit) -> bool:
         """Whether the rows of a unit are there, made of the files as they are now."""
@@ -186,6 +232,18 @@ class Ledger:
     def holds(self, unit: Unit) -> bool:
         """Whether there are rows of a unit, whatever they are made of."""
         return self._entry(unit) is not None
+
+    def gone(self) -> list[Key]:
+        """Keys of the units whose rows are there, in order, and that are none of this work's."""
+        if self._kept is None:
+            return []
+        own = {stored_key(unit.key) for unit in self._job.units}
+        return [key for key in self._kept.keys_in_order if key not in own]
+
+    @property
+    def keys_there(self) -> list[Key]:
+        """Keys of the units whose rows are in the table that is there, in order."""
+        return [] if self._kept is None else list(self._kept.keys_in_order)
 
     def content(self, unit: Unit) -> str | None:
         """What the weights of a unit hashed to when its rows were made."""
@@ -217,13 +275,16 @@ class Ledger:
             not settled(outcome, self._table) or self._job.fingerprint(unit, self._table) != fingerprint
         ):  # it was written to meanwhile
             fingerprint = ""
-        table, facts = table_of(rows, self._schema), {**outcome.facts, COUNT: len(rows)}
+        table = table_of(rows, self._schema)
+        facts = {**outcome.facts, ROWS: row_sums(table)}
         keeping = self._journal if fingerprint else self._passing
         keeping.put(unit.key, table, fingerprint=fingerprint, content=outcome.content, facts=facts)
 
     def known(self) -> Sequence[KnownMatrices]:
         """The matrices of which rows are there, for the table ``rank``."""
         with self._damage_told():
+            if self._kept is not None:
+                self._kept.believe(self._believed)
             return [source.known_matrices() for source in (self._journal, self._kept) if source is not None]
 
     def _completed(self, row: Row) -> Row:
@@ -246,11 +307,7 @@ class Ledger:
         for source in (self._passing, self._journal):
             if source.entry(unit.key) is not None:
                 return source
-        kept = self._kept
-        entry = None if kept is None else kept.entry(unit.key)
-        if kept is None or entry is None or entry.facts.get(COUNT) != kept.count(unit.key):
-            return None  # somebody has taken rows out, and left what the file says of its making
-        return kept
+        return self._kept if stored_key(unit.key) in self._believed else None
 
     def _rows(self, unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a unit, without those of tags."""

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from spectra_cli.analyses.prune_eval import NOTHING_SELECTED, PrunedWeights
-from spectra_cli.analyses.sva import OF_REFERENCE
 from spectra_cli.analyses.visits import Row
 from spectra_cli.checkpoints.runs import Run
 from spectra_cli.errors import InputError, SpectraError
 from spectra_cli.execution.options import Options
 from spectra_cli.layers.ends import SHAPE_MISMATCH
+from spectra_cli.tables.statuses import OF_REFERENCE
 
 NAMED_PARAMETERS = 6
 NAMED_STRAYS = 3
@@ -30,6 +30,8 @@ WHY = {
     "missing": "only one of the two checkpoints has them.",
 }
 """Of rows for which the analysis raises no error."""
+
+WHY_NO_STATUS = "the rows do not say what became of them."
 
 WHY_NO_VALUE = {
     "not_finite": "the metrics of the task are NaN or infinite.",
@@ -104,7 +106,9 @@ def prune_problems(
             yield f"{len(named)} of {len(rows)} values {status} ({shown(named)}): {why}"
 
 
-def _why(status: str) -> str:
+def _why(status: str | None) -> str:
+    if status is None:
+        return WHY_NO_STATUS
     if status.startswith(OF_REFERENCE):
         return f"in the reference, {WHY.get(status.removeprefix(OF_REFERENCE), 'they could not be used.')}"
     return WHY.get(status, "see the column status.")

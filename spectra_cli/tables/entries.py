@@ -23,6 +23,12 @@ PACKED = "zlib:"
 MOST_BYTES = 1 << 25
 """Of the entries of one file as JSON, which are those of about 150,000 units."""
 
+ALWAYS_BYTES, BYTES_PER_BYTE = 1 << 20, 40
+"""Of the JSON, what any text may stand for, and what each of its bytes may beyond that: names of files are alike."""
+
+ALWAYS_VALUES, CHARACTERS_PER_VALUE = 1 << 18, 4
+"""Values in the JSON, of which each takes memory: of any text, and one for so many of its characters beyond that."""
+
 DEEPEST_FACT = 20
 
 
@@ -77,7 +83,7 @@ def read_units(text: str | None) -> dict[Key, Entry]:
         text: what :func:`units_metadata` made.
     """
     try:
-        columns = json.loads(_unpacked(text or ""))
+        columns = json.loads(_in_proportion(text or ""))
         if columns["version"] != VERSION:
             return {}
         facts = columns["facts"]
@@ -113,6 +119,19 @@ def entry_of(fingerprint: Any, content: Any, facts: Any) -> Entry:
     return Entry(fingerprint, content, facts)
 
 
+def _in_proportion(text: str) -> str:
+    """The JSON in the text.
+
+    Raises:
+        ValueError: if there is none, or it would take more memory than its bytes justify.
+    """
+    plain = _unpacked(text)
+    values = sum(map(plain.count, "[{,"))
+    if values > max(ALWAYS_VALUES, len(text) // CHARACTERS_PER_VALUE):
+        raise ValueError("too many values")
+    return plain
+
+
 def _unpacked(text: str) -> str:
     """The JSON in the text.
 
@@ -124,8 +143,9 @@ def _unpacked(text: str) -> str:
             raise ValueError("too long")
         return text
     unpacking = zlib.decompressobj()
+    most = min(MOST_BYTES, max(ALWAYS_BYTES, BYTES_PER_BYTE * len(text)))
     try:
-        plain = unpacking.decompress(base64.b64decode(text.removeprefix(PACKED), validate=True), MOST_BYTES)
+        plain = unpacking.decompress(base64.b64decode(text.removeprefix(PACKED), validate=True), most)
     except (zlib.error, binascii.Error) as error:
         raise ValueError("damaged") from error
     if not unpacking.eof:

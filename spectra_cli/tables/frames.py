@@ -10,7 +10,11 @@ from dataclasses import dataclass
 
 LABEL_BYTES = 4
 LONGEST_HEAD = 1 << 20
-LONGEST_BODY = 1 << 40
+LONGEST_BODY = 1 << 34
+"""Thousands of times what the rows of a large model take."""
+
+LONGEST_GAP = 1 << 26
+"""Of a damaged stretch, which is looked through for the next frame; behind a longer one nothing is believed."""
 
 PIECE_BYTES = 1 << 20
 """Read at once where only a checksum is wanted."""
@@ -75,7 +79,12 @@ class Frame:
         return body if len(body) == self.body_bytes and zlib.crc32(body) == self.body_crc else None
 
     def is_whole(self, handle: int) -> bool:
-        """Whether neither head nor body are damaged; they are not held in memory."""
+        """Whether neither head nor body are damaged; they are not held in memory.
+
+        What was written has no holes, and one can be claimed to be of any size for nothing.
+        """
+        if _first_hole(handle, self.offset) < self.end:
+            return False
         checksum = 0
         for piece in self._pieces(handle):
             checksum = zlib.crc32(piece, checksum)
@@ -95,7 +104,7 @@ def frames_in(handle: int, start: int, labels: frozenset[bytes]) -> Iterator[Fra
     """The whole frames of a file from an offset on.
 
     A frame whose opening is whole and whose content is not is passed over by itself. Where an opening is damaged, what
-    follows is looked through for the next one; everything up to there is lost.
+    follows is looked through for the next one, as far as :data:`LONGEST_GAP`; everything up to there is lost.
 
     Args:
         handle: of the open file.
@@ -103,19 +112,34 @@ def frames_in(handle: int, start: int, labels: frozenset[bytes]) -> Iterator[Fra
         labels: of the frames that there may be.
     """
     size = os.fstat(handle).st_size
-    tries = MOST_FALSE_STARTS
+    tries, whole = MOST_FALSE_STARTS, start
     while start + _OPENING_BYTES <= size and tries:
         frame = _frame_at(handle, start, size, labels)
         if frame is None:
             tries -= 1
-            found = _next_label(handle, start + 1, size, labels)
+            found = _next_label(handle, start + 1, min(size, whole + LONGEST_GAP), labels)
             if found is None:
                 return
             start = found
             continue
         if frame.is_whole(handle):
             yield frame
+            whole = frame.end
         start = frame.end
+
+
+def first_frame(handle: int, start: int, label: bytes) -> Frame | None:
+    """The frame that begins right at an offset; None if none of the label does, or it is damaged."""
+    frame = _frame_at(handle, start, os.fstat(handle).st_size, frozenset({label}))
+    return frame if frame is not None and frame.is_whole(handle) else None
+
+
+def _first_hole(handle: int, offset: int) -> int:
+    """Offset of the first hole of a sparse file from an offset on; the end of others has one."""
+    try:
+        return os.lseek(handle, offset, os.SEEK_HOLE)
+    except OSError:  # a file system that knows of none, or an offset behind the end
+        return os.fstat(handle).st_size
 
 
 def _frame_at(handle: int, offset: int, size: int, labels: frozenset[bytes]) -> Frame | None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from spectra_cli.atomicfile import sync_directory
 from spectra_cli.errors import InputError, SpectraError
 from spectra_cli.tables.entries import Entry, Key, entry_of, key_of, stored_key
-from spectra_cli.tables.frames import Frame, frames_in
+from spectra_cli.tables.frames import Frame, first_frame, frames_in
 from spectra_cli.tables.lockedfile import HOLDER_BYTES, LockedFile, TableInUseError, disk_error, write_at
 from spectra_cli.tables.matrices import KnownMatrices, MatrixRows
 from spectra_cli.tables.packing import UnusableRowsError, packed, unpacked
@@ -134,6 +134,10 @@ class Journal:
         told = None if place is None else _told(self._frames[place], self._file.handle)
         return None if told is None else told[1]
 
+    def forget(self, key: Iterable[str | None]) -> None:
+        """Count what was put of a unit for nothing, if it was; to be done before matrices are asked for."""
+        self._places.pop(stored_key(key), None)
+
     def rows(self, key: Iterable[str | None]) -> pa.Table:
         """The rows of a unit, as they were put.
 
@@ -189,10 +193,10 @@ class Journal:
             OtherWorkError: if they are those of another work.
         """
         handle = self._file.handle
-        frames = frames_in(handle, HOLDER_BYTES, frozenset({HEADER, RECORD}))
-        first = next(frames, None)
-        if first is not None and first.label == HEADER:
+        first = first_frame(handle, HOLDER_BYTES, HEADER)  # without it, nobody knows what the records are of
+        if first is not None:
             self.found_header = _header(first, handle)
+        frames = frames_in(handle, first.end, frozenset({HEADER, RECORD})) if first is not None else iter(())
         other = self.found_header is None or _matter(self.found_header) != _matter(header)
         if other and not fresh and self.found_header is not None:
             finished = sum(_told(frame, handle) is not None for frame in frames if frame.label == RECORD)

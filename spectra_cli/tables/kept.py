@@ -20,6 +20,7 @@ from spectra_cli.tables.entries import UNITS_KEY, Entry, Key, read_units, stored
 from spectra_cli.tables.matrices import IDENTITY, NUMBERS, KnownMatrices, MatrixRows, Recent
 from spectra_cli.tables.places import LocalPlace, Place
 from spectra_cli.tables.reader import TableFile, damage_told, open_table
+from spectra_cli.tables.rowsums import sums_of
 from spectra_cli.tables.schemas import arrow_schema
 
 RECENT_GROUPS = 2
@@ -53,6 +54,7 @@ class KeptTable:
         self._starts = np.cumsum([0, *groups])
         self._recent = Recent(self._group, RECENT_GROUPS)
         self._matrices = MatrixRows(self._identities, lambda group: self._group(group, NUMBERS))
+        self._believed: Collection[Key] | None = None
         self._slices: dict[Key, tuple[int, int]] = {}
         self._scattered: set[Key] = set()
         for key, start, end in self._stretches(key_columns):
@@ -135,14 +137,15 @@ class KeptTable:
         with damage_told(self._table.path):
             return pa.concat_tables(pieces).cast(pa.schema([self._schema.field(name) for name in names]))
 
-    def keys_where_not(self, column: str, value: str) -> set[Key]:
-        """The units with a row of which a column of text is another value, or null.
+    def keys_where_not(self, column: str, *values: str) -> set[Key]:
+        """The units with a row of which a column of text is none of some values, or null.
 
         Raises:
             InputError: if the file is damaged.
         """
         places = [
-            np.flatnonzero(~np.asarray(pc.equal(rows.column(column), value).fill_null(False))) + self._starts[group]
+            np.flatnonzero(~np.asarray(pc.is_in(rows.column(column).cast(pa.string()), pa.array(values))))
+            + self._starts[group]
             for group, rows in self._groups((column,))
         ]
         found = np.concatenate(places) if places else np.zeros(0, np.int64)
@@ -150,6 +153,42 @@ class KeptTable:
         starts = np.array([start for start, _ in self._slices.values()], np.int64)
         counts = np.searchsorted(found, ends) - np.searchsorted(found, starts)
         return {key for key, count in zip(self._slices, counts, strict=True) if count}
+
+    def altered(self, columns: Sequence[str], sums: Mapping[Key, str]) -> set[Key]:
+        """The units whose rows are not those of which a checksum was made. Everything is read once.
+
+        Args:
+            columns: of which the checksums were made, in their order.
+            sums: :func:`spectra_cli.tables.rowsums.sums_of` the rows of each unit.
+
+        Raises:
+            InputError: if the file is damaged.
+        """
+        names = [name for name in columns if name in self._table.columns]
+        units = [(key, *stretch) for key, stretch in self._slices.items() if key in sums]
+        found: dict[Key, str] = {}
+        begun: list[pa.Table] = []  # pieces of a unit that goes on in the next row group
+        place = 0
+        for group, rows in self._groups(names) if names else ():
+            before, behind = int(self._starts[group]), int(self._starts[group + 1])
+            whole: list[tuple[Key, int, int]] = []
+            while place < len(units) and units[place][1] < behind:
+                key, start, end = units[place]
+                if start >= before and end <= behind:
+                    whole.append((key, start - before, end - before))
+                else:
+                    begun.append(rows.slice(max(start - before, 0), min(end, behind) - max(start, before)))
+                    if end > behind:
+                        break
+                    unit, begun = pa.concat_tables(begun), []
+                    found[key] = sums_of(unit, [(0, unit.num_rows)])[0]
+                place += 1
+            found.update(zip((key for key, *_ in whole), sums_of(rows, (each[1:] for each in whole)), strict=True))
+        return {key for key, told in found.items() if told != sums[key]}
+
+    def believe(self, keys: Collection[Key]) -> None:
+        """Know the matrices of these units alone; to be done before they are asked for."""
+        self._believed = keys
 
     def known_matrices(self) -> KnownMatrices:
         """The matrices of which there are rows with numbers.
@@ -190,7 +229,18 @@ class KeptTable:
         return ((group, self._group(group, columns)) for group in range(len(self._starts) - 1))
 
     def _identities(self) -> Iterable[tuple[int, pa.Table]]:
-        return self._groups(IDENTITY) if set(IDENTITY) <= set(self._table.columns) else ()
+        if not set(IDENTITY) <= set(self._table.columns):
+            return
+        good = np.ones(int(self._starts[-1]), bool)
+        if self._believed is not None:
+            good[:] = False
+            for start, end in (self._slices[key] for key in self._believed if key in self._slices):
+                good[start:end] = True
+        for group, rows in self._groups(IDENTITY):
+            status = rows.column("status").cast(pa.string())
+            known = pa.array(good[self._starts[group] : self._starts[group + 1]])
+            blank = pc.if_else(known, status, pa.scalar(None, pa.string()))
+            yield group, rows.set_column(rows.column_names.index("status"), "status", blank)
 
     def _stretches(self, key_columns: Sequence[str]) -> Iterator[tuple[Key, int, int]]:
         """The keys of rows that stand together and have the same, with the first row and that after the last."""

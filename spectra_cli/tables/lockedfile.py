@@ -150,7 +150,7 @@ def disk_error(path: Path, error: OSError) -> InputError:
     return InputError(
         f"what is finished cannot be kept: {error.strerror}",
         where=str(path),
-        remedy="Make room, and run the same command again: it goes on from what was kept before",
+        remedy=f"{remedy_of(error, 'Make room, and run the same command again')}: it goes on from what was kept before",
     )
 
 

@@ -17,7 +17,7 @@ from spectra_cli.errors import InputError
 from spectra_cli.regularfile import open_regular
 from spectra_cli.tables.footer import claims_of_columns
 from spectra_cli.tables.schemas import SCHEMA_VERSION, TABLES, arrow_schema
-from spectra_cli.tables.writer import PARQUET_MAGIC, SCHEMA_KEY
+from spectra_cli.tables.writer import DAMAGED, PARQUET_MAGIC, SCHEMA_KEY
 
 BATCH_ROWS = 2048
 """Rows that are unpacked at once; a row holds at most some thousand singular values."""
@@ -151,7 +151,7 @@ def open_table(path: Path) -> TableFile:
         raise InputError(
             "this is a directory", where=str(path), remedy="Give the tables in it: DIR/*.parquet"
         ) from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise _damaged(path, error) from error
     table = _recognised(schema.metadata or {}, path)
     _check_columns(schema, table, path)
@@ -164,10 +164,6 @@ def open_table(path: Path) -> TableFile:
     return TableFile(path, table, count, tuple(schema.names), metadata)
 
 
-_DAMAGED = (pa.ArrowException, OSError, ValueError, KeyError)
-"""What pyarrow raises for damaged files: of names in the footer that are no text, the errors of Python."""
-
-
 @contextmanager
 def damage_told(path: Path) -> Iterator[None]:
     """A context in which a file is read that may be damaged.
@@ -177,7 +173,7 @@ def damage_told(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise _damaged(path, error) from error
     except MemoryError as error:
         raise InputError("does not fit into memory", where=str(path), remedy="Make it of fewer steps") from error

@@ -26,6 +26,9 @@ PARQUET_MAGIC = b"PAR1"
 SCHEMA_KEY = "spectra.schema"
 """Of the metadata of every table: its name and the version of its columns."""
 
+DAMAGED = (pa.ArrowException, OSError, ValueError, KeyError)
+"""What pyarrow raises for damaged files: of names in the footer that are no text, the errors of Python."""
+
 ROW_GROUP_VALUES = 1 << 20
 """Singular values and other numbers gathered before a row group is written: some megabytes."""
 
@@ -193,11 +196,12 @@ class TableWriter:
             yield
         except (OSError, pa.ArrowException) as error:  # Arrow has its own, and a full disk is either
             number = error.errno if isinstance(error, OSError) else None
+            again = "Make room, and run the same command again"
             reason = os.strerror(number) if number else str(error).partition("\n")[0]
             raise InputError(
                 f"the table cannot be written: {reason}",
                 where=str(self._place),
-                remedy="Make room, and run the same command again",
+                remedy=remedy_of(error, again) if isinstance(error, OSError) else again,
             ) from error
 
 
@@ -307,7 +311,7 @@ def _table_in(file: BinaryIO) -> str | None:
     try:
         file.seek(0)
         metadata = pq.read_schema(file).metadata or {}
-    except (pa.ArrowException, OSError):  # of a footer that is damaged pyarrow says the latter
+    except DAMAGED:
         return None
     name, slash, _ = metadata.get(SCHEMA_KEY.encode(), b"").decode(errors="replace").rpartition("/")
     return name if slash else None

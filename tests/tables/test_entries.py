@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -108,3 +109,22 @@ def test_what_unpacks_to_too_much_is_none(monkeypatch: pytest.MonkeyPatch) -> No
         long = json.dumps(units()).encode() + b" " * size
         assert read_units(packed(long)) == {}
         assert read_units(long.decode()) == {}
+
+
+@pytest.mark.parametrize("tiny", ["[],", "{},", '"",', "0,"])
+def test_entries_that_are_many_for_their_bytes_cost_no_memory(tiny: str) -> None:
+    """Each value of JSON takes some 60 bytes, of which compression leaves next to nothing in the file."""
+    plain = json.dumps(units())[:-1] + ', "more": [' + tiny * ((1 << 24) // len(tiny)) + "0]}"
+    text = packed(plain.encode())
+    tracemalloc.start()
+    try:
+        assert read_units(text) == {}
+        assert tracemalloc.get_traced_memory()[1] < 1 << 23
+    finally:
+        tracemalloc.stop()
+
+
+def test_values_are_in_proportion_to_a_text_that_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries_module, "ALWAYS_VALUES", 100)
+    assert read_units(json.dumps(units(more=[[]] * 20))) == {(".", "a"): Entry("f")}
+    assert read_units(json.dumps(units(more=[[]] * 400))) == {}

@@ -322,7 +322,7 @@ def test_a_limit_of_the_system_on_files_is_a_full_disk(tmp_path: Path) -> None:
     with opened(path) as journal:
         resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[2] + 100, hard))
         try:
-            with pytest.raises(InputError, match="File too large"):
+            with pytest.raises(InputError, match=r"File too large.*ulimit -f"):
                 put(journal, "2")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -684,3 +684,61 @@ def test_known_matrices_are_those_of_all_records_also_of_later_ones(tmp_path: Pa
             assert (found["singular_values"] == row["singular_values"]).all()
         with pytest.raises(KeyError):
             journal.matrix_row(rows["c"][0]["digest"], "linear", 8, 4)
+
+
+TIB = 1 << 40
+
+
+@pytest.fixture
+def read_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes are read of files, read by read."""
+    counts: list[int] = []
+    real = os.pread
+
+    def pread(handle: int, count: int, offset: int) -> bytes:
+        content = real(handle, count, offset)
+        counts.append(len(content))
+        return content
+
+    monkeypatch.setattr(os, "pread", pread)
+    return counts
+
+
+def test_a_planted_file_of_any_size_costs_no_time(tmp_path: Path, read_bytes: list[int]) -> None:
+    """A tebibyte of holes, with nothing in it, with a header that claims it all, and behind good records."""
+    good = frame(b"spHD", json.dumps({**HEADER, "table": "rank/1"}).encode(), b"")
+    lying = frame(b"spHD", b"{}", b"", body_bytes=TIB // 128)
+    claims = frame(b"spRC", head_of(), b"", body_bytes=TIB // 128)
+    for planted in (b"", lying, good + claims, good + b"spRC" * 10, good + claims + bytes(100) + claims):
+        path = tmp_path / "j"
+        path.write_bytes(b"spectraj".ljust(4096, b"\0") + planted)
+        os.truncate(path, TIB)
+        read_bytes.clear()
+        with opened(path) as journal:
+            assert journal.keys() == []
+            assert path.stat().st_size < 1 << 20
+        assert sum(read_bytes) < 1 << 28
+        path.unlink(missing_ok=True)
+
+
+def test_records_without_a_header_in_front_are_of_no_use(tmp_path: Path, read_bytes: list[int]) -> None:
+    """A header further on is none."""
+    path = tmp_path / "j"
+    filled(path, 2)
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + bytes(50) + content[4096:])
+    read_bytes.clear()
+    with opened(path) as journal:
+        assert (journal.keys(), journal.found_header) == ([], None)
+    assert sum(read_bytes) < 10_000
+
+
+def test_what_is_forgotten_is_neither_there_nor_known(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "j", "rank", HEADER) as journal:
+        for name in "ab":
+            journal.put((".", name), rank_table(name, 1), fingerprint="f")
+        journal.forget((".", "a"))
+        journal.forget((".", "none"))
+        assert journal.keys() == [(".", "b")]
+        assert journal.entry((".", "a")) is None
+        assert len(journal.known_matrices()) == 1

@@ -19,6 +19,7 @@ from spectra_cli.tables.entries import Entry, units_metadata
 from spectra_cli.tables.kept import KeptTable
 from spectra_cli.tables.matrices import NUMBERS, KnownMatrices
 from spectra_cli.tables.places import LocalPlace
+from spectra_cli.tables.rowsums import sums_of
 from spectra_cli.tables.schemas import arrow_schema
 from spectra_cli.tables.writer import TableWriter, table_of
 from tests.tables.anyrows import digest_of, exact, rank_rows, rank_table
@@ -277,3 +278,36 @@ def test_a_hundred_thousand_matrices_take_some_megabytes() -> None:
     assert sum(block.nbytes for block in known._blocks) < 50 * count
     assert len(known._blocks) < 6
     assert known.where(digests[70_123], "linear", 1, 1) == (70_000, 123)
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_units_are_altered_where_a_cell_is(tmp_path: Path) -> None:
+    """Through row groups, of which small ones hold parts of units."""
+    names = [field.name for field in arrow_schema("rank")]
+    counts = {(".", str(number)): 1 + 7 * number % 17 for number in range(12)}
+    rows = {key: rank_rows(key[1], count) for key, count in counts.items()}
+    sums = {key: sums_of(table_of(each, arrow_schema("rank")), [(0, len(each))])[0] for key, each in rows.items()}
+    path = tmp_path / "t.parquet"
+    with opened(written(path, [row for each in rows.values() for row in each], tags={"seed": "1"})) as kept:
+        assert pq.ParquetFile(path).num_row_groups > 5
+        assert kept.altered(names, sums) == set()
+    for key in (".", "5"), (".", "0"), (".", "11"):
+        rows[key][-1]["gini"] += 1e-12
+    with opened(written(path, [row for each in rows.values() for row in each])) as kept:
+        assert kept.altered(names, sums) == {(".", "5"), (".", "0"), (".", "11")}
+        some = {key: sums[key] for key in ((".", "3"), (".", "5"))}
+        assert kept.altered(names, some) == {(".", "5")}
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_matrices_of_units_that_are_not_believed_are_unknown(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.parquet", [row for name in "abcd" for row in rank_rows(name, 5)])
+    with opened(path) as kept:
+        kept.believe({(".", "b"), (".", "d"), (".", "none")})
+        known = {
+            name
+            for name in "abcd"
+            for row in rank_rows(name, 5)
+            if (row["digest"], row["kind"], row["rows"], row["cols"]) in kept.known_matrices()
+        }
+        assert (known, len(kept.known_matrices())) == ({"b", "d"}, 10)

@@ -223,3 +223,14 @@ def test_without_the_extra_its_name_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(MissingExtraError, match=r"spectra-weights\[remote\]"):
         TableWriter(place_of(URL), "rank")
+
+
+def test_without_any_home_the_journal_of_a_remote_table_asks_for_a_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def homeless(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    with pytest.raises(InputError, match=r"rank\.parquet: .*no home directory\. Set XDG_CACHE_HOME"):
+        _ = place_of(URL).journal_path

@@ -445,7 +445,7 @@ def test_a_disk_that_fills_up_is_an_input_error_and_leaves_the_old_table(tmp_pat
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * size), hard))
     try:
-        said = r"t.parquet: the table cannot be written: .*File too large.*Make room"
+        said = r"t.parquet: the table cannot be written: .*File too large.*ulimit -f"
         with pytest.raises(InputError, match=said), TableWriter(path, "rank") as writer:
             writer.write(rows)
     finally:
@@ -464,3 +464,11 @@ def test_a_large_table_comes_back_from_a_journal_as_it_was(tmp_path: Path) -> No
                 writer.write_table(table)
     assert pq.ParquetFile(tmp_path / "again.parquet").num_row_groups == 2
     assert (tmp_path / "direct.parquet").read_bytes() == (tmp_path / "again.parquet").read_bytes()
+
+
+def test_a_table_whose_columns_have_names_that_are_no_text_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"abcdefgh": [1]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"abcdefgh", b"\xff\xfeabcdef"))
+    with pytest.raises(InputError, match="none that spectra wrote"):
+        TableWriter(path, "rank")

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from spectra_cli.errors import InputError, MissingExtraError, SpectraError, UsageError
+from spectra_cli.checkpoints.runs import Run
+from spectra_cli.errors import MissingExtraError, SpectraError, UsageError
 from spectra_cli.execution.lostworkers import in_rounds
+from spectra_cli.execution.pairs import BarrierPlan
+from spectra_cli.execution.plan import Plan
 from spectra_cli.execution.units import Chunk, Hears, Outcome, Work
+from spectra_cli.storage.places import Place
+
+if TYPE_CHECKING:
+    from spectra_cli.execution.daskpresence import Presence
 
 PATIENCE_S = 600.0
 """How long there may be no workers: jobs wait in queues."""
@@ -54,6 +63,7 @@ class DaskCluster:
         self._address = address
         self._device = device
         self._patience_s = patience_s
+        self._silent: set[str] = set()
 
     def check_visible(self, paths: Sequence[str | os.PathLike[str]]) -> None:
         """Check that all workers see some paths, relative to the working directory of this process.
@@ -61,17 +71,10 @@ class DaskCluster:
         Raises:
             SpectraError: if one does not see one of them, or there is no cluster that can be used.
         """
-        from spectra_cli.execution import daskclient, daskworker  # noqa: PLC0415 - an extra
+        from spectra_cli.execution import daskclient  # noqa: PLC0415 - an extra
 
-        absolute = [os.path.abspath(path) for path in paths]
-        with daskclient.connected(self._address, self._patience_s) as (client, _):
-            for worker, absent in client.run(daskworker.absent_here, absolute, on_error="return").items():
-                if isinstance(absent, list) and absent:
-                    raise InputError(
-                        f"the Dask worker {worker} does not see it",
-                        where=absent[0],
-                        remedy="Put it on storage that all workers see at this path, or leave out --scheduler",
-                    )
+        with daskclient.connected(self._address, self._patience_s, self._silent) as (_, presence):
+            _check_seen(presence, [os.path.abspath(path) for path in paths])
 
     def survey(self) -> Survey:
         """Look at the workers that are there now.
@@ -80,15 +83,16 @@ class DaskCluster:
             UsageError: if some of them would work on GPUs and others on CPUs.
             SpectraError: if the device is not there, or there is no cluster that can be used.
         """
-        from spectra_cli.execution import daskclient, daskworker  # noqa: PLC0415 - an extra
+        from spectra_cli.execution import daskclient, daskpresence, daskworker  # noqa: PLC0415 - an extra
 
-        with daskclient.connected(self._address, self._patience_s) as (client, _):
-            threads = client.nthreads()
+        with daskclient.connected(self._address, self._patience_s, self._silent) as (_, presence):
             devices = []
-            for found in client.run(daskworker.device_here, self._device, on_error="return").values():
+            limit = daskpresence.IMPORT_S
+            for found in presence.ask(daskworker.device_here, self._device, limit_s=limit).values():
                 if isinstance(found, SpectraError):
                     raise found
-                devices += [found] if isinstance(found, str) else []  # else it is not there any more
+                devices += [found] if isinstance(found, str) else []  # what else is wrong, its first chunk says
+            threads = presence.workers()
         if len({device.partition(":")[0] for device in devices}) > 1:
             raise UsageError(
                 "some of the Dask workers have GPUs and others have none, and numbers of one table are made by one "
@@ -111,9 +115,55 @@ class DaskCluster:
 
         if not chunks:
             return
-        with (
-            daskclient.connected(self._address, self._patience_s) as (client, presence),
-            daskclient.shared(client, work, self._device) as name,
-        ):
-            submitted = daskclient.Submitted(client, name, presence, hears)
-            yield from in_rounds(chunks, submitted.outcomes, lambda: "see the log of the scheduler", REMEDY)
+        read = _read_by(work)
+        with daskclient.connected(self._address, self._patience_s, self._silent) as (client, presence):
+            _check_seen(presence, [*read.roots, *read.firsts])
+            with daskclient.shared(client, work, self._device, read.roots, presence) as name:
+                submitted = daskclient.Submitted(client, name, presence, hears)
+                yield from in_rounds(chunks, submitted.outcomes, lambda: "see the log of the scheduler", REMEDY)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Some of what a work reads, absolute paths.
+
+    Attributes:
+        roots: of its runs.
+        firsts: the first checkpoint of each.
+    """
+
+    roots: Sequence[str] = ()
+    firsts: Sequence[str] = ()
+
+
+def _read_by(work: Work) -> _Read:
+    """What is there of the runs of a work; URLs are the same everywhere."""
+    plan, runs = getattr(work, "plan", None), list[Run]()
+    if isinstance(plan, Plan):
+        compared = (reference.run for references in plan.references for reference in references.values())
+        runs = [*plan.runs, *compared]
+    elif isinstance(plan, BarrierPlan):
+        runs = [replace(end.run, checkpoints=(end.checkpoint,)) for pair in plan.pairs for end in pair.ends if end]
+    return _Read(
+        _present(run.root for run in runs), _present(run.checkpoints[0].path for run in runs if run.checkpoints)
+    )
+
+
+def _present(places: Iterable[Place]) -> list[str]:
+    absolute = dict.fromkeys(os.path.abspath(place) for place in places if isinstance(place, Path))
+    return [path for path in absolute if os.path.exists(path)]
+
+
+def _check_seen(presence: Presence, paths: Sequence[str]) -> None:
+    """Check that all workers see some paths.
+
+    Raises:
+        InputError: naming one that does not.
+    """
+    from spectra_cli.execution import daskworker  # noqa: PLC0415 - an extra
+
+    if not paths:
+        return
+    for worker, absent in presence.ask(daskworker.absent_here, paths).items():
+        for path in absent if isinstance(absent, list) else ():
+            raise daskworker.not_seen(worker, path)

@@ -1,7 +1,8 @@
-"""This end of a Dask cluster: connecting, looking after its workers, sending chunks and taking what comes of them."""
+"""This end of a Dask cluster: connecting, sending chunks and taking what comes of them."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -10,44 +11,45 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from distributed import CancelledError, Client, Future, KilledWorker
 from distributed.versions import VersionMismatchWarning
 
 from spectra_cli import __version__
 from spectra_cli.errors import InputError, SpectraError
+from spectra_cli.execution.daskpresence import ANSWER_S, LOOK_S, Presence, within
 from spectra_cli.execution.daskworker import SharedWork, abandoned, do_chunk, name_for, version_here
 from spectra_cli.execution.lostworkers import LostWorkerWarning
 from spectra_cli.execution.units import Assignment, Chunk, Hears, Outcome, Work
 from spectra_cli.execution.wire import Message, received
+from spectra_cli.regularfile import open_regular
 
 CONNECT_S = 12.0
 """How long the scheduler may take to answer."""
 
-LOOK_S = 1.0
-"""How often is looked for workers that have joined or left."""
+CLOSE_S = 3.0
+"""How long a scheduler may take to be told that the work is over."""
 
-TOLD_S = 10.0
-"""How long there may be no workers until people are told."""
+FILE_BYTES = 1 << 20
+"""Most that is read of a file with an address."""
 
 IN_FLIGHT = 2
 """Chunks per thread of the cluster that are with the scheduler: one being done, one to go on with."""
 
 
-class NoWorkerWarning(UserWarning):
-    """There is nobody to do the work at the moment."""
-
-
 @contextmanager
-def connected(address: str, patience_s: float) -> Iterator[tuple[Client, Presence]]:
+def connected(address: str, patience_s: float, silent: set[str]) -> Iterator[tuple[Client, Presence]]:
     """A connection to a cluster with workers that have this version of spectra, and who looks after them.
 
     Args:
         address: of the scheduler.
-        patience_s: how long to wait where there are no workers.
+        patience_s: how long to wait where there are no workers, or the scheduler does not answer.
+        silent: workers that have not answered; kept up to date.
 
     Raises:
         InputError: if there is no such cluster.
@@ -55,13 +57,12 @@ def connected(address: str, patience_s: float) -> Iterator[tuple[Client, Presenc
     with _quiet():
         client = _Connection(address)
         try:
-            presence = Presence(client, address, patience_s)
+            presence = Presence(client, address, patience_s, silent)
             presence.wait()
-            _check_versions(client)
+            _check_versions(presence)
             yield client, presence
         finally:
-            with suppress(Exception):  # the scheduler may be gone
-                client.close()
+            client.close()
 
 
 class _Connection(Client):
@@ -73,13 +74,21 @@ class _Connection(Client):
                 warnings.simplefilter("ignore", VersionMismatchWarning)  # of libraries that the work does not use
                 super().__init__(_told(address), timeout=CONNECT_S, set_as_default=False, name="spectra")
         except Exception as error:
-            with suppress(Exception):  # it is half made
-                self.close(timeout=1)
+            self.close()  # it is half made
             raise InputError(
                 f"no Dask scheduler can be reached there: {error}",
                 where=address,
                 remedy="Give the address that the scheduler tells when it begins, such as tcp://head:8786",
             ) from error
+
+    def close(self, timeout: float = CLOSE_S) -> None:
+        """Close it once, whatever the scheduler says; else Dask waits for it, and again when the program ends."""
+        try:
+            super().close(timeout=min(timeout, CLOSE_S))
+        except Exception:  # noqa: BLE001 - the scheduler may be gone, and the work is over
+            self.status = "closed"
+            with suppress(AttributeError):  # it is less than half made
+                self._loop_runner.stop(timeout=CLOSE_S)
 
 
 def _told(address: str) -> str:
@@ -94,77 +103,16 @@ def _told(address: str) -> str:
     deadline = time.monotonic() + CONNECT_S
     while True:
         try:
-            return str(json.loads(Path(address).read_bytes())["address"])
+            with open_regular(Path(address)) as file:
+                text = file.read(FILE_BYTES + 1)
+            if len(text) > FILE_BYTES:
+                break
+            return str(json.loads(text)["address"])
         except (OSError, ValueError, LookupError, TypeError):
             if time.monotonic() > deadline:
                 raise
         time.sleep(LOOK_S / 4)
-
-
-class Presence:
-    """Looks for the workers of a cluster.
-
-    Args:
-        client: connected to it.
-        address: of its scheduler.
-        patience_s: how long to wait where there are none.
-    """
-
-    def __init__(self, client: Client, address: str, patience_s: float) -> None:
-        self._client, self.address, self._patience_s = client, address, patience_s
-        self._threads = 0
-        self._looked = -LOOK_S
-        self._seen = time.monotonic()
-        self._told = False
-
-    def threads(self) -> int:
-        """Of all workers, as they were a moment ago.
-
-        Raises:
-            InputError: if there have been none for too long.
-        """
-        now = time.monotonic()
-        if now - self._looked < LOOK_S:
-            return self._threads
-        try:
-            self._threads = sum(self._client.nthreads().values())
-        except (OSError, TimeoutError) as error:
-            raise self.gone() from error
-        self._looked = now
-        if self._threads:
-            self._seen, self._told = now, False
-            return self._threads
-        if not self._told and now - self._seen >= min(TOLD_S, self._patience_s):
-            self._told = True
-            warnings.warn(
-                f"{self.address} has no Dask workers: waiting up to {self._patience_s / 60:.3g} minutes for one",
-                NoWorkerWarning,
-                stacklevel=2,
-            )
-        if now - self._seen >= self._patience_s:
-            raise InputError(
-                f"there has been no Dask worker for {self._patience_s / 60:.3g} minutes",
-                where=self.address,
-                remedy="Start workers, and run the same command again",
-            )
-        return 0
-
-    def wait(self) -> None:
-        """Wait for a worker.
-
-        Raises:
-            InputError: if none comes.
-        """
-        while not self.threads():
-            time.sleep(LOOK_S / 4)
-
-    def gone(self) -> InputError:
-        """What is said where the scheduler is not there any more."""
-        return InputError(
-            "the Dask scheduler is gone, or has dropped the work",
-            where=self.address,
-            remedy="Run the same command again when it is there",
-        )
+    raise ValueError(f"the file is larger than {FILE_BYTES >> 20} MiB, and no scheduler writes such a one")
 
 
 class Submitted:
@@ -187,10 +135,12 @@ class Submitted:
         finished: SimpleQueue[Future[bytes]] = SimpleQueue()
         try:
             while waiting or pending:
-                most = IN_FLIGHT * max(1, self._presence.threads())
+                # With workers that do not answer, none waits beside the one being done: they would take those.
+                preferred = self._presence.preferred()
+                most = (IN_FLIGHT if preferred is None else 1) * max(1, self._presence.threads())
                 while waiting and len(pending) < (1 if alone else most):
                     chunk = waiting.popleft()
-                    future = self._submit(chunk)
+                    future = self._submit(chunk, preferred)
                     pending[future.key] = future, chunk
                     future.add_done_callback(finished.put)
                 try:
@@ -207,12 +157,31 @@ class Submitted:
                     if (outcome := received(message, self._hears)) is not None:
                         yield outcome
         finally:
+            futures = [future for future, _ in pending.values()]
             with suppress(Exception):  # the scheduler may be gone
-                self._client.cancel([future for future, _ in pending.values()], force=True)
+                within(self._client, CLOSE_S, lambda: self._client.cancel(futures, force=True))
         return lost
 
-    def _submit(self, chunk: Chunk) -> Future[bytes]:
-        return self._client.submit(do_chunk, self._name, chunk, pure=False)
+    def _submit(self, chunk: Chunk, preferred: list[str] | None) -> Future[bytes]:
+        return self._client.submit(
+            do_chunk, self._name, chunk, pure=False, workers=preferred, allow_other_workers=preferred is not None
+        )
+
+    def _result(self, future: Future[bytes]) -> bytes:
+        """What comes of a chunk, once the scheduler has fetched it; whether that is still there is looked at."""
+
+        async def fetched() -> bytes:
+            result: bytes = await future._result()
+            return result
+
+        loop: Any = self._client.loop  # Dask says that there may be none, which is before it is connected
+        fetching = asyncio.run_coroutine_threadsafe(fetched(), loop.asyncio_loop)
+        try:
+            while not wait([fetching], timeout=LOOK_S).done:
+                self._presence.threads()
+            return fetching.result()
+        finally:
+            fetching.cancel()
 
     def _messages(self, future: Future[bytes]) -> list[Message] | None:
         """What came of a chunk; None if it went down with several workers.
@@ -221,11 +190,13 @@ class Submitted:
             SpectraError: if Dask could not do it for another reason.
         """
         try:
-            messages: list[Message] = pickle.loads(future.result())  # noqa: S301 - Dask itself is made of pickles
+            messages: list[Message] = pickle.loads(self._result(future))  # noqa: S301 - Dask itself is made of pickles
         except KilledWorker:
             return None
         except (CancelledError, TimeoutError) as error:
             raise self._presence.gone() from error
+        except InputError:
+            raise
         except Exception as error:
             raise SpectraError(
                 f"Dask could not do the work: {type(error).__name__}: {error}",
@@ -238,18 +209,30 @@ class Submitted:
 
 
 @contextmanager
-def shared(client: Client, work: Work, device: str) -> Iterator[str]:
+def shared(client: Client, work: Work, device: str, roots: Sequence[str], presence: Presence) -> Iterator[str]:
     """The name by which all workers know a work, those that join later as well.
+
+    Args:
+        client: connected.
+        work: to do.
+        device: name of the device to work on.
+        roots: directories that a worker must see.
+        presence: of workers.
 
     Raises:
         InputError: if they cannot be given it.
     """
     with suppress(Exception):  # a scheduler without spectra; what others have left behind is in nobody's way
-        for name in client.run_on_scheduler(abandoned):
-            client.unregister_worker_plugin(name)
+        for name in within(client, CLOSE_S, lambda: client.run_on_scheduler(abandoned)):
+            _withdraw(client, name)
     name = name_for(client.id)
+    plugin = SharedWork(name, pickle.dumps(work), device, roots)
     try:
-        client.register_plugin(SharedWork(name, pickle.dumps(work), device))
+        # The scheduler waits for all workers; those that are slow still get it, and chunks wait for it there.
+        limit = ANSWER_S if presence.preferred() is None else min(CLOSE_S, ANSWER_S)
+        within(client, limit, lambda: client.register_plugin(plugin))
+    except TimeoutError:
+        pass
     except Exception as error:
         raise InputError(
             f"the Dask workers cannot be given the work: {error}", remedy="Run the same command again"
@@ -257,18 +240,23 @@ def shared(client: Client, work: Work, device: str) -> Iterator[str]:
     try:
         yield name
     finally:
-        with suppress(Exception):  # the scheduler may be gone
-            client.unregister_worker_plugin(name)
+        _withdraw(client, name)
 
 
-def _check_versions(client: Client) -> None:
+def _withdraw(client: Client, name: str) -> None:
+    """Have workers forget a work; the scheduler goes on with it where one of them does not answer."""
+    with suppress(Exception):  # the scheduler may be gone
+        within(client, CLOSE_S, lambda: client.unregister_worker_plugin(name))
+
+
+def _check_versions(presence: Presence) -> None:
     """Check that the workers have this spectra.
 
     Raises:
         InputError: naming a worker that has not.
     """
-    for worker, found in client.run(version_here, on_error="return").items():
-        if found == __version__ or isinstance(found, OSError):  # which is that it is not there any more
+    for worker, found in presence.ask(version_here).items():
+        if found == __version__:
             continue
         if isinstance(found, str):
             what = f"the Dask worker {worker} has spectra {found}, and here is {__version__}"
@@ -284,7 +272,7 @@ def _quiet() -> Iterator[None]:
         yield
         return
     names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
-    names.append("tornado.application")  # what a signal meets in the loop of events
+    names += ["tornado.application", "asyncio"]  # what a signal meets in the loop of events
     before = {name: logging.getLogger(name).level for name in names}
     for name in names:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)

@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 import threading
+import time
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,12 @@ from spectra_cli.execution.wire import Message, Raised, Warned
 
 NAME = "spectra/"
 """How names of works begin, which are those of plugins among others."""
+
+GIVEN_S = 10.0
+"""How long a chunk waits for the work that it is of; both are on their way at the same time."""
+
+_withdrawn: set[str] = set()
+"""Names of works that this process was given and that are over."""
 
 
 def name_for(client: str) -> str:
@@ -47,6 +54,15 @@ def absent_here(paths: Sequence[str]) -> list[str]:
     return [path for path in paths if not os.path.exists(path)]
 
 
+def not_seen(worker: str, path: str) -> InputError:
+    """What is said of a path that a worker does not see."""
+    return InputError(
+        f"the Dask worker {worker} does not see it",
+        where=path,
+        remedy="Put it on storage that all workers see at this path, or leave out --scheduler",
+    )
+
+
 def device_here(name: str) -> str:
     """The device that a name means here, as files record it."""
     from spectra_cli.execution.device import described, resolve_device  # noqa: PLC0415 - imports torch
@@ -59,7 +75,12 @@ def do_chunk(name: str, chunk: Chunk) -> bytes:
 
     Pickled here, as Dask would make arrays read-only on the way, and take the size of the result for that of a list.
     """
-    shared: SharedWork = get_worker().plugins[name]  # type: ignore[assignment]  # the one of this name
+    plugins, deadline = get_worker().plugins, time.monotonic() + GIVEN_S
+    while name not in plugins and name not in _withdrawn and time.monotonic() < deadline:
+        time.sleep(0.05)  # a machine that was stopped for a while may be told in another order
+    if name in _withdrawn:
+        return pickle.dumps([])
+    shared: SharedWork = plugins[name]  # type: ignore[assignment]  # the one of this name
     return pickle.dumps(shared.messages(chunk))
 
 
@@ -70,12 +91,14 @@ class SharedWork(WorkerPlugin):
         name: by which it is known.
         work: pickled.
         device: name of the device to work on.
+        roots: directories that must be seen here.
     """
 
-    def __init__(self, name: str, work: bytes, device: str) -> None:
+    def __init__(self, name: str, work: bytes, device: str, roots: Sequence[str]) -> None:
         self.name = name
         self._pickled = work
         self._device = device
+        self._roots = roots
         self._version = __version__
 
     def setup(self, worker: Any) -> None:
@@ -90,6 +113,7 @@ class SharedWork(WorkerPlugin):
 
     def teardown(self, worker: Any) -> None:  # noqa: ARG002 - as Dask calls it
         """Give back what the workers hold; those that work do so when they have finished their assignment."""
+        _withdrawn.add(self.name)
         with self._lock:
             self._over = True
             idle = [self._workers.pop(thread)[0] for thread in set(self._workers) - self._busy]
@@ -135,6 +159,8 @@ class SharedWork(WorkerPlugin):
             )
         with self._lock:
             if self._work is None:
+                for absent in absent_here(self._roots):  # to those that have joined since
+                    raise not_seen(get_worker().address, absent)
                 self._work = pickle.loads(self._pickled)  # noqa: S301 - whoever may submit tasks may run any code here
             return self._work
 

@@ -7,20 +7,31 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from distributed import Client
 
 from spectra_cli import __version__
+from spectra_cli.analyses.pruning import Pruning
 from spectra_cli.errors import InputError, MissingExtraError
-from spectra_cli.execution import daskclient
+from spectra_cli.execution import dask, daskclient, daskpresence
+from spectra_cli.execution.analyst import CheckpointWork
 from spectra_cli.execution.dask import DaskCluster
-from spectra_cli.execution.daskclient import NoWorkerWarning
+from spectra_cli.execution.daskpresence import NoWorkerWarning, SilentClusterWarning
 from spectra_cli.execution.daskworker import NAME
+from spectra_cli.execution.inprocess import InProcess
 from spectra_cli.execution.lostworkers import LostWorkerWarning, WorkerDiedError
+from spectra_cli.execution.options import Options, TaskOptions
+from spectra_cli.execution.plan import make_plan
+from spectra_cli.execution.pruner import VALUES, PruneWork
+from spectra_cli.execution.units import Assignment, Chunk
+from tests.analyses import tiny_tasks
 from tests.execution.cluster import ROOT, Cluster
 from tests.execution.planted_work import Heard, PlantedWork, attempts, chunks_of, wait_until
 
@@ -164,6 +175,103 @@ def test_the_file_that_a_scheduler_writes_stands_for_its_address(cluster: Cluste
     assert outcome.error is None
 
 
+def test_a_file_that_no_scheduler_writes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is the other end of a pipe waited for, nor a huge file read, though it holds an address."""
+    monkeypatch.setattr(daskclient, "CONNECT_S", 0.3)
+    os.mkfifo(pipe := tmp_path / "pipe.json")
+    with pytest.raises(InputError, match="this is a pipe"):
+        DaskCluster(str(pipe)).survey()
+    (huge := tmp_path / "huge.json").write_text('{"address": "tcp://127.0.0.1:1"}' + " " * (1 << 20))
+    with pytest.raises(InputError, match="larger than 1 MiB"):
+        DaskCluster(str(huge)).survey()
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits of time that no test waits long for."""
+    monkeypatch.setattr(daskpresence, "ANSWER_S", 1.0)
+    monkeypatch.setattr(daskpresence, "TOLD_S", 0.5)
+    monkeypatch.setattr(daskclient, "ANSWER_S", 1.0)
+    monkeypatch.setattr(daskclient, "CLOSE_S", 0.5)
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that is there and does nothing."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_worker_that_does_not_answer_is_told_once_and_the_other_does_the_work(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    with cluster.client() as looking:
+        frozen, pid = next(iter(looking.run(os.getpid).items()))
+    sending = DaskCluster(cluster.address, "cpu")
+    with stopped(pid), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        survey = sending.survey()
+        outcomes = list(sending.outcomes(PlantedWork(trail=tmp_path), chunks_of(12), Heard()))
+    assert [str(each.message) for each in told if frozen in str(each.message)] == [
+        f"the Dask worker {frozen} does not answer: the others do the work"
+    ]
+    assert survey.threads == 1
+    assert sorted(outcome.place for outcome in outcomes) == list(range(12))
+    assert {outcome.facts["pid"] for outcome in outcomes}.isdisjoint({pid})
+    assert sending.survey().threads == 2, "it is not used again after it has answered"
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_where_no_worker_answers_it_is_an_error(cluster: Cluster) -> None:
+    with ExitStack() as stack, cluster.client() as looking:
+        for pid in looking.run(os.getpid).values():
+            stack.enter_context(stopped(pid))
+        with pytest.warns(SilentClusterWarning), pytest.raises(InputError, match="none of the Dask workers answers"):
+            DaskCluster(cluster.address, "cpu").check_visible([])
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_scheduler_that_does_not_answer_is_told_and_waited_for(cluster: Cluster, tmp_path: Path) -> None:
+    """As long as the patience lasts; closing does not wait for it."""
+    with cluster.client() as looking:
+        pid = looking.run_on_scheduler(os.getpid)
+    outcomes = DaskCluster(cluster.address, "cpu", patience_s=1.0).outcomes(
+        PlantedWork({3: "waits for nobody"}, trail=tmp_path, pause_s=0.05), chunks_of(500), Heard()
+    )
+    next(outcomes)
+    told = r"scheduler tcp://\S+ does not answer: waiting up to 0\.0167 min"
+    with (
+        stopped(pid),
+        pytest.warns(SilentClusterWarning, match=told),
+        pytest.raises(InputError, match="scheduler has not answered for"),
+    ):
+        list(outcomes)
+
+
+def test_an_interrupt_ends_a_client_whose_scheduler_does_not_answer(cluster: Cluster, tmp_path: Path) -> None:
+    """Without another word: nothing waits for the scheduler again when the program ends."""
+    with cluster.client() as looking:
+        pid = looking.run_on_scheduler(os.getpid)
+    hasty = "from spectra_cli.execution import daskclient\ndaskclient.CLOSE_S = 0.3\n"
+    with started(hasty + PROGRAM, cluster, tmp_path, 2000) as client:
+        assert client.stdout is not None
+        assert client.stderr is not None
+        client.stdout.readline()
+        with stopped(pid):
+            client.send_signal(signal.SIGINT)
+            told = client.stdout.read()
+            assert client.wait(60) == 0
+        assert told.split()[-1] == "interrupted"
+        assert client.stderr.read() == ""
+    list(DaskCluster(cluster.address).outcomes(PlantedWork(), chunks_of(1), Heard()))
+    with cluster.client() as looking:
+        assert works(looking) == []
+
+
 PROGRAM = """
 import pathlib, sys
 from spectra_cli.execution.dask import DaskCluster
@@ -178,17 +286,22 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("sent", [None, signal.SIGINT, signal.SIGKILL])
-def test_a_client_leaves_nothing_behind(sent: signal.Signals | None, cluster: Cluster, tmp_path: Path) -> None:
-    """Neither when it is done nor when it is interrupted, and says nothing; after one is killed, the next cleans up."""
-    units = 6 if sent is None else 2000
-    client = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, cluster.address, str(tmp_path), str(units)],
+def started(program: str, cluster: Cluster, trail: Path, units: int) -> subprocess.Popen[str]:
+    """A process that sends so many units to a cluster."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program, cluster.address, str(trail), str(units)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.mark.parametrize("sent", [None, signal.SIGINT, signal.SIGKILL])
+def test_a_client_leaves_nothing_behind(sent: signal.Signals | None, cluster: Cluster, tmp_path: Path) -> None:
+    """Neither when it is done nor when it is interrupted, and says nothing; after one is killed, the next cleans up."""
+    units = 6 if sent is None else 2000
+    client = started(PROGRAM, cluster, tmp_path, units)
     with client, cluster.client() as looking:
         assert client.stdout is not None
         assert client.stderr is not None
@@ -205,3 +318,62 @@ def test_a_client_leaves_nothing_behind(sent: signal.Signals | None, cluster: Cl
             list(DaskCluster(cluster.address).outcomes(PlantedWork(), chunks_of(1), Heard()))
         assert works(looking) == []
     wait_until(lambda: len(list(tmp_path.glob("closed-*"))) == len(list(tmp_path.glob("begun-*"))) > 0)
+
+
+BLIND = """
+import os
+
+exists = os.path.exists
+os.path.exists = lambda path: os.environ["BLIND_TO"] not in os.fspath(path) and exists(path)
+"""
+
+
+def test_a_worker_that_does_not_see_the_checkpoints_is_an_error_before_any_work(
+    empty_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the command that sends the work; and of one that joins afterwards, no row says so instead."""
+    (tmp_path / "blind").mkdir()
+    (tmp_path / "blind" / "sitecustomize.py").write_text(BLIND)
+    environment = {"PYTHONPATH": f"{tmp_path / 'blind'}{os.pathsep}{ROOT}", "BLIND_TO": str(tmp_path / "run")}
+    empty_cluster.add_worker(environment=environment)
+    (work, chunks), heard = checkpoints(tmp_path / "run", 1), Heard()
+    where = str(tmp_path / "run")
+    with pytest.raises(InputError, match=r"worker tcp://\S+ does not see it") as raised:
+        list(DaskCluster(empty_cluster.address, "cpu").outcomes(work, chunks, heard))
+    assert (raised.value.where, heard.events) == (where, [])
+    monkeypatch.setattr(dask, "_check_seen", lambda *_: None)  # when it was not there
+    with pytest.raises(InputError, match=r"worker tcp://\S+ does not see it") as raised:
+        list(DaskCluster(empty_cluster.address, "cpu").outcomes(work, chunks, heard))
+    assert (raised.value.where, heard.events) == (where, [])
+
+
+def checkpoints(root: Path, number: int) -> tuple[CheckpointWork, list[Chunk]]:
+    """The work of a run of checkpoints, and a chunk for each."""
+    root.mkdir()
+    for step in range(number):
+        torch.save({"w": torch.eye(4) * (step + 1)}, root / f"step_{step}.pt")
+    return CheckpointWork(make_plan([str(root)], Options(), ("rank",))), chunks_of(number)
+
+
+def test_threads_of_one_worker_make_what_one_process_makes(
+    empty_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with what it knows of matrices, and one model after the other."""
+    empty_cluster.add_worker(threads=3)
+    analysed, chunks = checkpoints(tmp_path / "run", 9)
+    (tmp_path / "models").mkdir()
+    for step in range(4):
+        torch.save(tiny_tasks.mlp().model().state_dict(), tmp_path / "models" / f"step_{step}.pt")
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text("from tests.analyses.tiny_tasks import mlp\n")
+    pruned = PruneWork(make_plan(["models"], Options(), (VALUES,)), TaskOptions(task="own.py:mlp"), Pruning(("full",)))
+    for work, each in ((analysed, chunks), (pruned, [(Assignment(place, (VALUES,)),) for place in range(4)])):
+        expected = {outcome.place: outcome for outcome in InProcess("cpu").outcomes(work, each, Heard())}
+        made = {
+            outcome.place: outcome
+            for outcome in DaskCluster(empty_cluster.address, "cpu").outcomes(work, each, Heard())
+        }
+        assert [made[place].error for place in sorted(made)] == [None] * len(each)
+        assert repr({place: made[place].tables for place in sorted(made)}) == repr(
+            {place: expected[place].tables for place in sorted(expected)}
+        )

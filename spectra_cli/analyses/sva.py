@@ -9,9 +9,7 @@ import numpy as np
 from spectra_cli.analyses.vectorstore import Leading, VectorStore, leading_of
 from spectra_cli.analyses.visits import Analysis, Demand, Row, Visited
 from spectra_cli.spectrum.subspaces import agreement_diagonal, min_gap, score
-
-OF_REFERENCE = "reference_"
-"""Before a status that is not this checkpoint's, but that of the one it is compared with."""
+from spectra_cli.tables.statuses import OF_REFERENCE
 
 HARMLESS = frozenset({"ok", "all_zero", "empty", f"{OF_REFERENCE}all_zero", f"{OF_REFERENCE}empty"})
 """Statuses of rows that say all there is to say; any other makes the exit status 3."""

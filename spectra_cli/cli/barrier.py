@@ -171,7 +171,8 @@ def _look_along(asked: running.Asked, plan: BarrierPlan, outs: Mapping[str, str]
     listener = EvaluationProgress(len(plan.pairs), quiet=asked.quiet)
     job = BarrierJob(plan, listener, where.device, tables=tuple(outs), agreement=True)
     writing = writing_of(outs, plan.tags, plan.options.columns_left_out, asked.doing)
-    filled = running.fill_tables(asked, Begun(job, listener, where, writing), take)
+    begun = Begun(job, listener, where, writing)
+    filled = running.fill_tables(begun, running.filling_of(asked, begun), take)
     if asked.as_json:
         said = {table: {"rows": counts.total(), "statuses": dict(counts)} for table, counts in statuses.items()}
         said[BARRIER] = summary.as_json()

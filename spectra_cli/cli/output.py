@@ -7,6 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from spectra_cli.storage.secrets import recorded, without_secrets
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -40,13 +42,15 @@ def _console(*, stderr: bool) -> Console:
 
 
 def plain(text: str) -> str:
-    """Text for Rich that shows as it is: no markup, and escapes for what would steer a terminal.
+    """Text for Rich that shows as it is: no markup, no secrets of URLs, escapes for what steers a terminal.
 
     Everything that comes from a file or its name goes through here.
     """
     from rich.markup import escape
 
-    return escape("".join(c if c.isprintable() else c.encode("unicode-escape").decode("ascii") for c in text))
+    return escape(
+        "".join(c if c.isprintable() else c.encode("unicode-escape").decode("ascii") for c in without_secrets(text))
+    )
 
 
 def error(message: str) -> None:
@@ -60,8 +64,8 @@ def warn(message: str, console: Console | None = None) -> None:
 
 
 def json_line(value: Any) -> None:
-    """Print one JSON document to stdout."""
-    json.dump(value, sys.stdout, allow_nan=False)
+    """Print one JSON document to stdout, without secrets of URLs."""
+    json.dump(recorded(value), sys.stdout, allow_nan=False)
     sys.stdout.write("\n")
     sys.stdout.flush()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from spectra_cli.analyses.summary import RunSummary, Summary
     from spectra_cli.analyses.visits import Row
     from spectra_cli.cli.progress import ProgressListener
-    from spectra_cli.execution.filling import Begun, Take
+    from spectra_cli.execution.filling import Begun, Filling, Take
     from spectra_cli.execution.options import Options
     from spectra_cli.execution.patience import Patience
     from spectra_cli.execution.units import Unit
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from spectra_cli.execution.writing import Filled
 
 SHOWN_RUNS = 4
+SHOWN_STATUS = 40
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,14 @@ class Looked:
         outs: the file of each.
         summaries: of each.
         problems: what could not be used.
+        held: keeps other commands away from the tables.
     """
 
     filled: Filled
     outs: Mapping[str, str | None]
     summaries: Mapping[str, Summary[Any]]
     problems: Sequence[str]
+    held: Callable[[], AbstractContextManager[None]]
 
 
 def run_tables(
@@ -163,13 +167,15 @@ def write_tables(
             for table, rows in tables.items():
                 summaries[table].add(rows)
 
-        filled = fill_tables(asked, begun, add, patience)
-        return Looked(filled, begun.writing.outs, summaries, tuple(begun.listener.problems))
+        filling = filling_of(asked, begun, patience)
+        filled = fill_tables(begun, filling, add)
+        return Looked(filled, begun.writing.outs, summaries, tuple(begun.listener.problems), filling.held)
 
     looked = look(None) if asked.watch_s is None else watch(asked, look)
     filled, outs, summaries = looked.filled, looked.outs, looked.summaries
     if asked.as_json:
-        said = {**_json(outs, summaries), **filled.found, "kept": filled.kept, "problems": list(looked.problems)}
+        counts = {"kept": filled.kept, "dropped": filled.dropped, "problems": list(looked.problems)}
+        said = {**_json(outs, summaries), **filled.found, **counts}
         output.json_line(said)
     if not asked.quiet:
         elapsed_s = time.monotonic() - asked.started
@@ -180,23 +186,32 @@ def write_tables(
         raise typer.Exit(3)
 
 
-def fill_tables(asked: Asked, begun: Begun[Any], take: Take, patience: Patience | None = None) -> Filled:
-    """Do the work and write its tables; they appear when all of it is done.
+def filling_of(asked: Asked, begun: Begun[Any], patience: Patience | None = None) -> Filling:
+    """What fills the tables of a work.
 
     Args:
         asked: how to go about it.
         begun: the work.
-        take: shown every unit when all of them are done.
         patience: with checkpoints that a run may be writing; None to take every one as it is.
+    """
+    from spectra_cli.execution.filling import Filling
+
+    command = ["spectra", *asked.command]
+    return Filling(begun.job, begun.writing, begun.where, begun.listener, command=command, patience=patience)
+
+
+def fill_tables(begun: Begun[Any], filling: Filling, take: Take) -> Filled:
+    """Do the work and write its tables; they appear when all of it is done.
+
+    Args:
+        begun: the work.
+        filling: of its tables.
+        take: shown every unit when all of them are done.
 
     Raises:
         InterruptedWorkError: if a signal stops it.
         SpectraError: if nothing could be done.
     """
-    from spectra_cli.execution.filling import Filling
-
-    command = ["spectra", *asked.command]
-    filling = Filling(begun.job, begun.writing, begun.where, begun.listener, command=command, patience=patience)
     with begun.listener, stopping_told(filling):
         return filling.fill(take)
 
@@ -265,8 +280,9 @@ def print_closing(console: Console, out: Any, statuses: Mapping[str, int], sourc
     console.print(f"{output.plain(str(out))}: {rows} {source}", soft_wrap=True)
     skipped = {status: count for status, count in statuses.items() if status != "ok"}
     if skipped:
-        each = ", ".join(f"{status} ({count})" for status, count in skipped.items())
-        console.print(f"{sum(skipped.values())} of {rows} not ok: {each}; see the column status")
+        each = ", ".join(f"{shortened(str(status), SHOWN_STATUS)} ({count})" for status, count in skipped.items())
+        told = f"{sum(skipped.values())} of {rows} not ok: {each}; see the column status"
+        console.print(output.plain(told))
 
 
 def print_title(console: Console, what: str, name: str, first: str, last: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from spectra_cli.cli import output
@@ -55,8 +56,10 @@ def watch(asked: Asked, look: Callable[[Patience], Looked]) -> Looked:
     with termination_told():
         try:
             while True:
+                held: AbstractContextManager[None] = nullcontext()
                 try:
                     looked = look(patience)
+                    held = looked.held()
                     last = looked if looked.filled.finished else last
                     _tell(looked.filled, quiet=asked.quiet)
                 except (InputError, CheckpointError, TableInUseError) as error:
@@ -65,7 +68,8 @@ def watch(asked: Asked, look: Callable[[Patience], Looked]) -> Looked:
                     if str(error) not in told:
                         told.add(str(error))
                         output.warn(f"{error} Looking again every {asked.watch_s:g} s.")
-                time.sleep(asked.watch_s or 0.0)
+                with held:
+                    time.sleep(asked.watch_s or 0.0)
         except InterruptedWorkError:
             if last is None:
                 raise
@@ -81,7 +85,7 @@ def _tell(filled: Filled, *, quiet: bool) -> None:
     if quiet or filled.finished == filled.kept:
         return
     line = f"{time.strftime('%H:%M:%S')} {counted(filled.finished - filled.kept, 'new checkpoint')}"
-    line += f", {filled.finished} in all"
+    line += f", {filled.finished + filled.gone} in all"
     if filled.waiting:
         line += f"; {filled.waiting} more cannot be read yet"
     output.stderr_console().print(output.plain(line), soft_wrap=True)

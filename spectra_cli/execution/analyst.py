@@ -31,6 +31,7 @@ from spectra_cli.layers.connections import connections_among
 from spectra_cli.layers.inventory import Inventory
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.storage.places import Place
+from spectra_cli.tables.statuses import OF_REFERENCE
 
 NOTHING_SELECTED = "nothing_selected"
 """Status of a checkpoint that lacks the matrices asked for, which others have."""
@@ -305,7 +306,7 @@ class Analyst:
             said = f"nothing is compared with {path}, which cannot be used; choose another --reference."
             self._remarks.append(Remark(said, "once"))
             status = kept.status if isinstance(kept, CheckpointError) else "missing"
-            return [{**reference.columns, "status": f"{sva.OF_REFERENCE}{status}"}]
+            return [{**reference.columns, "status": f"{OF_REFERENCE}{status}"}]
         against = self._plan.against
         alone = self._options.reference == PREVIOUS if against is None else not shares_steps(run, against)
         return [] if alone else [{"status": "missing"}]

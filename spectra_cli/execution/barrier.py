@@ -17,8 +17,8 @@ from spectra_cli.execution.pairs import BarrierPlan, End, Pair
 from spectra_cli.execution.provenance import provenance
 from spectra_cli.execution.taskruns import ChosenTask, named_task
 from spectra_cli.execution.taskstate import TaskStates, by_task, model_settings, task_settings
-from spectra_cli.execution.trajectory import hashed
 from spectra_cli.execution.telling import texts
+from spectra_cli.execution.trajectory import hashed
 from spectra_cli.execution.units import Assignment, Chunk, Key, Outcome, Unit
 from spectra_cli.storage.places import Place
 

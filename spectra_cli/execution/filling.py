@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -14,11 +15,14 @@ from spectra_cli.execution.jobs import TableJob
 from spectra_cli.execution.ledger import Ledger, settled
 from spectra_cli.execution.listener import Listener
 from spectra_cli.execution.lostworkers import WorkerDiedError
+from spectra_cli.execution.messages import shown
 from spectra_cli.execution.patience import Patience
-from spectra_cli.execution.units import Assignment, Outcome, Unit
+from spectra_cli.execution.units import Assignment, Key, Outcome, Unit
 from spectra_cli.execution.where import Where
 from spectra_cli.execution.writing import Filled, Writing
+from spectra_cli.shortening import counted
 from spectra_cli.storage.places import place_of
+from spectra_cli.tables.entries import stored_key
 from spectra_cli.tables.writer import make_directory
 
 Told = TypeVar("Told", bound=Listener)
@@ -104,16 +108,77 @@ class Filling:
         with ExitStack() as stack:
             for table in job.tables:
                 self._ledgers[table] = stack.enter_context(Ledger(table, job, writing, metadata))
-            for message in dict.fromkeys(message for ledger in self._ledgers.values() for message in ledger.messages):
-                self._listener.notice(message)
+            self._tell()
+            gone = self._doubted(self._gone(), whole=whole)
             job.begin()
             self._do(self._assignments())
             self.filled.waiting = len(self._held)
             units = [unit for unit in job.units if unit.place not in self._held]
             if units:
                 job.end()
-                self._join(units, take, whole=whole)
+                self._join(self._with(gone, units), take, whole=whole)
         return self.filled
+
+    def _tell(self) -> None:
+        """What people should know of the rows that are there."""
+        for message in dict.fromkeys(message for ledger in self._ledgers.values() for message in ledger.messages):
+            self._listener.notice(message)
+        for ledger in self._ledgers.values():
+            ledger.messages.clear()
+
+    def _doubted(self, gone: Sequence[Unit], *, whole: bool) -> list[Unit]:
+        """Have all columns of kept rows looked at if they are going to be read: of large models they are gigabytes.
+
+        Returns:
+            The units that are gone, without those whose rows cannot be kept.
+        """
+        ledgers, units = list(self._ledgers.values()), self._with(gone, self._job.units)
+        if whole or self._writing.verify or not all(ledger.stays(units) for ledger in ledgers):
+            for ledger in ledgers:
+                ledger.doubt_bulky()
+            self._tell()
+        return [unit for unit in gone if all(ledger.holds(unit) for ledger in ledgers)]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other commands away from the tables while this one waits for something new."""
+        with ExitStack() as stack:
+            for ledger in self._ledgers.values():
+                stack.enter_context(ledger.held())
+            yield
+
+    def _gone(self) -> list[Unit]:
+        """Units whose rows are there, though nobody asks for them any more.
+
+        A run that is watched may keep its last checkpoints only: their rows are kept. Else they go, which is told.
+        """
+        keys = list(dict.fromkeys(key for ledger in self._ledgers.values() for key in ledger.gone()))
+        if self._patience is None:
+            self.filled.dropped = len(keys)
+            if keys:
+                names = shown([_label(key) for key in keys])
+                what = f"{counted(len(keys), self._job.noun)} of the table that is there"
+                are, their = ("is", "its") if len(keys) == 1 else ("are", "their")
+                self._listener.notice(f"{what} {are} not there or not selected any more, and {their} rows go: {names}.")
+            return []
+        units = [Unit(-1, key, str(key[0]), _label(key)) for key in keys]
+        kept = [unit for unit in units if all(ledger.holds(unit) for ledger in self._ledgers.values())]
+        self.filled.gone = len(kept)
+        return kept
+
+    def _with(self, gone: Sequence[Unit], units: Sequence[Unit]) -> list[Unit]:
+        """The units, and those that are gone where they were, after what was before them."""
+        if not gone:
+            return list(units)
+        by_key, after = {unit.key: unit for unit in gone}, defaultdict[Key | None, list[Unit]](list)
+        before: Key | None = None
+        present = {stored_key(unit.key) for unit in units}
+        for key in self._ledgers[self._job.tables[0]].keys_there:
+            if key in by_key:
+                after[before].append(by_key[key])
+            elif key in present:
+                before = key
+        return [*after[None], *(each for unit in units for each in (unit, *after[stored_key(unit.key)]))]
 
     def _assignments(self) -> list[Assignment]:
         """What is to be done; what is kept is taken note of."""
@@ -227,3 +292,8 @@ class Filling:
 
     def _harmless(self, rows: Mapping[str, Sequence[Row]]) -> bool:
         return all(row["status"] in self._job.harmless[table] for table, of_table in rows.items() for row in of_table)
+
+
+def _label(key: Key) -> str:
+    """What a unit is called that is known by its key alone."""
+    return "/".join(part for part in key if part not in {None, "."})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from spectra_cli.execution.options import Options, TaskOptions
 from spectra_cli.execution.taskruns import ChosenTask
 from spectra_cli.execution.trajectory import architecture_setting
 from spectra_cli.execution.units import Assignment
-from spectra_cli.storage.places import Place, entries_of, is_directory
+from spectra_cli.storage.places import Place, entries_of, is_directory, location
+from spectra_cli.storage.secrets import recorded
 from spectra_cli.tasks.registry import is_file_task, settled_name, task_version
 from spectra_cli.tasks.runfile import DATA
 
@@ -57,12 +58,12 @@ def task_settings(options: TaskOptions, *, evaluates: bool) -> dict[str, Any]:
     said: dict[str, Any] = {
         "--task": None if options.task is None else settled_name(options.task),
         "the code of --task": _hash_of_code(options.task),
-        "--set": [f"{name}={value}" for name, value in sorted(options.settings.items()) if name != DATA],
+        "--set": [f"{name}={recorded(value)}" for name, value in sorted(options.settings.items()) if name != DATA],
         "--output-layer": options.output_layer,
     }
     if evaluates:
         data = options.settings.get(DATA)
-        said["--data"] = None if data is None else str(data)
+        said["--data"] = None if data is None else recorded(str(data))
         said |= {"--split": sorted(set(options.splits)), "--batch-norm": options.batch_norm}
     return said
 
@@ -133,7 +134,7 @@ class TaskStates:
 
     def _listing(self, directory: Place, beginnings: tuple[str, ...] = ("",)) -> State:
         """Names, sizes and times of what lies directly in a directory, with names that begin so."""
-        key = str([str(directory), beginnings])
+        key = str([location(directory), beginnings])
         if key not in self._listings:
             try:
                 found = [entry for entry in entries_of(directory) if entry.name.startswith(beginnings)]

@@ -24,6 +24,7 @@ from spectra_cli.execution.plan import Plan
 from spectra_cli.execution.provenance import directories_of, provenance
 from spectra_cli.execution.telling import Tally, Telling, texts
 from spectra_cli.execution.units import Assignment, Chunk, Key, Outcome, Unit
+from spectra_cli.storage.secrets import recorded
 from spectra_cli.tables.entries import stored_key
 
 CHECKPOINT_KEY = ("run", "checkpoint")
@@ -110,7 +111,7 @@ class TrajectoryJob:
             structure = options.structure
             chosen |= {"--heads": structure.heads, "--kv-heads": structure.kv_heads, "--full": options.full}
         if table == "sva":
-            chosen |= {"--reference": options.reference or FINAL, "--against": options.against}
+            chosen |= {"--reference": options.reference or FINAL, "--against": recorded(options.against)}
         return chosen
 
     def metadata(self, command: Sequence[str]) -> dict[str, str]:

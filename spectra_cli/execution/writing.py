@@ -44,6 +44,8 @@ class Filled:
         finished: units whose rows are safe, those kept among them; all, unless the work was stopped.
         failed: those of them that could not be used; they are tried again the next time.
         waiting: units that cannot be used yet, and have no rows so far.
+        dropped: units whose rows were there and are not asked for any more, so that they go.
+        gone: such units whose rows are kept, as the run is watched.
         tables: the whole tables, if they are asked for.
     """
 
@@ -53,6 +55,8 @@ class Filled:
     finished: int = 0
     failed: int = 0
     waiting: int = 0
+    dropped: int = 0
+    gone: int = 0
     tables: dict[str, pa.Table] = field(default_factory=dict)
 
 

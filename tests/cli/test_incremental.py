@@ -395,11 +395,11 @@ def test_an_architecture_file_that_is_edited_makes_rows_anew(spectra: Fixture) -
 def test_settings_that_no_number_depends_on_keep_all_rows(spectra: Fixture) -> None:
     run = trajectory()
     assert spectra("analyze", run, "--out", "out").status == 0
-    before = states("analyze", "out")
+    before = {table: read(path) for table, path in outputs("analyze", "out").items()}
     harmless = ["--memory-budget", "1MB", "--steps", "0:", "--workers", "2", "--device", "cpu", "--quiet"]
     done = spectra("analyze", run, *harmless, "--out", "out", "--json")
     assert (done.status, kept(done)) == (0, 4)
-    assert states("analyze", "out") == before
+    assert all(read(path).equals(before[table]) for table, path in outputs("analyze", "out").items())
 
 
 def test_other_tags_keep_the_rows_and_change_the_column(spectra: Fixture) -> None:

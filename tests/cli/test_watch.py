@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,7 @@ import pytest
 
 from spectra_cli.cli import watching
 from spectra_cli.execution import analyst
+from spectra_cli.execution.ledger import Ledger
 from spectra_cli.execution.patience import ATTEMPTS
 from spectra_cli.tables.journal import Journal
 from tests.analyses.formulas import chain, save
@@ -84,6 +85,12 @@ def progress(done: Any) -> list[str]:
 def steps_in(path: str | Path) -> set[int]:
     """Steps of which there are rows."""
     return set(read(Path(path))["step"].to_pylist()) if Path(path).exists() else set()
+
+
+def rows(path: str | Path) -> list[dict[str, Any]]:
+    """Of a table."""
+    found: list[dict[str, Any]] = read(Path(path)).to_pylist()
+    return found
 
 
 # A run that goes on
@@ -184,9 +191,30 @@ def test_checkpoints_that_a_run_removes_are_no_trouble(spectra: Fixture, watched
         done = watched([rotate(number) for number in range(3, 8)], "rank", run, "--out", "out")
     assert gone
     assert (done.status, warnings(done)) == (0, [])
+    assert progress(done)[-1].endswith("7 in all")
+    assert [row["step"] for row in rows("out")] == sorted(row["step"] for row in rows("out"))
+    assert steps_in("out") == {0, 1, 2, 3, 5, 6, 7}, "rows of checkpoints that are gone cannot be made again"
+    for number in range(4):
+        rewrite(run, number, seed=number)
     assert spectra("rank", run, "--out", "fresh").status == 0
-    assert_same("rank", "out", "fresh")
-    assert steps_in("out") == {5, 6, 7}
+    seeds_of_the_first = {0, 1, 2}
+    made = [[row for row in rows(out) if row["step"] not in seeds_of_the_first] for out in ("out", "fresh")]
+    assert made[0] == made[1]
+
+
+def test_without_watching_rows_of_checkpoints_that_are_gone_go_and_that_is_told(spectra: Fixture) -> None:
+    """The same where fewer are selected."""
+    run = trajectory()
+    assert spectra("rank", run, "--out", "out").status == 0
+    step(run, 100).unlink()
+    done = spectra("rank", run, "--out", "out", "--json")
+    assert "1 checkpoint of the table that is there is not there or not selected any more" in done.err
+    assert step(run, 100).name in done.err
+    assert json.loads(done.out)["dropped"] == 1
+    again = spectra("rank", run, "--steps", "final", "--out", "out", "--json")
+    assert "2 checkpoints of the table that is there are not there or not selected any more" in again.err
+    assert json.loads(again.out)["dropped"] == 2
+    assert json.loads(spectra("rank", run, "--steps", "final", "--out", "out", "--json").out)["dropped"] == 0
 
 
 def test_a_run_that_is_removed_is_told_and_waited_for(spectra: Fixture, watched: Fixture) -> None:
@@ -405,8 +433,11 @@ def test_seconds_that_are_none_are_a_usage_error(spectra: Fixture, seconds: str)
     assert spectra("rank", trajectory(), "--watch", seconds).status == 2
 
 
-def test_a_table_that_is_being_made_is_left_to_its_maker(spectra: Fixture, watched: Fixture) -> None:
-    """At the first look that is the end; later, somebody else may have it for a while."""
+def test_a_table_that_is_being_made_is_left_to_its_maker(
+    spectra: Fixture, watched: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first look that is the end; later, somebody may have been faster than the next look, and is done soon."""
+    monkeypatch.setattr(Ledger, "held", lambda _: nullcontext())
     run = trajectory()
     command = start("rank", run, "--out", "out", befalls=AtCheckpoint(2, "wait"))
     until(Path("waiting").exists)
@@ -429,6 +460,19 @@ def test_a_table_that_is_being_made_is_left_to_its_maker(spectra: Fixture, watch
     assert f"process {os.getpid()} on " in warnings(done)[0]
     assert spectra("rank", run, "--out", "fresh").status == 0
     assert_same("rank", "out", "fresh")
+
+
+def test_another_command_is_kept_away_between_two_looks(spectra: Fixture, watched: Fixture) -> None:
+    """It would make rows of what is waited for, and the two would take turns with other settings."""
+    run, said = trajectory(), list[str]()
+
+    def come_between() -> None:
+        said.append(spectra("rank", run, "--out", "out").err)
+
+    assert watched([come_between, lambda: rewrite(run, 400, seed=4), nothing], "rank", run, "--out", "out").status == 0
+    assert "is being made by" in said[0]
+    assert steps_in("out") == {0, 100, 200, 300, 400}
+    assert not list(Path().glob(".*.journal"))
 
 
 def test_quiet_is_quiet(watched: Fixture) -> None:

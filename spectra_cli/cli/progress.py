@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +12,7 @@ from spectra_cli.cli import output
 from spectra_cli.execution.events import CheckpointDone, Evaluated, Event, MatrixDone, Opened
 
 
-class Shown:
+class Shown(ABC):
     """A bar on a terminal, and problems printed above it as they come.
 
     Args:
@@ -41,13 +42,13 @@ class Shown:
         self._task = self._bar.add_task(first, total=None)
         self.problems: list[str] = []
 
+    @abstractmethod
     def kept(self, units: int) -> None:
         """Learn that some of what there is need not be done."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hear(self, event: Event) -> None:
         """Move the bar."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         self._bar.start()

@@ -25,6 +25,7 @@ from spectra_cli.errors import InputError, SpectraError
 from spectra_cli.execution.daskpresence import ANSWER_S, LOOK_S, Presence, within
 from spectra_cli.execution.daskworker import SharedWork, abandoned, do_chunk, name_for, version_here
 from spectra_cli.execution.lostworkers import LostWorkerWarning
+from spectra_cli.execution.signalsdeferred import signals_deferred
 from spectra_cli.execution.units import Assignment, Chunk, Hears, Outcome, Work
 from spectra_cli.execution.wire import Message, received
 from spectra_cli.regularfile import open_regular
@@ -163,9 +164,10 @@ class Submitted:
         return lost
 
     def _submit(self, chunk: Chunk, preferred: list[str] | None) -> Future[bytes]:
-        return self._client.submit(
-            do_chunk, self._name, chunk, pure=False, workers=preferred, allow_other_workers=preferred is not None
-        )
+        with signals_deferred():  # a future that is half made complains when it is let go of
+            return self._client.submit(
+                do_chunk, self._name, chunk, pure=False, workers=preferred, allow_other_workers=preferred is not None
+            )
 
     def _result(self, future: Future[bytes]) -> bytes:
         """What comes of a chunk, once the scheduler has fetched it; whether that is still there is looked at."""

@@ -17,6 +17,7 @@ from spectra_cli.execution.listener import Listener
 from spectra_cli.execution.lostworkers import WorkerDiedError
 from spectra_cli.execution.messages import shown
 from spectra_cli.execution.patience import Patience
+from spectra_cli.execution.tableoutput import TableOutput
 from spectra_cli.execution.units import Assignment, Key, Outcome, Unit
 from spectra_cli.execution.where import Where
 from spectra_cli.execution.writing import Filled, Writing
@@ -269,25 +270,25 @@ class Filling:
         """Write the tables from what is kept and what is new, and show every unit."""
         found = self.filled.found = self._job.found()
         told = {f"spectra.{key}": json.dumps(value) for key, value in found.items()}
-        ledgers = list(self._ledgers.values())
+        outputs: dict[str, TableOutput] = {}
         try:
-            for ledger in ledgers:
-                ledger.begin(units, told, whole=whole)
+            for table, ledger in self._ledgers.items():
+                outputs[table] = ledger.output(units, told, whole=whole)
             for unit in units:
-                rows = {table: ledger.join(unit) for table, ledger in self._ledgers.items()}
+                rows = {table: ledger.join(unit, outputs[table]) for table, ledger in self._ledgers.items()}
                 self.filled.usable = self.filled.usable and self._harmless(rows)
                 take(unit, rows, self._facts(unit))
-            for ledger in ledgers:
-                ledger.finish()
-            for ledger in ledgers:  # all of them are whole on the disk by now
-                ledger.publish()
+            for output in outputs.values():
+                output.finish()
+            for output in outputs.values():  # all of them are whole on the disk by now
+                output.publish()
         except BaseException:
-            for ledger in ledgers:
-                ledger.discard()
+            for output in outputs.values():
+                output.discard()
             raise
         if whole:
-            self.filled.tables = {table: ledger.whole() for table, ledger in self._ledgers.items()}
-        for ledger in ledgers:
+            self.filled.tables = {table: output.whole() for table, output in outputs.items()}
+        for ledger in self._ledgers.values():
             ledger.settle()
 
     def _harmless(self, rows: Mapping[str, Sequence[Row]]) -> bool:

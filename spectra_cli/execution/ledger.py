@@ -15,6 +15,7 @@ from spectra_cli.errors import InputError, SpectraError
 from spectra_cli.execution.doubts import ROWS, believed_of, doubtful_in, still_believed
 from spectra_cli.execution.jobs import TableJob
 from spectra_cli.execution.settingschanges import changes_told
+from spectra_cli.execution.tableoutput import TableOutput
 from spectra_cli.execution.units import Key, Outcome, Unit
 from spectra_cli.execution.writing import Writing
 from spectra_cli.shortening import counted, shortened
@@ -28,15 +29,15 @@ from spectra_cli.tables.rowsums import parted, row_sums
 from spectra_cli.tables.schemas import SCHEMA_VERSION, arrow_schema
 from spectra_cli.tables.statuses import OF_REFERENCE
 from spectra_cli.tables.unwritten import Unwritten
-from spectra_cli.tables.writer import TableWriter, check_replaceable, table_of
+from spectra_cli.tables.writer import check_replaceable, table_of
 
 TRANSIENT = frozenset(
     {"unreadable", "corrupt", "incomplete", "over_memory_budget", "no_convergence", "nothing_selected"}
 )
 """Statuses of rows that may come out better the next time, though no file has changed."""
 
-
 SHOWN_COMMAND = 20
+"""Characters of the name of another command, which comes from a file."""
 
 
 class Ledger:
@@ -79,8 +80,6 @@ class Ledger:
         self._odd: Collection[Key] = ()
         self._believed: set[Key] = set()
         self._fingerprints: dict[Key, str] = {}
-        self._writer: TableWriter | None = None
-        self._whole: list[pa.Table] | None = None
 
     def __enter__(self) -> Self:
         if self._place is None:
@@ -345,70 +344,39 @@ class Ledger:
         with_rows = [key for unit in units if (key := stored_key(unit.key)) in kept.keys]
         return list(kept.keys_in_order) == with_rows
 
-    def begin(self, units: Sequence[Unit], told: Mapping[str, str], *, whole: bool) -> None:
-        """Begin to write the table, unless the one that is there is complete.
+    def output(self, units: Sequence[Unit], told: Mapping[str, str], *, whole: bool) -> TableOutput:
+        """What the rows of all units are to be put into: a file, unless the one that is there is complete.
 
         Args:
             units: all of them, in order.
             told: more for the metadata of the file.
             whole: whether the table is asked for in memory as well.
-        """
-        self._whole = [] if whole else None
-        if self._place is None or self._unchanged(units):
-            return
-        entries = {unit.key: entry for unit in units if (entry := self._entry(unit)) is not None}
-        self._writer = TableWriter(
-            self._place,
-            self._table,
-            tags={**dict.fromkeys(tag for unit in units for tag in unit.tags), **self._writing.tags},
-            metadata=self._metadata,
-            leave_out=self._writing.leave_out,
-            fresh=self._writing.fresh,
-        )
-        self._writer.annotate({**told, "spectra.units": units_metadata(entries)})
 
-    def join(self, unit: Unit) -> list[Row]:
-        """Write the rows of the next unit.
+        Raises:
+            InputError: if the file cannot be written.
+        """
+        place = None if self._unchanged(units) else self._place
+        entries = {unit.key: entry for unit in units if (entry := self._entry(unit)) is not None}
+        more = {} if place is None else {**told, "spectra.units": units_metadata(entries)}
+        output = TableOutput(self._table, units, self._writing, place=place, metadata=self._metadata, whole=whole)
+        output.annotate(more)
+        return output
+
+    def join(self, unit: Unit, output: TableOutput) -> list[Row]:
+        """Put the rows of the next unit into the table.
 
         Returns:
             The rows without bulky columns.
         """
-        if self._writer is None and self._whole is None:
+        if not output.takes_rows:
             return self.light_rows(unit)
         rows = self._rows(unit)
-        light = rows_of(rows.select(self._light))
-        for name, value in {**self._writing.tags, **unit.tags}.items():
-            rows = rows.append_column(name, pa.array([value] * len(rows), pa.string()))
-        if self._writer is not None:
-            self._writer.write_table(rows)
-        if self._whole is not None:
-            self._whole.append(rows)
-        return light
-
-    def finish(self) -> None:
-        """Have the whole table on the disk, under another name."""
-        if self._writer is not None:
-            self._writer.finish()
-
-    def publish(self) -> None:
-        """Put the table into its place."""
-        if self._writer is not None:
-            self._writer.publish()
-
-    def discard(self) -> None:
-        """Give up writing the table; what is finished of it is kept."""
-        if self._writer is not None:
-            self._writer.discard()
+        output.add(unit, rows)
+        return rows_of(rows.select(self._light))
 
     def settle(self) -> None:
         """Let go of what the table has by now."""
         self._journal.remove()
-
-    def whole(self) -> pa.Table:
-        """All rows."""
-        tags = list(dict.fromkeys([*(tag for unit in self._job.units for tag in unit.tags), *self._writing.tags]))
-        schema = arrow_schema(self._table, tags, self._writing.leave_out)
-        return pa.concat_tables([rows.select(schema.names) for rows in self._whole or []] or [schema.empty_table()])
 
 
 def settled(outcome: Outcome, table: str) -> bool:

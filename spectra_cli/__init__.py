@@ -10,20 +10,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spectra_cli.execution.figures import plot as plot
-    from spectra_cli.execution.figures import report as report
-    from spectra_cli.execution.notebook import align as align
-    from spectra_cli.execution.notebook import analyze as analyze
-    from spectra_cli.execution.notebook import barrier as barrier
-    from spectra_cli.execution.notebook import prune_eval as prune_eval
-    from spectra_cli.execution.notebook import rank as rank
-    from spectra_cli.execution.notebook import sva as sva
+    from spectra_cli.execution.notebook.figures import plot as plot
+    from spectra_cli.execution.notebook.figures import report as report
+    from spectra_cli.execution.notebook.functions import align as align
+    from spectra_cli.execution.notebook.functions import analyze as analyze
+    from spectra_cli.execution.notebook.functions import barrier as barrier
+    from spectra_cli.execution.notebook.functions import prune_eval as prune_eval
+    from spectra_cli.execution.notebook.functions import rank as rank
+    from spectra_cli.execution.notebook.functions import sva as sva
 
 __version__ = "0.1.0"
 
+_NOTEBOOK = "spectra_cli.execution.notebook"
 _PUBLIC = {
-    **dict.fromkeys(("align", "analyze", "barrier", "prune_eval", "rank", "sva"), "spectra_cli.execution.notebook"),
-    **dict.fromkeys(("plot", "report"), "spectra_cli.execution.figures"),
+    **dict.fromkeys(("align", "analyze", "barrier", "prune_eval", "rank", "sva"), f"{_NOTEBOOK}.functions"),
+    **dict.fromkeys(("plot", "report"), f"{_NOTEBOOK}.figures"),
 }
 
 __all__ = ["__version__", "align", "analyze", "barrier", "plot", "prune_eval", "rank", "report", "sva"]

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from spectra_cli.analyses.barrier_summary import BarrierSummary, Curve, PairSummary
     from spectra_cli.analyses.visits import Row
-    from spectra_cli.execution.pairs import BarrierPlan
-    from spectra_cli.execution.units import Unit
+    from spectra_cli.execution.evaluation.pairs import BarrierPlan
+    from spectra_cli.execution.work.units import Unit
 
 SHOWN_MATRICES = 5
 SHOWN_CURVES = 12
@@ -133,8 +133,8 @@ def barrier(
         tag=tag,
     )
     task_options = parsing.chosen_task(task=task, settings=settings, data=data, split=split, batch_norm=batch_norm)
-    from spectra_cli.execution.pairfile import PairFile, read_pairs
-    from spectra_cli.execution.pairs import make_barrier_plan
+    from spectra_cli.execution.evaluation.pairfile import PairFile, read_pairs
+    from spectra_cli.execution.evaluation.pairs import make_barrier_plan
 
     further = {"barrier_spectra": spectra_out, "sva": sva_out}
     outs = {"barrier": out} | {table: path for table, path in further.items() if path is not None}
@@ -153,11 +153,11 @@ def _look_along(asked: running.Asked, plan: BarrierPlan, outs: Mapping[str, str]
     """
     from spectra_cli.analyses.barrier_summary import BarrierSummary
     from spectra_cli.cli.progress import EvaluationProgress
-    from spectra_cli.execution.barrier import BarrierJob, agreement_of
-    from spectra_cli.execution.filling import Begun
-    from spectra_cli.execution.interpolator import BARRIER
-    from spectra_cli.execution.where import where_of
-    from spectra_cli.execution.writing import writing_of
+    from spectra_cli.execution.evaluation.barrier import BarrierJob, agreement_of
+    from spectra_cli.execution.evaluation.interpolator import BARRIER
+    from spectra_cli.execution.executors.placement import where_of
+    from spectra_cli.execution.incremental.filling import Begun
+    from spectra_cli.execution.incremental.writing import writing_of
 
     summary = BarrierSummary()
     statuses = {table: Counter[str]() for table in outs}

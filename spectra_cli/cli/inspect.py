@@ -42,7 +42,7 @@ def inspect(
     """
     from spectra_cli.analyses.contents import contents_of
     from spectra_cli.checkpoints.selection import Selection
-    from spectra_cli.execution.plan import find_runs
+    from spectra_cli.execution.planning.plan import find_runs
     from spectra_cli.layers.fitting import StructureOptions
 
     runs = find_runs(paths, Selection(steps, every, log_spaced))

@@ -13,7 +13,7 @@ from spectra_cli.errors import SpectraError
 
 if TYPE_CHECKING:
     from spectra_cli.cli.trainshow import TrainingProgress
-    from spectra_cli.execution.filling import Filling
+    from spectra_cli.execution.incremental.filling import Filling
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit statuses, as shells have them."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import typer
 
     from spectra_cli.cli.running import Asked
-    from spectra_cli.execution.options import Options, TaskOptions
+    from spectra_cli.execution.planning.options import Options, TaskOptions
 
 
 def chosen_options(
@@ -40,7 +40,7 @@ def chosen_options(
         UsageError: if one means nothing.
     """
     from spectra_cli.checkpoints.selection import Selection
-    from spectra_cli.execution.options import Options, parse_bytes, parse_tags
+    from spectra_cli.execution.planning.options import Options, parse_bytes, parse_tags
     from spectra_cli.layers.fitting import StructureOptions
 
     return Options(
@@ -73,7 +73,7 @@ def chosen_task(
     Raises:
         UsageError: if one means nothing.
     """
-    from spectra_cli.execution.options import TaskOptions
+    from spectra_cli.execution.planning.options import TaskOptions
     from spectra_cli.tasks.options import split_settings
 
     given = [*(settings or ()), *([] if data is None else [f"data={data}"])]
@@ -97,7 +97,7 @@ def asked_for(
         UsageError: if one means nothing.
     """
     from spectra_cli.cli.running import Asked
-    from spectra_cli.execution.where import Doing
+    from spectra_cli.execution.executors.placement import Doing
 
     if watch is not None and not watch > 0:
         raise UsageError(f"--watch {watch:g} is no time", remedy="Give seconds, such as 60")

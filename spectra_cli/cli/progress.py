@@ -9,7 +9,7 @@ from typing import Self
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from spectra_cli.cli import output
-from spectra_cli.execution.events import CheckpointDone, Evaluated, Event, MatrixDone, Opened
+from spectra_cli.execution.work.events import CheckpointDone, Evaluated, Event, MatrixDone, Opened
 
 
 class Shown(ABC):

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from spectra_cli.analyses.prune_summary import RunPrunedAgreement, RunPruning
     from spectra_cli.analyses.pruning import Pruning
     from spectra_cli.cli.progress import EvaluationProgress
-    from spectra_cli.execution.filling import Begun
-    from spectra_cli.execution.options import Options, TaskOptions
-    from spectra_cli.execution.where import Where
+    from spectra_cli.execution.executors.placement import Where
+    from spectra_cli.execution.incremental.filling import Begun
+    from spectra_cli.execution.planning.options import Options, TaskOptions
 
 PRUNING = "What is left of the weights"
 SHOWN_STEPS = 5
@@ -154,15 +154,15 @@ def _evaluate(
     places: list[Where] = []
 
     def begin() -> Begun[EvaluationProgress]:
-        from spectra_cli.execution.plan import make_plan
+        from spectra_cli.execution.planning.plan import make_plan
 
         plan = make_plan(paths, chosen, tuple(outs))
 
         from spectra_cli.cli.progress import EvaluationProgress
-        from spectra_cli.execution.filling import Begun
-        from spectra_cli.execution.prune_eval import PruneEvalJob
-        from spectra_cli.execution.where import where_of
-        from spectra_cli.execution.writing import writing_of
+        from spectra_cli.execution.evaluation.prune_eval import PruneEvalJob
+        from spectra_cli.execution.executors.placement import where_of
+        from spectra_cli.execution.incremental.filling import Begun
+        from spectra_cli.execution.incremental.writing import writing_of
 
         if not places:
             places.append(where_of(chosen.device, asked.doing))  # once for all looks
@@ -238,7 +238,7 @@ def print_agreement(console: Console, name: str, run: RunPrunedAgreement) -> Non
 
 def left_alone(found: Mapping[str, Any]) -> Iterable[str]:
     """One line on the output layers, for each of those that differ."""
-    from spectra_cli.execution.messages import shown
+    from spectra_cli.execution.planning.messages import shown
 
     runs: dict[tuple[str, ...], list[str]] = {}
     for name, parameters in found["output_layers"].items():

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from spectra_cli.analyses.summary import RunSummary, Summary
     from spectra_cli.analyses.visits import Row
     from spectra_cli.cli.progress import ProgressListener
-    from spectra_cli.execution.filling import Begun, Filling, Take
-    from spectra_cli.execution.options import Options
-    from spectra_cli.execution.patience import Patience
-    from spectra_cli.execution.units import Unit
-    from spectra_cli.execution.where import Doing, Where
-    from spectra_cli.execution.writing import Filled
+    from spectra_cli.execution.executors.placement import Doing, Where
+    from spectra_cli.execution.incremental.filling import Begun, Filling, Take
+    from spectra_cli.execution.incremental.patience import Patience
+    from spectra_cli.execution.incremental.writing import Filled
+    from spectra_cli.execution.planning.options import Options
+    from spectra_cli.execution.work.units import Unit
 
 SHOWN_RUNS = 4
 SHOWN_STATUS = 40
@@ -114,15 +114,15 @@ def run_tables(
     places: list[Where] = []
 
     def begin() -> Begun[ProgressListener]:
-        from spectra_cli.execution.plan import make_plan
+        from spectra_cli.execution.planning.plan import make_plan
 
         plan = make_plan(paths, chosen, tuple(outs))
 
         from spectra_cli.cli.progress import ProgressListener
-        from spectra_cli.execution.filling import Begun
-        from spectra_cli.execution.trajectory import TrajectoryJob
-        from spectra_cli.execution.where import where_of
-        from spectra_cli.execution.writing import writing_of
+        from spectra_cli.execution.executors.placement import where_of
+        from spectra_cli.execution.incremental.filling import Begun
+        from spectra_cli.execution.incremental.writing import writing_of
+        from spectra_cli.execution.trajectory.job import TrajectoryJob
 
         if not places:
             places.append(where_of(chosen.device, asked.doing))  # once for all looks
@@ -194,7 +194,7 @@ def filling_of(asked: Asked, begun: Begun[Any], patience: Patience | None = None
         begun: the work.
         patience: with checkpoints that a run may be writing; None to take every one as it is.
     """
-    from spectra_cli.execution.filling import Filling
+    from spectra_cli.execution.incremental.filling import Filling
 
     command = ["spectra", *asked.command]
     return Filling(begun.job, begun.writing, begun.where, begun.listener, command=command, patience=patience)

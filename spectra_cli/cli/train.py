@@ -14,7 +14,7 @@ from spectra_cli.cli.interruption import interrupted, termination_told
 from spectra_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from spectra_cli.execution.trainoptions import TrainOptions
+    from spectra_cli.execution.training.options import TrainOptions
 
 LENGTH = "How long and how fast"
 SAVING = "What is saved"
@@ -185,7 +185,7 @@ def train(
 
     Example: spectra train modular-addition --set prime=31 --steps 400 --out runs/addition
     """
-    from spectra_cli.execution.trainoptions import TrainOptions, parse_mask, parse_noise
+    from spectra_cli.execution.training.options import TrainOptions, parse_mask, parse_noise
 
     chosen = TrainOptions(
         task=task,
@@ -235,8 +235,8 @@ def _run(chosen: TrainOptions, command: Sequence[str], *, quiet: bool, as_json: 
     """
     started = time.monotonic()
     from spectra_cli.cli import trainshow
-    from spectra_cli.execution.training import run_training
-    from spectra_cli.execution.trainplan import plan_training
+    from spectra_cli.execution.training.plan import plan_training
+    from spectra_cli.execution.training.run import run_training
 
     plan = plan_training(chosen)
     with trainshow.TrainingProgress(plan.total_steps, quiet=quiet) as progress, termination_told():

@@ -17,9 +17,9 @@ from spectra_cli.shortening import counted, shortened
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from spectra_cli.execution.training import TrainingResult
-    from spectra_cli.execution.trainplan import TrainingPlan
-    from spectra_cli.execution.trainsaver import Beginning, Row
+    from spectra_cli.execution.training.plan import TrainingPlan
+    from spectra_cli.execution.training.run import TrainingResult
+    from spectra_cli.execution.training.saver import Beginning, Row
 
 SHOWN_STEPS = 6
 VALUE_WIDTH = 9

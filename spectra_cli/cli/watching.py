@@ -14,9 +14,9 @@ from spectra_cli.shortening import counted
 
 if TYPE_CHECKING:
     from spectra_cli.cli.running import Asked, Looked
-    from spectra_cli.execution.options import Options
-    from spectra_cli.execution.patience import Patience
-    from spectra_cli.execution.writing import Filled
+    from spectra_cli.execution.incremental.patience import Patience
+    from spectra_cli.execution.incremental.writing import Filled
+    from spectra_cli.execution.planning.options import Options
 
 
 def check_watchable(chosen: Options, tables: Mapping[str, object]) -> None:
@@ -49,7 +49,7 @@ def watch(asked: Asked, look: Callable[[Patience], Looked]) -> Looked:
         TableInUseError: if another process makes the table when this one comes to it.
         UsageError: if the command line is wrong.
     """
-    from spectra_cli.execution.patience import Patience
+    from spectra_cli.execution.incremental.patience import Patience
     from spectra_cli.tables.lockedfile import TableInUseError
 
     patience, told, last = Patience(), set[str](), None

@@ -23,7 +23,7 @@ from spectra_cli.spectrum import memory
 from spectra_cli.tables.schemas import TABLES, arrow_schema
 from tests.analyses.formulas import CLEAR, Array, Triplets, chain, products, save, save_run, separated, svd
 
-pytestmark = pytest.mark.filterwarnings("ignore::spectra_cli.execution.listener.SkippedWorkWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::spectra_cli.execution.work.listener.SkippedWorkWarning")
 
 Key = tuple[str, str, str, str, int | None]
 """Connection, upstream, downstream, unit, index."""

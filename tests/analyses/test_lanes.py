@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 import spectra_cli
 from spectra_cli.analyses import lanes, visits
 from spectra_cli.analyses.lanes import as_completed, blas_threads, heaviest_first, lane_count
-from spectra_cli.execution.listener import SkippedWorkWarning
+from spectra_cli.execution.work.listener import SkippedWorkWarning
 
 WORK = st.lists(st.floats(1e3, 1e12), min_size=1, max_size=40)
 
@@ -100,7 +100,7 @@ def test_rows_and_messages_do_not_depend_on_the_number_of_lanes(
     run = save_run(tmp_path / "run")
     counted: list[int] = []
 
-    def analyzed(cores: int) -> tuple[spectra_cli.execution.notebook.Analysis, list[str]]:
+    def analyzed(cores: int) -> tuple[spectra_cli.execution.notebook.functions.Analysis, list[str]]:
         monkeypatch.setattr(visits, "blas_threads", lambda count: counted.append(count) or blas_threads(1))
         with blas_threads(cores), pytest.warns(SkippedWorkWarning) as warned:
             tables = spectra_cli.analyze(run)

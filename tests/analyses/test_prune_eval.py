@@ -19,7 +19,7 @@ from torch.optim.swa_utils import update_bn
 
 import spectra_cli
 from spectra_cli.errors import CheckpointError, InputError, UsageError
-from spectra_cli.execution.listener import SkippedWorkWarning
+from spectra_cli.execution.work.listener import SkippedWorkWarning
 from tests.analyses import tiny_tasks
 from tests.analyses.formulas import agreement, save, svd
 from tests.analyses.tiny_tasks import Classification

@@ -15,11 +15,11 @@ from torch import Tensor
 
 import spectra_cli
 from spectra_cli.errors import IncompleteCheckpointError, InputError, UsageError
-from spectra_cli.execution.listener import SkippedWorkWarning
+from spectra_cli.execution.work.listener import SkippedWorkWarning
 from spectra_cli.spectrum import memory
 from tests.analyses.formulas import CLEAR, agreement, chain, save, save_run, separated, svd
 
-pytestmark = pytest.mark.filterwarnings("ignore::spectra_cli.execution.listener.SkippedWorkWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::spectra_cli.execution.work.listener.SkippedWorkWarning")
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 Weights = dict[str, Tensor]

@@ -27,13 +27,13 @@ from spectra_cli.analyses.vectorstore import VectorStore
 from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.checkpoints.reader import Reader
 from spectra_cli.errors import CheckpointError
-from spectra_cli.execution import analyst
+from spectra_cli.execution.trajectory import analyst
 from spectra_cli.spectrum import memory
 from spectra_cli.spectrum.factorize import Spectrum, factorize
 from spectra_cli.spectrum.matrix import Matrix
 from tests.analyses.formulas import CLEAR, agreement, chain, products, save, save_run, separated, svd
 
-pytestmark = pytest.mark.filterwarnings("ignore::spectra_cli.execution.listener.SkippedWorkWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::spectra_cli.execution.work.listener.SkippedWorkWarning")
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 TABLES = ("rank", "align", "sva")
@@ -334,11 +334,11 @@ def test_stores_of_one_run_are_let_go_before_the_next(tmp_path: Path, stores: li
 
 def test_stores_are_closed_when_a_caller_stops_early(tmp_path: Path, stores: list[int]) -> None:
     """Or an error ends the work: the temporary files go with them."""
-    from spectra_cli.execution.inprocess import InProcess
-    from spectra_cli.execution.listener import Silent
-    from spectra_cli.execution.options import Options
-    from spectra_cli.execution.plan import make_plan
-    from spectra_cli.execution.units import Assignment
+    from spectra_cli.execution.executors.inprocess import InProcess
+    from spectra_cli.execution.planning.options import Options
+    from spectra_cli.execution.planning.plan import make_plan
+    from spectra_cli.execution.work.listener import Silent
+    from spectra_cli.execution.work.units import Assignment
 
     work = analyst.CheckpointWork(make_plan([trajectory(tmp_path / "run", 3)], Options(), TABLES))
     for _ in range(2):

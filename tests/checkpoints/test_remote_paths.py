@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from spectra_cli.checkpoints.discovery import discover
 from spectra_cli.checkpoints.fingerprints import FileState, _tell_unversioned, fingerprint_files
 from spectra_cli.errors import CheckpointError, InputError
-from spectra_cli.execution.taskruns import ChosenTask
+from spectra_cli.execution.evaluation.taskruns import ChosenTask
 from spectra_cli.storage import copies
 from spectra_cli.storage.copies import is_plain_name, local_directory
 from spectra_cli.storage.files import LocalFile

@@ -7,5 +7,5 @@ import spectra_cli.analyses.align_summary
 import spectra_cli.analyses.rank_summary
 import spectra_cli.analyses.sva_summary
 import spectra_cli.cli.main
-import spectra_cli.execution.filling
-import spectra_cli.execution.trajectory  # noqa: F401
+import spectra_cli.execution.incremental.filling
+import spectra_cli.execution.trajectory.job  # noqa: F401

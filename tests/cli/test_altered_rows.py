@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from spectra_cli.execution.doubts import ROWS, doubtful_in
+from spectra_cli.execution.incremental.doubts import ROWS, doubtful_in
 from spectra_cli.tables.entries import Entry, read_units, units_metadata
 from spectra_cli.tables.journal import Journal
 from spectra_cli.tables.rowsums import row_sums
@@ -130,7 +130,7 @@ def test_whatever_is_a_status_is_printed_as_text(capsys: pytest.CaptureFixture[s
 
 
 def test_problems_say_that_there_is_no_status() -> None:
-    from spectra_cli.execution.messages import problems
+    from spectra_cli.execution.planning.messages import problems
 
     (told,) = problems({"rank": [{"status": None, "parameter": "a.weight"}]}, {})
     assert "do not say" in told

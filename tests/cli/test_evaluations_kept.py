@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from spectra_cli.execution.interpolator import Interpolator
-from spectra_cli.execution.pruner import Pruner
-from spectra_cli.execution.units import Chunk, Outcome
+from spectra_cli.execution.evaluation.interpolator import Interpolator
+from spectra_cli.execution.evaluation.pruner import Pruner
+from spectra_cli.execution.work.units import Chunk, Outcome
 from tests.analyses import tiny_tasks
 
 Fixture = Callable[..., Any]

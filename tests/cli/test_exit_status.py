@@ -201,7 +201,7 @@ def test_an_absent_shard_is_1_before_any_work(
     spectra: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although it is in the last checkpoint: nobody wants to learn of it after an hour."""
-    from spectra_cli.execution import analyst
+    from spectra_cli.execution.trajectory import analyst
 
     def never(*_: object) -> None:
         raise AssertionError("work began")
@@ -415,7 +415,7 @@ def test_a_hostile_pickle_beside_good_weights_is_left_alone(
 def test_an_unforeseen_exception_is_1_and_a_paragraph(
     fault: Exception, said: str, spectra: Fixture, make_run: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spectra_cli.execution import analyst
+    from spectra_cli.execution.trajectory import analyst
 
     def fail(*_: object, **__: object) -> None:
         raise fault

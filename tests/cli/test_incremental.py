@@ -174,7 +174,7 @@ def test_a_new_final_checkpoint_costs_the_others_their_agreement_only(spectra: F
     assert spectra("analyze", run, "--out", "out").status == 0
     rewrite(run, 400, seed=7)
     assigned: list[tuple[int, tuple[str, ...]]] = []
-    from spectra_cli.execution import analyst
+    from spectra_cli.execution.trajectory import analyst
 
     attempt = analyst.Analyst._attempt
     with pytest.MonkeyPatch.context() as patch:

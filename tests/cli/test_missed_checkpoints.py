@@ -32,7 +32,7 @@ def make_directories(root: Path, *steps: int) -> Path:
 def test_a_file_deleted_after_it_was_found_is_a_row(
     command: str, spectra: Fixture, make_run: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spectra_cli.execution import plan
+    from spectra_cli.execution.planning import plan
 
     discover_all = plan.discover_all
     directory = make_run()

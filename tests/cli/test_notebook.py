@@ -13,7 +13,7 @@ import torch
 
 import spectra_cli
 from spectra_cli.errors import InputError, UsageError
-from spectra_cli.execution.listener import SkippedWorkWarning
+from spectra_cli.execution.work.listener import SkippedWorkWarning
 
 Fixture = Callable[..., Any]
 

@@ -6,7 +6,7 @@ import pytest
 
 from spectra_cli.analyses.lanes import work_of
 from spectra_cli.cli.progress import ProgressListener
-from spectra_cli.execution.events import CheckpointDone, MatrixDone, Opened
+from spectra_cli.execution.work.events import CheckpointDone, MatrixDone, Opened
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.tensors import TensorInfo
 

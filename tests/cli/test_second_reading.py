@@ -14,7 +14,7 @@ import spectra_cli
 from spectra_cli.analyses.align_summary import RunAlignment
 from spectra_cli.cli.main import run
 from spectra_cli.errors import InputError, UsageError
-from spectra_cli.execution.listener import SkippedWorkWarning
+from spectra_cli.execution.work.listener import SkippedWorkWarning
 from spectra_cli.spectrum.subspaces import chance
 
 STEPS = (0, 10, 20)

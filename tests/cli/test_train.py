@@ -20,8 +20,8 @@ from spectra_cli.cli.interruption import Terminated, interrupted
 from spectra_cli.cli.main import run
 from spectra_cli.cli.trainshow import TrainingProgress, _spread, readable_bytes, readable_time
 from spectra_cli.errors import UsageError
-from spectra_cli.execution.trainoptions import MaskChoice, Noise, TrainOptions, parse_mask, parse_noise
-from spectra_cli.execution.trainsaver import Beginning
+from spectra_cli.execution.training.options import MaskChoice, Noise, TrainOptions, parse_mask, parse_noise
+from spectra_cli.execution.training.saver import Beginning
 from spectra_cli.tasks.states import StateFiles
 from tests.tasks import tiny_training
 
@@ -215,7 +215,7 @@ def test_every_option_reaches_the_training(monkeypatch: pytest.MonkeyPatch) -> N
         seen.append(chosen)
         raise UsageError("enough")
 
-    monkeypatch.setattr("spectra_cli.execution.trainplan.plan_training", look)
+    monkeypatch.setattr("spectra_cli.execution.training.plan.plan_training", look)
     line = "train T --out O --seed 1 --steps 2 --lr 3 --weight-decay 4 --batch-size 5 --save-every 6 --save-optimizer "
     line += "--set a=b --data D --perturb 7@8 --mask random:0.5 --mask-from M --mask-seed 9 --rewind R@1 "
     assert run([*line.split(), "--output-layer", "L", "--device", "cpu", "--threads", "10"]) == 2

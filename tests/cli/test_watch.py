@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from spectra_cli.cli import watching
-from spectra_cli.execution import analyst
-from spectra_cli.execution.ledger import Ledger
-from spectra_cli.execution.patience import ATTEMPTS
+from spectra_cli.execution.incremental.ledger import Ledger
+from spectra_cli.execution.incremental.patience import ATTEMPTS
+from spectra_cli.execution.trajectory import analyst
 from spectra_cli.tables.journal import Journal
 from tests.analyses.formulas import chain, save
 from tests.cli.trajectories import (

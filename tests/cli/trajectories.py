@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from spectra_cli.execution.units import Outcome, Unit
+from spectra_cli.execution.work.units import Outcome, Unit
 from tests.analyses.formulas import chain, save, save_run
 
 SIZES = (10, 9, 8, 7)
@@ -125,7 +125,7 @@ class Work:
 def counted() -> Iterator[Work]:
     """Count checkpoints that are opened and matrices that are factorized, for as long as the context lasts."""
     from spectra_cli.analyses import visits
-    from spectra_cli.execution import analyst
+    from spectra_cli.execution.trajectory import analyst
 
     work, open_one, factorize = Work(), analyst.open_checkpoint, visits.factorize
 
@@ -171,7 +171,7 @@ class AtCheckpoint:
         """Have it come over this process."""
         import resource
 
-        from spectra_cli.execution.filling import Filling
+        from spectra_cli.execution.incremental.filling import Filling
 
         put, met = Filling._put, 0
 

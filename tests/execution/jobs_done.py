@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from spectra_cli.execution.events import Evaluated, Event
-from spectra_cli.execution.inprocess import InProcess
-from spectra_cli.execution.jobs import TableJob
-from spectra_cli.execution.units import Assignment, Outcome
+from spectra_cli.execution.executors.inprocess import InProcess
+from spectra_cli.execution.work.events import Evaluated, Event
+from spectra_cli.execution.work.jobs import TableJob
+from spectra_cli.execution.work.units import Assignment, Outcome
 
 
 class Heard:

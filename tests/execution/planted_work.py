@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from spectra_cli.errors import CheckpointError, UsageError
-from spectra_cli.execution.events import CheckpointDone, Event, Opened, Remark
-from spectra_cli.execution.units import Assignment, Chunk, Hears, Outcome
+from spectra_cli.execution.work.events import CheckpointDone, Event, Opened, Remark
+from spectra_cli.execution.work.units import Assignment, Chunk, Hears, Outcome
 
 
 def chunks_of(units: int, size: int = 1) -> list[Chunk]:

@@ -22,12 +22,12 @@ from torch.optim.swa_utils import update_bn
 
 import spectra_cli
 from spectra_cli.errors import InputError, SpectraError, UsageError
-from spectra_cli.execution import modelpool
-from spectra_cli.execution.barrier import BarrierJob, agreement_of
-from spectra_cli.execution.listener import SkippedWorkWarning
-from spectra_cli.execution.options import Options, TaskOptions
-from spectra_cli.execution.pairfile import read_pairs
-from spectra_cli.execution.pairs import BarrierPlan, make_barrier_plan
+from spectra_cli.execution.evaluation import modelpool
+from spectra_cli.execution.evaluation.barrier import BarrierJob, agreement_of
+from spectra_cli.execution.evaluation.pairfile import read_pairs
+from spectra_cli.execution.evaluation.pairs import BarrierPlan, make_barrier_plan
+from spectra_cli.execution.planning.options import Options, TaskOptions
+from spectra_cli.execution.work.listener import SkippedWorkWarning
 from spectra_cli.tasks.base import Metric
 from spectra_cli.tasks.guarded import TaskError
 from tests.analyses import tiny_tasks

@@ -20,17 +20,17 @@ from distributed import Client
 from spectra_cli import __version__
 from spectra_cli.analyses.pruning import Pruning
 from spectra_cli.errors import InputError, MissingExtraError
-from spectra_cli.execution import dask, daskclient, daskpresence
-from spectra_cli.execution.analyst import CheckpointWork
-from spectra_cli.execution.dask import DaskCluster
-from spectra_cli.execution.daskpresence import NoWorkerWarning, SilentClusterWarning
-from spectra_cli.execution.daskworker import NAME
-from spectra_cli.execution.inprocess import InProcess
-from spectra_cli.execution.lostworkers import LostWorkerWarning, WorkerDiedError
-from spectra_cli.execution.options import Options, TaskOptions
-from spectra_cli.execution.plan import make_plan
-from spectra_cli.execution.pruner import VALUES, PruneWork
-from spectra_cli.execution.units import Assignment, Chunk
+from spectra_cli.execution.evaluation.pruner import VALUES, PruneWork
+from spectra_cli.execution.executors import dask, daskclient, daskpresence
+from spectra_cli.execution.executors.dask import DaskCluster
+from spectra_cli.execution.executors.daskpresence import NoWorkerWarning, SilentClusterWarning
+from spectra_cli.execution.executors.daskworker import NAME
+from spectra_cli.execution.executors.inprocess import InProcess
+from spectra_cli.execution.executors.lostworkers import LostWorkerWarning, WorkerDiedError
+from spectra_cli.execution.planning.options import Options, TaskOptions
+from spectra_cli.execution.planning.plan import make_plan
+from spectra_cli.execution.trajectory.analyst import CheckpointWork
+from spectra_cli.execution.work.units import Assignment, Chunk
 from tests.analyses import tiny_tasks
 from tests.execution.cluster import ROOT, Cluster
 from tests.execution.planted_work import Heard, PlantedWork, attempts, chunks_of, wait_until
@@ -135,7 +135,7 @@ def test_where_nothing_answers_the_address_is_named(address: str, monkeypatch: p
 
 def test_an_address_that_is_none_does_not_hold_up_the_program() -> None:
     """What has been made of a connection is gone when the error is told, and does not wait for an answer later."""
-    code = "from spectra_cli.execution.dask import DaskCluster; DaskCluster('127.0.0.1:x').check_visible([])"
+    code = "from spectra_cli.execution.executors.dask import DaskCluster; DaskCluster('127.0.0.1:x').check_visible([])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1].startswith("spectra_cli.errors.InputError: 127.0.0.1:x: no Dask scheduler")
 
@@ -256,7 +256,7 @@ def test_an_interrupt_ends_a_client_whose_scheduler_does_not_answer(cluster: Clu
     """Without another word: nothing waits for the scheduler again when the program ends."""
     with cluster.client() as looking:
         pid = looking.run_on_scheduler(os.getpid)
-    hasty = "from spectra_cli.execution import daskclient\ndaskclient.CLOSE_S = 0.3\n"
+    hasty = "from spectra_cli.execution.executors import daskclient\ndaskclient.CLOSE_S = 0.3\n"
     with started(hasty + PROGRAM, cluster, tmp_path, 2000) as client:
         assert client.stdout is not None
         assert client.stderr is not None
@@ -274,7 +274,7 @@ def test_an_interrupt_ends_a_client_whose_scheduler_does_not_answer(cluster: Clu
 
 PROGRAM = """
 import pathlib, sys
-from spectra_cli.execution.dask import DaskCluster
+from spectra_cli.execution.executors.dask import DaskCluster
 from tests.execution.planted_work import Heard, PlantedWork, chunks_of
 
 work = PlantedWork(trail=pathlib.Path(sys.argv[2]), pause_s=0.02)

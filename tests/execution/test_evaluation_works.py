@@ -14,19 +14,19 @@ import torch
 from spectra_cli.analyses.pruning import Pruning
 from spectra_cli.checkpoints.discovery import discover
 from spectra_cli.checkpoints.runs import Checkpoint
-from spectra_cli.execution.barrier import BarrierJob
-from spectra_cli.execution.elsewhere import Elsewhere
-from spectra_cli.execution.jobs import TableJob
-from spectra_cli.execution.modelloading import content_of, stored_content
-from spectra_cli.execution.options import Options, TaskOptions
-from spectra_cli.execution.pairs import make_barrier_plan
-from spectra_cli.execution.plan import make_plan
-from spectra_cli.execution.prune_eval import PruneEvalJob
-from spectra_cli.execution.shares import Shares
-from spectra_cli.execution.taskruns import ChosenTask
-from spectra_cli.execution.taskstate import TaskStates, by_task, task_settings
-from spectra_cli.execution.telling import texts
-from spectra_cli.execution.units import Assignment, Outcome
+from spectra_cli.execution.evaluation.barrier import BarrierJob
+from spectra_cli.execution.evaluation.modelloading import content_of, stored_content
+from spectra_cli.execution.evaluation.pairs import make_barrier_plan
+from spectra_cli.execution.evaluation.prune_eval import PruneEvalJob
+from spectra_cli.execution.evaluation.taskruns import ChosenTask
+from spectra_cli.execution.evaluation.taskstate import TaskStates, by_task, task_settings
+from spectra_cli.execution.planning.absolutepaths import Elsewhere
+from spectra_cli.execution.planning.options import Options, TaskOptions
+from spectra_cli.execution.planning.plan import make_plan
+from spectra_cli.execution.trajectory.telling import texts
+from spectra_cli.execution.work.jobs import TableJob
+from spectra_cli.execution.work.shares import Shares
+from spectra_cli.execution.work.units import Assignment, Outcome
 from spectra_cli.layers.fitting import StructureOptions
 from spectra_cli.storage.places import place_of
 from tests.analyses import tiny_tasks

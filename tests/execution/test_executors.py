@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from spectra_cli.errors import CheckpointError, UsageError
-from spectra_cli.execution.dask import DaskCluster
-from spectra_cli.execution.events import CheckpointDone, Opened, Remark
-from spectra_cli.execution.inprocess import InProcess
-from spectra_cli.execution.processes import Processes
-from spectra_cli.execution.units import Executor
+from spectra_cli.execution.executors.dask import DaskCluster
+from spectra_cli.execution.executors.inprocess import InProcess
+from spectra_cli.execution.executors.processes import Processes
+from spectra_cli.execution.work.events import CheckpointDone, Opened, Remark
+from spectra_cli.execution.work.units import Executor
 from tests.execution.planted_work import (
     Heard,
     PlantedWork,

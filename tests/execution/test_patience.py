@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spectra_cli.execution.patience import ATTEMPTS, Patience
+from spectra_cli.execution.incremental.patience import ATTEMPTS, Patience
 
 KEY = ("run", "step_1.safetensors")
 

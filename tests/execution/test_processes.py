@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from spectra_cli.errors import UsageError
-from spectra_cli.execution import processes
-from spectra_cli.execution.lostworkers import LostWorkerWarning, WorkerDiedError
-from spectra_cli.execution.processes import Processes
+from spectra_cli.execution.executors import processes
+from spectra_cli.execution.executors.lostworkers import LostWorkerWarning, WorkerDiedError
+from spectra_cli.execution.executors.processes import Processes
 from tests.execution.cluster import ROOT
 from tests.execution.planted_work import Heard, PlantedWork, alive, attempts, chunks_of, wait_until
 
@@ -126,7 +126,7 @@ def test_workers_that_cannot_begin_end_the_work(monkeypatch: pytest.MonkeyPatch)
 
 PROGRAM = """
 import pathlib, sys
-from spectra_cli.execution.processes import Processes
+from spectra_cli.execution.executors.processes import Processes
 from tests.execution.planted_work import Heard, PlantedWork, chunks_of
 
 work = PlantedWork({0: "clings", 1: "spins"}, trail=pathlib.Path(sys.argv[1]))

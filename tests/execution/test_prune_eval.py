@@ -21,12 +21,12 @@ from spectra_cli.analyses.modelstates import StateEvaluator
 from spectra_cli.analyses.pruning import Pruning
 from spectra_cli.checkpoints.discovery import discover
 from spectra_cli.errors import InputError, UsageError
-from spectra_cli.execution.listener import SkippedWorkWarning
-from spectra_cli.execution.modelpool import ModelPool
-from spectra_cli.execution.options import Options, TaskOptions
-from spectra_cli.execution.plan import make_plan
-from spectra_cli.execution.prune_eval import PruneEvalJob
-from spectra_cli.execution.taskruns import ChosenTask, task_of_run
+from spectra_cli.execution.evaluation.modelpool import ModelPool
+from spectra_cli.execution.evaluation.prune_eval import PruneEvalJob
+from spectra_cli.execution.evaluation.taskruns import ChosenTask, task_of_run
+from spectra_cli.execution.planning.options import Options, TaskOptions
+from spectra_cli.execution.planning.plan import make_plan
+from spectra_cli.execution.work.listener import SkippedWorkWarning
 from spectra_cli.tasks.evaluation import Value
 from spectra_cli.tasks.modular_addition import ModularAddition
 from spectra_cli.tasks.registry import make_task

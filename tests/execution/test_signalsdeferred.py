@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from spectra_cli.execution.signalsdeferred import signals_deferred
+from spectra_cli.execution.executors.signalsdeferred import signals_deferred
 
 
 def test_ctrl_c_comes_when_the_context_is_left() -> None:

@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from spectra_cli.checkpoints.discovery import discover
 from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import CheckpointError, CorruptCheckpointError, InputError, UsageError
-from spectra_cli.execution.modelloading import load_model
-from spectra_cli.execution.modelpool import ModelPool
-from spectra_cli.execution.options import Options, TaskOptions
-from spectra_cli.execution.plan import only_run
-from spectra_cli.execution.taskruns import (
+from spectra_cli.execution.evaluation.modelloading import load_model
+from spectra_cli.execution.evaluation.modelpool import ModelPool
+from spectra_cli.execution.evaluation.taskruns import (
     ChosenTask,
     chosen_splits,
     named_task,
     record_of,
     task_of_run,
 )
+from spectra_cli.execution.planning.options import Options, TaskOptions
+from spectra_cli.execution.planning.plan import only_run
 from spectra_cli.storage import listings
 from spectra_cli.tasks.loading import StateMismatchError
 from tests.analyses import tiny_tasks

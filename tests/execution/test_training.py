@@ -26,11 +26,11 @@ from torch.nn.functional import cross_entropy
 from spectra_cli.analyses.modelstates import StateEvaluator
 from spectra_cli.checkpoints.discovery import discover
 from spectra_cli.errors import InputError, SpectraError, UsageError
-from spectra_cli.execution.training import TrainingResult, run_training
-from spectra_cli.execution.trainoptions import MaskChoice, Noise, TrainOptions
-from spectra_cli.execution.trainplan import plan_training
-from spectra_cli.execution.trainrecord import recorded_options
-from spectra_cli.execution.trainsaver import Beginning
+from spectra_cli.execution.training.options import MaskChoice, Noise, TrainOptions
+from spectra_cli.execution.training.plan import plan_training
+from spectra_cli.execution.training.record import recorded_options
+from spectra_cli.execution.training.run import TrainingResult, run_training
+from spectra_cli.execution.training.saver import Beginning
 from spectra_cli.tables.schemas import arrow_schema
 from spectra_cli.tables.writer import TableWriter
 from spectra_cli.tasks.base import Metric, Recipe
@@ -193,9 +193,9 @@ import os, random, signal, sys, time
 from pathlib import Path
 import pandas, torch
 from spectra_cli.cli.trainshow import TrainingProgress
-from spectra_cli.execution.trainoptions import TrainOptions
-from spectra_cli.execution.trainplan import plan_training
-from spectra_cli.execution.training import run_training
+from spectra_cli.execution.training.options import TrainOptions
+from spectra_cli.execution.training.plan import plan_training
+from spectra_cli.execution.training.run import run_training
 
 def train(kind):
     os.fsync = lambda _: None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from spectra_cli.errors import InputError
-from spectra_cli.execution.trainrecord import existing_record, recipe_of
+from spectra_cli.execution.training.record import existing_record, recipe_of
 from spectra_cli.tasks.runfile import RunRecord
 
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from spectra_cli.errors import UsageError
-from spectra_cli.execution import where
-from spectra_cli.execution.device import place_of
-from spectra_cli.execution.inprocess import InProcess
-from spectra_cli.execution.options import Options
-from spectra_cli.execution.processes import Processes
-from spectra_cli.execution.trajectory import LARGEST_CHUNK, chunked
-from spectra_cli.execution.units import Assignment
-from spectra_cli.execution.where import Doing, where_of
+from spectra_cli.execution.executors import placement as where
+from spectra_cli.execution.executors.device import place_of
+from spectra_cli.execution.executors.inprocess import InProcess
+from spectra_cli.execution.executors.placement import Doing, where_of
+from spectra_cli.execution.executors.processes import Processes
+from spectra_cli.execution.planning.options import Options
+from spectra_cli.execution.trajectory.job import LARGEST_CHUNK, chunked
+from spectra_cli.execution.work.units import Assignment
 
 
 @pytest.fixture

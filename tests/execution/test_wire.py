@@ -14,8 +14,8 @@ import pytest
 
 import spectra_cli
 from spectra_cli.errors import SpectraError, UsageError
-from spectra_cli.execution.device import DeviceWarning
-from spectra_cli.execution.wire import Raised, Warned, received
+from spectra_cli.execution.executors.device import DeviceWarning
+from spectra_cli.execution.executors.wire import Raised, Warned, received
 from tests.execution.planted_work import Heard, UnreadableByPickleError
 
 

@@ -1,0 +1,1 @@
+"""The commands that evaluate models: prune-eval and barrier."""

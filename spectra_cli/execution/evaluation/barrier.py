@@ -1,0 +1,251 @@
+"""Pairs of checkpoints, each evaluated along the line between the two, wherever that is done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from spectra_cli.analyses import barrier, rank, sva
+from spectra_cli.analyses.known import KnownMatrices
+from spectra_cli.analyses.visits import Row
+from spectra_cli.checkpoints.fingerprints import fingerprint_files
+from spectra_cli.errors import InputError, SpectraError
+from spectra_cli.execution.evaluation.interpolator import (
+    AGREEMENT,
+    BARRIER,
+    OF_MATRIX,
+    SPECTRA,
+    BarrierWork,
+    identity_in,
+)
+from spectra_cli.execution.evaluation.pairs import BarrierPlan, End, Pair
+from spectra_cli.execution.evaluation.taskruns import ChosenTask, named_task
+from spectra_cli.execution.evaluation.taskstate import TaskStates, by_task, model_settings, task_settings
+from spectra_cli.execution.incremental.provenance import provenance
+from spectra_cli.execution.trajectory.job import hashed
+from spectra_cli.execution.trajectory.telling import texts
+from spectra_cli.execution.work.listener import Listener
+from spectra_cli.execution.work.units import Assignment, Chunk, Key, Outcome, Unit
+from spectra_cli.storage.places import Place
+
+PAIR_KEY = ("run_a", "checkpoint_a", "run_b", "checkpoint_b")
+KEY_COLUMNS = {
+    BARRIER: PAIR_KEY,
+    SPECTRA: PAIR_KEY,
+    AGREEMENT: ("reference_run", "reference_checkpoint", "run", "checkpoint"),
+}
+"""Columns that name a pair."""
+
+
+class BarrierJob:
+    """Makes the tables of what lies between the checkpoints of pairs.
+
+    Args:
+        plan: the pairs.
+        listener: told what people should know.
+        device: what the work is done on, as the files record it; its class is the part before ``:``.
+        tables: to make: ``barrier``, and ``barrier_spectra`` for the statistics of singular values at every point,
+            and ``sva`` for the agreement of the singular vectors of B with those of A.
+        agreement: whether the singular vectors of the ends are to be compared where no table is made of it.
+    """
+
+    def __init__(
+        self,
+        plan: BarrierPlan,
+        listener: Listener,
+        device: str,
+        *,
+        tables: Sequence[str] = (BARRIER,),
+        agreement: bool = False,
+    ) -> None:
+        self.noun = "pair"
+        self.command = "barrier"
+        self.tables = tuple(tables)
+        self._listed = Counter(_key(pair) for pair in plan.pairs)
+        self.units: Sequence[Unit] = [
+            Unit(place, key, "", str(pair), pair.tags)
+            for place, (pair, key) in enumerate(zip(plan.pairs, _unique_keys(plan.pairs), strict=True))
+        ]
+        self.key_columns: Mapping[str, Sequence[str]] = {table: KEY_COLUMNS[table] for table in tables}
+        self.harmless: Mapping[str, Collection[str]] = {
+            BARRIER: barrier.HARMLESS,
+            SPECTRA: rank.HARMLESS,
+            AGREEMENT: sva.HARMLESS,
+        }
+        self._plan, self._listener, self._device = plan, listener, device
+        self._agreement = agreement
+        self._looks = agreement or bool({SPECTRA, AGREEMENT} & set(tables))
+        self._states = TaskStates()
+        self._tasks = list(map(_NamedTasks(plan).of, plan.pairs))
+        self._errors: list[SpectraError] = []
+        self._told: Counter[str] = Counter()
+        self._noted: set[str] = set()
+        self._unmatched = list(plan.options.transposed)
+
+    def work(self, sharing: int, known: Sequence[KnownMatrices]) -> BarrierWork:  # noqa: ARG002 - no table rank is made
+        """The pairs of the plan, for workers."""
+        return BarrierWork(self._plan, self._agreement, sharing)
+
+    def chunks(self, assignments: Sequence[Assignment], workers: int) -> list[Chunk]:
+        """One chunk for one worker; of several, each has a pair at a time, those of one task in a row."""
+        if workers == 1:
+            return [tuple(assignments)] if assignments else []
+        return [(assignment,) for assignment in by_task(assignments, self._task)]
+
+    def fingerprint(self, unit: Unit, table: str) -> str:
+        """Of the files of both checkpoints, of what the run.json of both say, and of the data that they name.
+
+        A pair that is listed twice cannot be told from the other in a table, so it is always looked at again.
+        """
+        pair, tasks = self._plan.pairs[unit.place], self._tasks[unit.place]
+        if self._listed[_key(pair)] > 1 or tasks is None:
+            return ""
+        try:
+            states = [
+                [fingerprint_files(end.checkpoint.path, end.run.root), self._states.of(task, end.run, end.checkpoint)]
+                for end, task in zip(pair.found, tasks, strict=True)
+            ]
+        except SpectraError:
+            return ""
+        return hashed([self.identity(unit, table), states])
+
+    def identity(self, unit: Unit, table: str) -> Row:
+        """The columns that name a pair."""
+        return identity_in(self._plan.pairs[unit.place], table)
+
+    def settings(self, table: str) -> Mapping[str, Any]:
+        """The options that the rows of a table depend on."""
+        evaluates = table == BARRIER
+        chosen = {
+            **model_settings(self._plan.options, self._device),
+            **task_settings(self._plan.task, evaluates=evaluates),
+        }
+        return chosen if table == AGREEMENT else {**chosen, "--alphas": self._plan.alphas}
+
+    def metadata(self, command: Sequence[str]) -> dict[str, str]:
+        """What the files record about their making, besides their schema."""
+        tasks = {tasks[0].key: tasks[0] for tasks in self._tasks if tasks is not None}
+        settings = {
+            **self._plan.recorded(),
+            "tasks": [{"task": task.name, "options": task.settings} for task in tasks.values()],
+        }
+        return provenance(command, settings, self._device)
+
+    def begin(self) -> None:
+        """Nothing is known before the work begins."""
+
+    def take(self, outcome: Outcome) -> None:
+        """Take note of a pair that has been looked at.
+
+        Raises:
+            SpectraError: if it is the only one and could not be used.
+        """
+        for remark in outcome.remarks:
+            if remark.kind == "notice":
+                self._once(remark.message, self._listener.notice)
+            else:
+                self._listener.problem(remark.message)
+        self._count(outcome.place, outcome.facts)
+        if outcome.error is None:
+            return
+        pair, error, message = self._plan.pairs[outcome.place], outcome.error, str(outcome.error)
+        if len(self._plan.pairs) == 1:
+            raise pair.placed(error) from error.__cause__
+        self._errors.append(error)
+        self._told[message] += 1
+        if self._told[message] == 1:
+            self._listener.problem(str(pair.placed(error)))
+
+    def take_kept(self, unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:  # noqa: ARG002 - as a TableJob is asked
+        """Take note of a pair whose rows are there already."""
+        for problem in texts(facts, "problems"):
+            self._listener.problem(f"{unit.label}: {problem}")
+        self._count(unit.place, facts)
+
+    def end(self) -> None:
+        """Tell what is only known at the end.
+
+        Raises:
+            SpectraError: if no pair could be used.
+        """
+        if len(self._errors) == len(self._plan.pairs):
+            raise InputError(f"none of the {len(self._errors)} pairs could be used; see above") from self._errors[0]
+        for message, count in self._told.items():
+            if count > 1:
+                self._listener.problem(f"the same in {count - 1} more of the pairs: {message}")
+        if self._looks:
+            for glob in self._unmatched:
+                self._listener.problem(f"--transposed {glob} matches no parameter.")
+
+    def found(self) -> Mapping[str, Any]:
+        """Nothing beside the rows."""
+        return {}
+
+    def _task(self, place: int) -> ChosenTask | None:
+        tasks = self._tasks[place]
+        return None if tasks is None else tasks[0]
+
+    def _once(self, message: str, tell: Callable[[str], None]) -> None:
+        if message not in self._noted:
+            self._noted.add(message)
+            tell(message)
+
+    def _count(self, place: int, facts: Mapping[str, Any]) -> None:
+        task = self._task(place)
+        if task is not None and task.remark:
+            self._once(task.remark, self._listener.problem)
+        matched = texts(facts, "transposed")
+        self._unmatched = [glob for glob in self._unmatched if glob not in matched]
+
+
+def agreement_of(facts: Mapping[str, Any]) -> list[Row]:
+    """The scores of the ends of a pair among the facts about it, a row per matrix with its ``rows`` and ``cols``.
+
+    Args:
+        facts: from a file, so of any form; what is no score is left out.
+    """
+    found = facts.get("agreement")
+    cells = [each for each in found if isinstance(each, list)] if isinstance(found, list) else []
+    rows = [dict(zip(OF_MATRIX, each, strict=True)) for each in cells if len(each) == len(OF_MATRIX)]
+    return [row for row in rows if all(isinstance(row[name], kind) for name, kind in OF_MATRIX.items())]
+
+
+def _key(pair: Pair) -> Key:
+    identity = pair.identity
+    return tuple(identity.get(name) for name in PAIR_KEY)
+
+
+def _unique_keys(pairs: Sequence[Pair]) -> Iterator[Key]:
+    """The keys of pairs, with a number where one has been listed before; no table has such a key."""
+    seen = Counter[Key]()
+    for pair in pairs:
+        key = _key(pair)
+        seen[key] += 1
+        yield key if seen[key] == 1 else (*key, str(seen[key]))
+
+
+class _NamedTasks:
+    """The tasks of pairs as they are named; what is said of a checkpoint is looked up once.
+
+    Args:
+        plan: the pairs, and what the user says of the task.
+    """
+
+    def __init__(self, plan: BarrierPlan) -> None:
+        self._options = plan.task
+        self._known: dict[Place, ChosenTask] = {}
+
+    def of(self, pair: Pair) -> tuple[ChosenTask, ChosenTask] | None:
+        """Those of A and of B; None where whoever works will say why there is none."""
+        try:
+            a, b = pair.found
+            return self._of(a), self._of(b)
+        except SpectraError:
+            return None
+
+    def _of(self, end: End) -> ChosenTask:
+        path = end.checkpoint.path
+        if path not in self._known:
+            self._known[path] = named_task(end.run, end.checkpoint, self._options)
+        return self._known[path]

@@ -1,0 +1,300 @@
+"""Tables made unit by unit: what is there already is kept, what is finished is safe at once, the rest is done."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from spectra_cli.analyses.visits import Row
+from spectra_cli.execution.executors.lostworkers import WorkerDiedError
+from spectra_cli.execution.executors.placement import Where
+from spectra_cli.execution.incremental.ledger import Ledger, settled
+from spectra_cli.execution.incremental.patience import Patience
+from spectra_cli.execution.incremental.tableoutput import TableOutput
+from spectra_cli.execution.incremental.writing import Filled, Writing
+from spectra_cli.execution.planning.messages import shown
+from spectra_cli.execution.work.jobs import TableJob
+from spectra_cli.execution.work.listener import Listener
+from spectra_cli.execution.work.units import Assignment, Key, Outcome, Unit
+from spectra_cli.shortening import counted
+from spectra_cli.storage.places import place_of
+from spectra_cli.tables.entries import stored_key
+from spectra_cli.tables.writer import make_directory
+
+Told = TypeVar("Told", bound=Listener)
+
+Take = Callable[[Unit, Mapping[str, list[Row]], Mapping[str, Any]], None]
+"""Called with every unit in the order of the tables, its rows without bulky columns, and the facts about it."""
+
+
+@dataclass(frozen=True)
+class Begun(Generic[Told]):
+    """A work that is planned.
+
+    Attributes:
+        job: the work.
+        listener: that is told how it goes on.
+        where: it is done.
+        writing: where its tables go.
+    """
+
+    job: TableJob
+    listener: Told
+    where: Where
+    writing: Writing
+
+
+class Filling:
+    """Fills the tables of a job.
+
+    Args:
+        job: the work.
+        writing: where the tables go.
+        where: the work is done.
+        listener: told how it goes on.
+        command: the command line, or the function called and its arguments, for the metadata of files.
+        patience: with checkpoints that a run may be writing; None to take every one as it is.
+    """
+
+    def __init__(
+        self,
+        job: TableJob,
+        writing: Writing,
+        where: Where,
+        listener: Listener,
+        *,
+        command: Sequence[str],
+        patience: Patience | None = None,
+    ) -> None:
+        self._job = job
+        self._writing = writing
+        self._where = where
+        self._listener = listener
+        self._command = command
+        self._patience = patience
+        self._held: set[int] = set()
+        self._ledgers: dict[str, Ledger] = {}
+        self.filled = Filled()
+
+    @property
+    def progress(self) -> str:
+        """How far the work is, in words, for who stops it."""
+        finished, units = self.filled.finished - self.filled.failed, len(self._job.units)
+        if not finished:
+            return "nothing was written"
+        safe = f"{finished} of {units} {self._job.noun}s are finished and kept"
+        return f"{safe}, the tables are not written yet" if any(self._writing.outs.values()) else safe
+
+    def fill(self, take: Take, *, whole: bool = False) -> Filled:
+        """Do what is to be done, and put the tables into their places.
+
+        Args:
+            take: shown every unit at the end.
+            whole: whether the tables are asked for in memory as well.
+
+        Raises:
+            SpectraError: if nothing could be done, somebody else is making one of the tables, or what stands in the
+                place of one is not to be replaced.
+        """
+        job, writing = self._job, self._writing
+        directory = None if writing.directory is None else place_of(writing.directory)
+        if isinstance(directory, Path):  # others have none
+            make_directory(directory)
+        metadata = job.metadata(self._command)
+        with ExitStack() as stack:
+            for table in job.tables:
+                self._ledgers[table] = stack.enter_context(Ledger(table, job, writing, metadata))
+            self._tell()
+            gone = self._doubted(self._gone(), whole=whole)
+            job.begin()
+            self._do(self._assignments())
+            self.filled.waiting = len(self._held)
+            units = [unit for unit in job.units if unit.place not in self._held]
+            if units:
+                job.end()
+                self._join(self._with(gone, units), take, whole=whole)
+        return self.filled
+
+    def _tell(self) -> None:
+        """What people should know of the rows that are there."""
+        for message in dict.fromkeys(message for ledger in self._ledgers.values() for message in ledger.messages):
+            self._listener.notice(message)
+        for ledger in self._ledgers.values():
+            ledger.messages.clear()
+
+    def _doubted(self, gone: Sequence[Unit], *, whole: bool) -> list[Unit]:
+        """Have all columns of kept rows looked at if they are going to be read: of large models they are gigabytes.
+
+        Returns:
+            The units that are gone, without those whose rows cannot be kept.
+        """
+        ledgers, units = list(self._ledgers.values()), self._with(gone, self._job.units)
+        if whole or self._writing.verify or not all(ledger.stays(units) for ledger in ledgers):
+            for ledger in ledgers:
+                ledger.doubt_bulky()
+            self._tell()
+        return [unit for unit in gone if all(ledger.holds(unit) for ledger in ledgers)]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other commands away from the tables while this one waits for something new."""
+        with ExitStack() as stack:
+            for ledger in self._ledgers.values():
+                stack.enter_context(ledger.held())
+            yield
+
+    def _gone(self) -> list[Unit]:
+        """Units whose rows are there, though nobody asks for them any more.
+
+        A run that is watched may keep its last checkpoints only: their rows are kept. Else they go, which is told.
+        """
+        keys = list(dict.fromkeys(key for ledger in self._ledgers.values() for key in ledger.gone()))
+        if self._patience is None:
+            self.filled.dropped = len(keys)
+            if keys:
+                names = shown([_label(key) for key in keys])
+                what = f"{counted(len(keys), self._job.noun)} of the table that is there"
+                are, their = ("is", "its") if len(keys) == 1 else ("are", "their")
+                self._listener.notice(f"{what} {are} not there or not selected any more, and {their} rows go: {names}.")
+            return []
+        units = [Unit(-1, key, str(key[0]), _label(key)) for key in keys]
+        kept = [unit for unit in units if all(ledger.holds(unit) for ledger in self._ledgers.values())]
+        self.filled.gone = len(kept)
+        return kept
+
+    def _with(self, gone: Sequence[Unit], units: Sequence[Unit]) -> list[Unit]:
+        """The units, and those that are gone where they were, after what was before them."""
+        if not gone:
+            return list(units)
+        by_key, after = {unit.key: unit for unit in gone}, defaultdict[Key | None, list[Unit]](list)
+        before: Key | None = None
+        present = {stored_key(unit.key) for unit in units}
+        for key in self._ledgers[self._job.tables[0]].keys_there:
+            if key in by_key:
+                after[before].append(by_key[key])
+            elif key in present:
+                before = key
+        return [*after[None], *(each for unit in units for each in (unit, *after[stored_key(unit.key)]))]
+
+    def _assignments(self) -> list[Assignment]:
+        """What is to be done; what is kept is taken note of."""
+        tables, assignments = self._job.tables, []
+        for unit in self._job.units:
+            missing = {table for table in tables if not self._ledgers[table].keeps(unit)}
+            if missing and self._is_bad(unit):
+                self._keep(unit)
+            elif missing:
+                # What is made together is made together again: numbers may depend on it in their last digits.
+                again = ("sva",) if missing == {"sva"} else tables
+                assignments.append(Assignment(unit.place, again))
+            elif self._writing.verify:
+                content = self._ledgers[tables[-1]].content(unit)
+                assignments.append(Assignment(unit.place, tables, content or ""))
+            else:
+                self._keep(unit)
+        return assignments
+
+    def _do(self, assignments: Sequence[Assignment]) -> None:
+        where, job = self._where, self._job
+        self._listener.kept(self.filled.kept)
+        chunks = job.chunks(assignments, where.workers)
+        known = self._ledgers["rank"].known() if job.tables == ("rank",) and chunks else ()
+        with closing(where.executor.outcomes(job.work(where.sharing, known), chunks, self._listener)) as outcomes:
+            for outcome in outcomes:
+                unit = job.units[outcome.place]
+                if outcome.same:
+                    self._keep(unit)
+                elif self._waits_for(unit, outcome):
+                    self._held.add(unit.place)
+                else:
+                    self._name_lost(unit, outcome)
+                    job.take(outcome)
+                    self._put(unit, outcome)
+                    self.filled.finished += 1
+                    self.filled.failed += outcome.error is not None
+                del outcome
+
+    def _name_lost(self, unit: Unit, outcome: Outcome) -> None:
+        """Say of a unit that took all of its workers down which one it is: they could not."""
+        if isinstance(outcome.error, WorkerDiedError):
+            outcome.error.at(unit.label)
+            outcome.tables = {
+                table: [{**self._job.identity(unit, table), **row} for row in rows]
+                for table, rows in outcome.tables.items()
+            }
+
+    def _is_bad(self, unit: Unit) -> bool:
+        """Whether a look before this one has found that a checkpoint cannot be used, and its rows say so."""
+        if self._patience is None or not all(ledger.holds(unit) for ledger in self._ledgers.values()):
+            return False
+        return self._patience.is_bad(unit.key, self._state(unit))
+
+    def _waits_for(self, unit: Unit, outcome: Outcome) -> bool:
+        """Whether a checkpoint that could not be used is left out for now."""
+        if self._patience is None:
+            return False
+        if all(settled(outcome, table) for table in outcome.tables):
+            self._patience.done(unit.key)
+            return False
+        holds = self._patience.holds(unit.key, self._state(unit) or str(outcome.error))
+        return holds and outcome.error is not None  # else it is another one that could not be used
+
+    def _state(self, unit: Unit) -> str:
+        """Of all files that the rows of a unit depend on; "" where it cannot be told."""
+        fingerprints = [self._job.fingerprint(unit, table) for table in self._job.tables]
+        return " ".join(fingerprints) if all(fingerprints) else ""
+
+    def _keep(self, unit: Unit) -> None:
+        ledgers = self._ledgers
+        told = any(ledger.remarkable(unit) for ledger in ledgers.values())
+        rows = {table: ledger.light_rows(unit) if told else [] for table, ledger in ledgers.items()}
+        self._job.take_kept(unit, rows, self._facts(unit))
+        self.filled.kept += 1
+        self.filled.finished += 1
+
+    def _put(self, unit: Unit, outcome: Outcome) -> None:
+        for table in outcome.tables:
+            ledger = self._ledgers[table]
+            if not ledger.keeps(unit) or self._writing.verify:
+                ledger.put(unit, outcome)
+
+    def _facts(self, unit: Unit) -> Mapping[str, Any]:
+        return {key: value for ledger in self._ledgers.values() for key, value in ledger.facts(unit).items()}
+
+    def _join(self, units: Sequence[Unit], take: Take, *, whole: bool) -> None:
+        """Write the tables from what is kept and what is new, and show every unit."""
+        found = self.filled.found = self._job.found()
+        told = {f"spectra.{key}": json.dumps(value) for key, value in found.items()}
+        outputs: dict[str, TableOutput] = {}
+        try:
+            for table, ledger in self._ledgers.items():
+                outputs[table] = ledger.output(units, told, whole=whole)
+            for unit in units:
+                rows = {table: ledger.join(unit, outputs[table]) for table, ledger in self._ledgers.items()}
+                self.filled.usable = self.filled.usable and self._harmless(rows)
+                take(unit, rows, self._facts(unit))
+            for output in outputs.values():
+                output.finish()
+            for output in outputs.values():  # all of them are whole on the disk by now
+                output.publish()
+        except BaseException:
+            for output in outputs.values():
+                output.discard()
+            raise
+        if whole:
+            self.filled.tables = {table: output.whole() for table, output in outputs.items()}
+        for ledger in self._ledgers.values():
+            ledger.settle()
+
+    def _harmless(self, rows: Mapping[str, Sequence[Row]]) -> bool:
+        return all(row["status"] in self._job.harmless[table] for table, of_table in rows.items() for row in of_table)
+
+
+def _label(key: Key) -> str:
+    """What a unit is called that is known by its key alone."""
+    return "/".join(part for part in key if part not in {None, "."})

@@ -1,0 +1,72 @@
+"""Where tables go, and what has come of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from spectra_cli.execution.executors.placement import Doing
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Where tables go, and what is done with those that are there.
+
+    Attributes:
+        outs: the file or URL of each table; None to keep it in memory only.
+        tags: extra columns, with the value of rows that do not say their own.
+        leave_out: columns that only come when they are asked for, and were not.
+        directory: path or URL of one to make for the files.
+        fresh: whether to start over, whatever is there.
+        verify: whether to look at the bytes of weights where files seem to be unchanged.
+    """
+
+    outs: Mapping[str, str | None]
+    tags: Mapping[str, str | None] = field(default_factory=dict)
+    leave_out: Sequence[str] = ()
+    directory: str | None = None
+    fresh: bool = False
+    verify: bool = False
+
+
+@dataclass
+class Filled:
+    """What has come of the tables.
+
+    Attributes:
+        usable: whether all that was asked for could be computed.
+        found: what is known beside the rows.
+        kept: units of which nothing had to be done.
+        finished: units whose rows are safe, those kept among them; all, unless the work was stopped.
+        failed: those of them that could not be used; they are tried again the next time.
+        waiting: units that cannot be used yet, and have no rows so far.
+        dropped: units whose rows were there and are not asked for any more, so that they go.
+        gone: such units whose rows are kept, as the run is watched.
+        tables: the whole tables, if they are asked for.
+    """
+
+    usable: bool = True
+    found: Mapping[str, Any] = field(default_factory=dict)
+    kept: int = 0
+    finished: int = 0
+    failed: int = 0
+    waiting: int = 0
+    dropped: int = 0
+    gone: int = 0
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+
+
+def writing_of(
+    outs: Mapping[str, str | os.PathLike[str] | None],
+    tags: Mapping[str, str | None],
+    leave_out: Sequence[str],
+    doing: Doing,
+    directory: str | None = None,
+) -> Writing:
+    """Where tables go, as the user says: see :class:`Writing`."""
+    texts = {table: None if out is None else os.fspath(out) for table, out in outs.items()}
+    return Writing(texts, tags, leave_out, directory, fresh=doing.fresh, verify=doing.verify)

@@ -1,0 +1,317 @@
+"""The commands as functions that return DataFrames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Unpack
+
+import pandas as pd
+
+from spectra_cli.analyses.pruning import VARIANTS, Pruning, listed_variants
+from spectra_cli.errors import UsageError
+from spectra_cli.execution.evaluation.pairfile import PairFile, read_pairs
+from spectra_cli.execution.evaluation.pairs import make_barrier_plan
+from spectra_cli.execution.executors.placement import Doing, where_of
+from spectra_cli.execution.incremental.filling import Begun
+from spectra_cli.execution.incremental.writing import writing_of
+from spectra_cli.execution.notebook.frames import (
+    Common,
+    PathLike,
+    Shared,
+    check_arguments,
+    divided,
+    frames_of,
+    listed,
+    options_of,
+    paths_of,
+)
+from spectra_cli.execution.planning.options import Options, TaskOptions
+from spectra_cli.execution.planning.plan import make_plan
+from spectra_cli.execution.trajectory.job import TrajectoryJob
+from spectra_cli.execution.work.listener import Silent
+
+TABLES = ("rank", "align", "sva")
+
+
+class Analysis(NamedTuple):
+    """The tables of :func:`analyze`."""
+
+    rank: pd.DataFrame
+    align: pd.DataFrame
+    sva: pd.DataFrame
+
+
+def rank(path: PathLike | Sequence[PathLike], *, out: PathLike | None = None, **shared: Unpack[Shared]) -> pd.DataFrame:
+    """Compute statistics of the singular values of every matrix of every checkpoint, as `spectra rank` does.
+
+    Args:
+        path: a checkpoint, a run (a directory of checkpoints), a directory of runs, or several of these.
+        out: also write the table to this Parquet file.
+        **shared: steps, every, log_spaced, include, exclude, architecture, transposed, device, memory_budget,
+            skip_incomplete, tags: as :class:`Shared` says.
+
+    Returns:
+        One row per matrix and checkpoint; columns as `spectra columns rank` lists them, types as Arrow has them.
+        Matrices and checkpoints that could not be used are rows whose ``status`` says why, and a warning each.
+
+    Raises:
+        SpectraError: if nothing could be analysed or an argument is wrong.
+        TypeError: if there is no such argument.
+    """
+    check_arguments(rank, shared, Shared)
+    given, doing = divided(shared)
+    return _frames(path, {"rank": out}, options_of(**given), doing)["rank"]
+
+
+def align(
+    path: PathLike | Sequence[PathLike],
+    *,
+    heads: int | None = None,
+    kv_heads: int | None = None,
+    full: bool = False,
+    out: PathLike | None = None,
+    **shared: Unpack[Shared],
+) -> pd.DataFrame:
+    """Compute the alignment of singular vectors along the connections of the model, as `spectra align` does.
+
+    Args:
+        path: as for :func:`rank`.
+        heads: number of attention heads; that of config.json if None.
+        kv_heads: number of key and value heads; that of config.json if None.
+        full: add the column ``alignment``, the leading 100 x 100 block of A.
+        out: also write the table to this Parquet file.
+        **shared: as for :func:`rank`.
+
+    Returns:
+        One row per connection, unit and checkpoint; columns as `spectra columns align` lists them.
+
+    Raises:
+        SpectraError: if nothing could be analysed or an argument is wrong.
+        TypeError: if there is no such argument.
+    """
+    check_arguments(align, shared, Shared)
+    given, doing = divided(shared)
+    options = options_of(heads=heads, kv_heads=kv_heads, full=full, **given)
+    return _frames(path, {"align": out}, options, doing)["align"]
+
+
+def sva(
+    path: PathLike | Sequence[PathLike],
+    *,
+    reference: str | int | None = None,
+    against: PathLike | None = None,
+    out: PathLike | None = None,
+    **shared: Unpack[Shared],
+) -> pd.DataFrame:
+    """Compute the agreement of singular vectors with a reference checkpoint, as `spectra sva` does.
+
+    Args:
+        path: as for :func:`rank`.
+        reference: ``"final"`` (the default), ``"first"``, ``"previous"`` or a step of the same run.
+        against: a run whose checkpoints of the same steps are the references.
+        out: also write the table to this Parquet file.
+        **shared: as for :func:`rank`.
+
+    Returns:
+        One row per matrix and checkpoint; columns as `spectra columns sva` lists them.
+
+    Raises:
+        SpectraError: if nothing could be analysed or an argument is wrong.
+        TypeError: if there is no such argument.
+    """
+    check_arguments(sva, shared, Shared)
+    given, doing = divided(shared)
+    return _frames(path, {"sva": out}, options_of(reference=reference, against=against, **given), doing)["sva"]
+
+
+def analyze(
+    path: PathLike | Sequence[PathLike],
+    *,
+    reference: str | int | None = None,
+    against: PathLike | None = None,
+    heads: int | None = None,
+    kv_heads: int | None = None,
+    full: bool = False,
+    out: PathLike | None = None,
+    **shared: Unpack[Shared],
+) -> Analysis:
+    """Make the tables of :func:`rank`, :func:`align` and :func:`sva` in one pass, as `spectra analyze` does.
+
+    Args:
+        path: as for :func:`rank`.
+        reference: as for :func:`sva`.
+        against: as for :func:`sva`.
+        heads: as for :func:`align`.
+        kv_heads: as for :func:`align`.
+        full: as for :func:`align`.
+        out: also write the tables into this directory, made if need be.
+        **shared: as for :func:`rank`.
+
+    Returns:
+        The three tables, by name and in this order.
+
+    Raises:
+        SpectraError: if nothing could be analysed or an argument is wrong.
+        TypeError: if there is no such argument.
+    """
+    check_arguments(analyze, shared, Shared)
+    given, doing = divided(shared)
+    options = options_of(reference=reference, against=against, heads=heads, kv_heads=kv_heads, full=full, **given)
+    directory = None if out is None else os.fspath(out)
+    outs = {table: None if directory is None else f"{directory.rstrip('/')}/{table}.parquet" for table in TABLES}
+    return Analysis(**_frames(path, outs, options, doing, directory=directory))
+
+
+def prune_eval(
+    path: PathLike | Sequence[PathLike],
+    *,
+    task: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    split: str | Sequence[str] = (),
+    keep: float = 0.5,
+    mask_keep: float = 0.05,
+    mask_seed: int = 0,
+    variants: str | Sequence[str] = VARIANTS,
+    batch_norm: str = "reestimate",
+    output_layer: str | None = None,
+    out: PathLike | None = None,
+    sva_out: PathLike | None = None,
+    **shared: Unpack[Shared],
+) -> pd.DataFrame:
+    """Evaluate every checkpoint with parts of its weights, as `spectra prune-eval` does.
+
+    Args:
+        path: as for :func:`rank`.
+        task: name of the task, or ``path/to/file.py:callable``, whose code is then run; that of the run.json if None.
+        settings: options of the task, such as ``{"prime": 59, "data": "cifar10"}``.
+        split: parts of the data; all of the task's if none is named.
+        keep: fraction of the singular components of every matrix that ``top`` keeps; ``bottom`` has the others.
+        mask_keep: fraction of the entries that the masks keep.
+        mask_seed: of the random masks.
+        variants: which of ``full``, ``top``, ``bottom``, ``magnitude`` and ``random``: a list, or text with commas.
+        batch_norm: ``"reestimate"`` takes running statistics anew from the training split for every set of weights;
+            ``"stored"`` leaves them as they stand.
+        output_layer: glob of the parameters that are left as they are; told from the model if None.
+        out: also write the table to this Parquet file.
+        sva_out: also write the agreement of every pruned matrix with the whole one to this Parquet file.
+        **shared: as for :func:`rank`.
+
+    Returns:
+        One row per checkpoint, variant, split and metric; columns as `spectra columns prune_eval` lists them.
+
+    Raises:
+        SpectraError: if nothing could be evaluated, an argument is wrong or the code of the task raises.
+        TypeError: if there is no such argument.
+    """
+    check_arguments(prune_eval, shared, Shared)
+    from spectra_cli.execution.evaluation.prune_eval import PruneEvalJob  # noqa: PLC0415 - evaluates models, unlike the others
+
+    given, doing = divided(shared)
+    options, paths = options_of(**given), paths_of(path)
+    task_options = TaskOptions(task, dict(settings or {}), listed(split), batch_norm, output_layer)
+    pruning = Pruning(listed_variants(listed(variants)), keep, mask_keep, mask_seed)
+    outs = {"prune_eval": out} | ({} if sva_out is None else {"sva": sva_out})
+
+    def begin() -> Begun[Silent]:
+        plan, listener, where = make_plan(paths, options, tuple(outs)), Silent(), where_of(options.device, doing)
+        job = PruneEvalJob(plan, task_options, pruning, listener, where.device)
+        return Begun(job, listener, where, writing_of(outs, options.tags, (), doing))
+
+    return frames_of(begin, ["prune_eval", *map(str, paths)])["prune_eval"]
+
+
+def barrier(
+    a: PathLike | None = None,
+    b: PathLike | None = None,
+    *,
+    pairs: PathLike | Sequence[tuple[PathLike, PathLike]] | None = None,
+    task: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    split: str | Sequence[str] = (),
+    alphas: int = 11,
+    batch_norm: str = "reestimate",
+    out: PathLike | None = None,
+    spectra_out: PathLike | None = None,
+    sva_out: PathLike | None = None,
+    **common: Unpack[Common],
+) -> pd.DataFrame:
+    """Evaluate a model along the line between two checkpoints, as `spectra barrier` does.
+
+    Args:
+        a: a checkpoint file, ``RUN@STEP``, or a run, whose last checkpoint is taken.
+        b: another one.
+        pairs: many pairs in one table, instead of `a` and `b`; or a CSV file of two PATHs a line, whose further
+            columns, named in its first line as ``a,b,NAME``, become columns of the table.
+        task: as for :func:`prune_eval`.
+        settings: as for :func:`prune_eval`.
+        split: as for :func:`prune_eval`.
+        alphas: points on the line, both ends among them.
+        batch_norm: as for :func:`prune_eval`.
+        out: also write the table to this Parquet file.
+        spectra_out: also write the rank statistics of every matrix at every alpha to this Parquet file.
+        sva_out: also write the agreement of every matrix of B with that of A to this Parquet file.
+        **common: include, exclude, architecture and transposed, which concern `spectra_out` and `sva_out`, and device,
+            memory_budget and tags: as for :func:`rank`.
+
+    Returns:
+        One row per pair, split, metric and alpha; columns as `spectra columns barrier` lists them. Pairs that could not
+        be used are rows whose ``status`` says why, and a warning each.
+
+    Raises:
+        SpectraError: if nothing could be evaluated, or an argument is wrong.
+        TypeError: if there is no such argument.
+    """
+    check_arguments(barrier, common, Common)
+    from spectra_cli.execution.evaluation.barrier import BarrierJob  # noqa: PLC0415 - evaluates models, unlike the others
+
+    shared, doing = divided(common)
+    found, options = _pairs(a, b, pairs), options_of(**shared)
+    task_options = TaskOptions(task, dict(settings or {}), listed(split), batch_norm)
+    further = {"barrier_spectra": spectra_out, "sva": sva_out}
+    outs = {"barrier": out} | {table: path for table, path in further.items() if path is not None}
+
+    def begin() -> Begun[Silent]:
+        plan = make_barrier_plan(found.pairs, options, task_options, alphas, found.tags)
+        listener, where = Silent(), where_of(options.device, doing)
+        job = BarrierJob(plan, listener, where.device, tables=tuple(outs), agreement=out is not None)
+        return Begun(job, listener, where, writing_of(outs, plan.tags, options.columns_left_out, doing))
+
+    named = [path for pair in found.pairs for path in pair]
+    return frames_of(begin, ["barrier", *named])["barrier"]
+
+
+def _pairs(
+    a: PathLike | None, b: PathLike | None, pairs: PathLike | Sequence[tuple[PathLike, PathLike]] | None
+) -> PairFile:
+    ends = [os.fspath(path) for path in (a, b) if path is not None]
+    if pairs is not None and ends:
+        raise UsageError(f"pairs and the PATH {ends[0]} exclude each other", remedy="Give a and b, or pairs")
+    if pairs is None and len(ends) != 2:
+        raise UsageError("two PATHs are needed, a and b, or else pairs", remedy="Give 'runs/a', 'runs/b'")
+    if pairs is None:
+        return PairFile([(ends[0], ends[1])], [])
+    if isinstance(pairs, (str, os.PathLike)):
+        return read_pairs(Path(pairs))
+    return PairFile([(os.fspath(one), os.fspath(other)) for one, other in pairs], [])
+
+
+def _frames(
+    path: PathLike | Sequence[PathLike],
+    outs: Mapping[str, PathLike | None],
+    options: Options,
+    doing: Doing,
+    *,
+    directory: str | None = None,
+) -> dict[str, pd.DataFrame]:
+    paths = paths_of(path)
+
+    def begin() -> Begun[Silent]:
+        plan, listener = make_plan(paths, options, tuple(outs)), Silent()
+        where = where_of(options.device, doing)
+        job = TrajectoryJob(plan, listener, where.device)
+        return Begun(job, listener, where, writing_of(outs, options.tags, options.columns_left_out, doing, directory))
+
+    name = "analyze" if len(outs) > 1 else next(iter(outs))
+    return frames_of(begin, [name, *map(str, paths)])

@@ -1,0 +1,1 @@
+"""What is to be done, found and checked before torch is imported."""

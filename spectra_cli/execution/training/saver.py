@@ -1,0 +1,157 @@
+"""What is saved of a training: weights, metrics over every split, and what the optimizer remembers."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from spectra_cli import __version__
+from spectra_cli.errors import InputError
+from spectra_cli.execution.training.plan import TrainingPlan
+from spectra_cli.storage.secrets import recorded
+from spectra_cli.tables.schemas import arrow_schema
+from spectra_cli.tables.writer import TableWriter
+from spectra_cli.tasks.evaluation import Value, evaluate
+from spectra_cli.tasks.states import StateFiles
+
+METRICS = "metrics.parquet"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What is known when a training begins, or begins again.
+
+    Attributes:
+        start: the step it begins at.
+        total_steps: the last step.
+        resumed: whether a training that was stopped goes on.
+        parameters: numbers to be trained.
+        checkpoints: that will be saved from here on.
+        checkpoint_bytes: size of the tensors of each.
+    """
+
+    start: int
+    total_steps: int
+    resumed: bool
+    parameters: int
+    checkpoints: int
+    checkpoint_bytes: int
+
+
+class TrainingListener(Protocol):
+    """Told how a training goes on."""
+
+    def notice(self, message: str) -> None:
+        """What the task says of itself."""
+
+    def began(self, beginning: Beginning) -> None:
+        """The first step is about to be made."""
+
+    def progress(self, step: int, loss: float) -> None:
+        """`step` steps are done."""
+
+    def saved(self, step: int) -> None:
+        """The state of a step is saved for good."""
+
+    def problem(self, message: str) -> None:
+        """Something is not as the user may think; the rest goes on."""
+
+
+class Saver:
+    """Saves weights, metrics and what the optimizer remembers, in this order; the last one makes a step done."""
+
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        listener: TrainingListener,
+        files: StateFiles,
+        rows: list[Row],
+        command: Sequence[str],
+    ) -> None:
+        self.files = files
+        self._plan, self._listener, self._rows = plan, listener, rows
+        self._epoch_steps = plan.recipe.steps_per_epoch(plan.task.training_count)
+        self._told: set[tuple[str, str]] = set()
+        self._metadata = {
+            "spectra.version": __version__,
+            "spectra.command": shlex.join(map(recorded, command)),
+            "spectra.settings": json.dumps(recorded(asdict(plan.record)), sort_keys=True),
+            "spectra.device": str(plan.device),
+            "spectra.torch": torch.__version__,
+        }
+
+    def save(self, step: int, model: nn.Module, optimizer: Optimizer) -> None:
+        """Save the state after `step` updates.
+
+        Raises:
+            SpectraError: if a file cannot be written, or the task's metrics cannot be taken.
+        """
+        self.files.save_weights(step, model)
+        for split in self._plan.task.splits:
+            values = evaluate(self._plan.task, model, split)
+            self._rows += [self._row(step, split, metric, value) for metric, value in values.items()]
+        self._save_metrics()
+        self.files.save_optimizer(step, model, optimizer)
+        self._listener.saved(step)
+
+    def _save_metrics(self) -> None:
+        path = self.files.run / METRICS
+        with TableWriter(path, "metrics", metadata=self._metadata) as writer:
+            writer.write(self._rows)
+
+    def progress(self, step: int, loss: float) -> None:
+        """Pass on how far the training is."""
+        self._listener.progress(step, loss)
+
+    def _row(self, step: int, split: str, metric: str, value: Value) -> Row:
+        good = value.status == "ok"
+        if not good and (split, metric) not in self._told:
+            self._told.add((split, metric))
+            self._listener.problem(f"step {step}: {split} {metric} is {value.value} ({value.status}).")
+        return {
+            "step": step,
+            "epoch": step / self._epoch_steps,
+            "split": split,
+            "metric": metric,
+            "value": value.value if good else None,
+            "count": value.count,
+            "status": value.status,
+        }
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """The rows of a metrics.parquet; none where there is no such file.
+
+    Raises:
+        InputError: if it cannot be read, or is another table.
+    """
+    if not path.exists():
+        return []
+    try:
+        found = pq.read_table(path, partitioning=None)
+        rows: list[Row] = found.to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"the metrics cannot be read: {error}", where=str(path), remedy="Move the file away; later steps are added"
+        ) from error
+    named = (found.schema.metadata or {}).get(b"spectra.schema", b"").decode(errors="replace").partition("/")[0]
+    if named != "metrics" or not found.schema.equals(arrow_schema("metrics")):
+        what = f"this is a table of {named}" if named not in {"", "metrics"} else "this is a table of something else"
+        raise InputError(
+            f"{what}, not the metrics of this run", where=str(path), remedy="Move it away; later steps are added"
+        )
+    if any(row[name] is None for row in rows for name in ("step", "split", "metric")):
+        raise InputError("it has rows without a step", where=str(path), remedy="Move it away; later steps are added")
+    return rows

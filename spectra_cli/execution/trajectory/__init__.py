@@ -1,0 +1,1 @@
+"""The commands that look at the matrices of checkpoints: rank, align, sva and analyze."""

@@ -1,0 +1,230 @@
+"""The checkpoints of all runs, analysed wherever the work is done; a bad one is a row and not the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spectra_cli.analyses import align, rank, sva
+from spectra_cli.analyses.known import KnownMatrices
+from spectra_cli.analyses.references import FINAL, Reference, shares_steps
+from spectra_cli.analyses.visits import Row
+from spectra_cli.checkpoints.fingerprints import fingerprint_files
+from spectra_cli.checkpoints.runs import Checkpoint, Run
+from spectra_cli.errors import CheckpointError, InputError
+from spectra_cli.execution.incremental.provenance import directories_of, provenance
+from spectra_cli.execution.planning import messages
+from spectra_cli.execution.planning.plan import Plan
+from spectra_cli.execution.trajectory.analyst import AGAIN, NOTHING_SELECTED, ONCE, CheckpointWork, identity_of
+from spectra_cli.execution.trajectory.telling import Tally, Telling, texts
+from spectra_cli.execution.work.events import Remark
+from spectra_cli.execution.work.listener import Listener
+from spectra_cli.execution.work.units import Assignment, Chunk, Key, Outcome, Unit
+from spectra_cli.storage.secrets import recorded
+from spectra_cli.tables.entries import stored_key
+
+CHECKPOINT_KEY = ("run", "checkpoint")
+"""Columns that name a checkpoint."""
+
+HARMLESS = {"rank": rank.HARMLESS, "align": align.HARMLESS, "sva": sva.HARMLESS}
+"""By table, statuses that say all there is to say."""
+
+CHUNKS_PER_WORKER = 8
+"""At least: with fewer, workers would wait for one that has more to do at the end."""
+
+LARGEST_CHUNK = 8
+"""A cluster keeps what a worker finishes when the chunk is finished."""
+
+
+class TrajectoryJob:
+    """Makes the tables ``rank``, ``align`` and ``sva`` of the checkpoints of a plan.
+
+    Args:
+        plan: the checkpoints to analyse, and the tables to make.
+        listener: told what people should know.
+        device: what the work is done on, as the files record it; its class is the part before ``:``.
+    """
+
+    def __init__(self, plan: Plan, listener: Listener, device: str) -> None:
+        self.noun = "checkpoint"
+        self.tables = plan.tables
+        self.command = plan.tables[0] if len(plan.tables) == 1 else "analyze"
+        self.key_columns: Mapping[str, Sequence[str]] = dict.fromkeys(plan.tables, CHECKPOINT_KEY)
+        self.harmless: Mapping[str, Collection[str]] = HARMLESS
+        self._plan = plan
+        self._device = device
+        self._telling = Telling(plan, listener)
+        self._listener = listener
+        self._tally = Tally(unmatched=list(plan.options.transposed))
+        self._where = [(run, checkpoint) for run in plan.runs for checkpoint in run.checkpoints]
+        self.units: Sequence[Unit] = checkpoint_units(plan.runs)
+        of_runs = plan.references or ({},) * len(plan.runs)
+        self._references: list[Reference | None] = [
+            references.get(checkpoint.path)
+            for run, references in zip(plan.runs, of_runs, strict=True)
+            for checkpoint in run.checkpoints
+        ]
+        self._left = Counter(run.name for run, _ in self._where)
+
+    def work(self, sharing: int, known: Sequence[KnownMatrices]) -> CheckpointWork:
+        """The checkpoints of the plan, for workers."""
+        return CheckpointWork(self._plan, sharing, known)
+
+    def chunks(self, assignments: Sequence[Assignment], workers: int) -> list[Chunk]:
+        """One chunk for one worker. For several, some checkpoints in a row: one is read while another is worked on."""
+        return chunked(assignments, workers)
+
+    def fingerprint(self, unit: Unit, table: str) -> str:
+        """Of the files of the checkpoint, and of the one that it is compared with where the table compares."""
+        run, checkpoint = self._where[unit.place]
+        reference = self._references[unit.place] if table == "sva" else None
+        try:
+            states: list[Any] = [self.identity(unit, table), fingerprint_files(checkpoint.path, run.root)]
+            if reference is not None:
+                other = reference.checkpoint
+                states += [dict(reference.columns), fingerprint_files(other.path, reference.run.root)]
+            elif table == "sva" and self._plan.against is not None:
+                states.append(shares_steps(run, self._plan.against))  # there is a row that says so, or none
+        except CheckpointError:
+            return ""
+        return hashed(states)
+
+    def identity(self, unit: Unit, table: str) -> Row:  # noqa: ARG002 - the same in all tables
+        """The columns that name a checkpoint."""
+        return identity_of(*self._where[unit.place])
+
+    def settings(self, table: str) -> Mapping[str, Any]:
+        """The options that the rows of a table depend on."""
+        options = self._plan.options
+        chosen = {
+            "--include": list(options.include),
+            "--exclude": list(options.exclude),
+            "--transposed": list(options.transposed),
+            "--architecture": architecture_setting(options.structure.architecture),
+            "the class of the device": self._device.partition(":")[0],
+        }
+        if table == "align":
+            structure = options.structure
+            chosen |= {"--heads": structure.heads, "--kv-heads": structure.kv_heads, "--full": options.full}
+        if table == "sva":
+            chosen |= {"--reference": options.reference or FINAL, "--against": recorded(options.against)}
+        return chosen
+
+    def metadata(self, command: Sequence[str]) -> dict[str, str]:
+        """What the files record about their making, besides their schema."""
+        settings = {**self._plan.options.recorded(), "runs": directories_of(self._plan.runs)}
+        return provenance(command, settings, self._device)
+
+    def begin(self) -> None:
+        """Tell what is known before the work begins."""
+        self._telling.before()
+        for run, references in zip(self._plan.runs, self._plan.references, strict=False):
+            self._telling.unpaired(run, references)
+
+    def take(self, outcome: Outcome) -> None:
+        """Take note of a checkpoint that has been analysed.
+
+        Raises:
+            CheckpointError: if it is the only one and could not be used.
+        """
+        run, checkpoint = self._where[outcome.place]
+        for remark in outcome.remarks:
+            self._telling.remark(run, checkpoint, remark)
+        tally = self._tally
+        if outcome.error is not None:
+            tally.first_error = tally.first_error or outcome.error
+            if self._plan.checkpoint_count == 1:
+                raise outcome.error
+            self._listener.problem(str(outcome.error))
+        else:
+            self._count(checkpoint, outcome.tables, outcome.facts)
+        self._one_less(run)
+
+    def take_kept(self, unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:
+        """Take note of a checkpoint whose rows are there already."""
+        run, checkpoint = self._where[unit.place]
+        again = [*texts(facts, AGAIN), *messages.problems(tables, {})]
+        remarks = [Remark(sentence, "once") for sentence in texts(facts, ONCE)]
+        for remark in [*remarks, *(Remark(sentence, "checkpoint") for sentence in again)]:
+            self._telling.remark(run, checkpoint, remark)
+        self._count(checkpoint, tables, facts)
+        if not tables.get("sva"):  # all of its rows are good, if it has any
+            self._tally.compared += self._references[unit.place] is not None
+        self._one_less(run)
+
+    def end(self) -> None:
+        """Tell what is only known at the end.
+
+        Raises:
+            SpectraError: if nothing could be done.
+        """
+        self._telling.at_the_end(self._tally)
+
+    def found(self) -> Mapping[str, Any]:
+        """Nothing beside the rows."""
+        return {}
+
+    def _count(self, checkpoint: Checkpoint, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:
+        tally = self._tally
+        tally.done += 1
+        matched = texts(facts, "transposed")
+        tally.unmatched = [glob for glob in tally.unmatched if glob not in matched]
+        if any(row["status"] == NOTHING_SELECTED for rows in tables.values() for row in rows[:1]):
+            tally.seen = tally.seen or texts(facts, "parameters")
+            tally.lacking.append(str(checkpoint.path))
+            return
+        tally.matched += 1
+        tally.compared += any(row.get("parameter") is not None for row in tables.get("sva", ()))
+
+    def _one_less(self, run: Run) -> None:
+        """Tell at the end of a run what was met again in it."""
+        self._left[run.name] -= 1
+        if not self._left[run.name]:
+            self._telling.after(run)
+
+
+def checkpoint_units(runs: Sequence[Run]) -> list[Unit]:
+    """A unit for every checkpoint.
+
+    Raises:
+        InputError: if a table could not tell two of them apart.
+    """
+    pairs = [(run, checkpoint) for run in runs for checkpoint in run.checkpoints]
+    units = [
+        Unit(place, (run.name, checkpoint.name), run.name, str(checkpoint.path))
+        for place, (run, checkpoint) in enumerate(pairs)
+    ]
+    met: dict[Key, Unit] = {}
+    for unit in units:
+        other = met.setdefault(stored_key(unit.key), unit)
+        if other is not unit:
+            raise InputError(
+                "a table cannot tell this checkpoint from another one, as their names are written alike in it",
+                where=unit.label,
+                remedy="Rename one of the two",
+            )
+    return units
+
+
+def chunked(assignments: Sequence[Assignment], workers: int) -> list[Chunk]:
+    """Put assignments in a row together, all of them where there is one worker."""
+    size = len(assignments) if workers == 1 else min(LARGEST_CHUNK, len(assignments) // (workers * CHUNKS_PER_WORKER))
+    size = max(size, 1)
+    return [tuple(assignments[start : start + size]) for start in range(0, len(assignments), size)]
+
+
+def architecture_setting(architecture: Any) -> Any:
+    """A family's name as it is; of a file that describes one, its bytes as well, since they may change."""
+    if architecture is None or not Path(architecture).is_file():
+        return architecture
+    return [str(architecture), hashlib.sha256(Path(architecture).read_bytes()).hexdigest()[:16]]
+
+
+def hashed(value: Any) -> str:
+    """A short hash of what JSON can say."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:24]

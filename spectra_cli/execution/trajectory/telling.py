@@ -1,0 +1,145 @@
+"""What goes wrong is told once, and counted where it goes wrong again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from spectra_cli.analyses.references import PREVIOUS, Reference, shares_steps
+from spectra_cli.checkpoints.runs import Checkpoint, Run
+from spectra_cli.errors import InputError, SpectraError
+from spectra_cli.execution.planning import messages
+from spectra_cli.execution.planning.plan import Plan
+from spectra_cli.execution.work.events import Remark
+from spectra_cli.execution.work.listener import Listener
+from spectra_cli.storage.places import Place
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has been done so far.
+
+    Attributes:
+        done: checkpoints that could be used.
+        matched: those of them that have matrices of the selection.
+        compared: those that there was a reference for.
+        first_error: of a checkpoint that could not be used.
+        seen: parameters of the first checkpoint.
+        lacking: paths of checkpoints without a matrix of the selection.
+        unmatched: globs of ``--transposed`` that no parameter has matched yet.
+    """
+
+    done: int = 0
+    matched: int = 0
+    compared: int = 0
+    first_error: SpectraError | None = None
+    seen: list[str] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
+
+
+class Telling:
+    """Passes on to a listener what people should know.
+
+    Args:
+        plan: what is to be done.
+        listener: told.
+    """
+
+    def __init__(self, plan: Plan, listener: Listener) -> None:
+        self._plan = plan
+        self._listener = listener
+        self._times: Counter[tuple[str, str]] = Counter()
+        self._once: set[object] = set()
+        self._noticed: set[str] = set()
+
+    def once(self, message: str, matter: object = None) -> None:
+        """Tell something that has not been told before.
+
+        Args:
+            message: for people.
+            matter: what it is about; the message itself if None.
+        """
+        key = message if matter is None else matter
+        if key not in self._once:
+            self._once.add(key)
+            self._listener.problem(message)
+
+    def notice(self, message: str) -> None:
+        """Tell what people may like to know, where it has not been told before."""
+        if message not in self._noticed:
+            self._noticed.add(message)
+            self._listener.notice(message)
+
+    def of_checkpoint(self, run: Run, checkpoint: Checkpoint, message: str) -> None:
+        """Tell what may be the same in many checkpoints of a run: of the first now, of the others at the run's end."""
+        self._times[run.name, message] += 1
+        if self._times[run.name, message] == 1:
+            self._listener.problem(f"{checkpoint.path}: {message}")
+
+    def remark(self, run: Run, checkpoint: Checkpoint, remark: Remark) -> None:
+        """Tell what a worker has remarked at a checkpoint."""
+        match remark.kind:
+            case "once":
+                self.once(remark.message, remark.matter)
+            case "checkpoint":
+                self.of_checkpoint(run, checkpoint, remark.message)
+            case "notice":
+                self.notice(remark.message)
+            case "problem":
+                self._listener.problem(remark.message)
+
+    def before(self) -> None:
+        """Tell what is known before the work begins."""
+        if missed := messages.missed(self._plan.runs):
+            self._listener.problem(missed)
+
+    def unpaired(self, run: Run, references: Mapping[Place, Reference]) -> None:
+        """Tell which checkpoints of a run have nothing to be compared with, or only themselves."""
+        against = self._plan.against
+        if against is not None and not shares_steps(run, against):
+            pair = f"{run.checkpoints[-1].path} with {against.checkpoints[-1].path}"
+            self._listener.problem(f"the two runs have no step in common; only their last are compared: {pair}.")
+        elif self._plan.references and self._plan.options.reference != PREVIOUS:
+            alone = [str(checkpoint.path) for checkpoint in run.checkpoints if checkpoint.path not in references]
+            if alone:
+                named = messages.shown(alone)
+                self._listener.problem(f"there is no checkpoint of the same step to compare with {named}.")
+        if against is not None and run.root.resolve() == against.root.resolve():
+            self._listener.problem(f"{run.root} is compared with itself.")
+
+    def after(self, run: Run) -> None:
+        """Tell how often in a run what has been told was met again."""
+        for (name, message), count in self._times.items():
+            if name == run.name and count > 1:
+                again = messages.repeated(message)
+                self._listener.problem(f"{run.root}: the same in {count - 1} more of its checkpoints: {again}")
+
+    def at_the_end(self, tally: Tally) -> None:
+        """Tell what is only known at the end.
+
+        Raises:
+            SpectraError: if nothing could be done.
+        """
+        for glob in tally.unmatched:
+            self._listener.problem(f"--transposed {glob} matches no parameter.")
+        if tally.done == 0 and tally.first_error is not None:
+            raise InputError(
+                f"none of the {self._plan.checkpoint_count} checkpoints could be used; each is named above"
+            ) from tally.first_error
+        if tally.matched == 0:
+            raise messages.nothing_selected(self._plan.options, tally.seen)
+        if self._plan.tables == ("sva",) and tally.compared == 0:
+            raise InputError(
+                "there was nothing to compare with; see above", remedy="Choose another --reference"
+            ) from tally.first_error
+        if tally.lacking:
+            self._listener.problem(f"no matrix is left by --include and --exclude in {messages.shown(tally.lacking)}.")
+
+
+def texts(facts: Mapping[str, Any], name: str) -> list[str]:
+    """A list of texts among the facts about a unit, which come from a file; what is none is left out."""
+    found = facts.get(name)
+    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []

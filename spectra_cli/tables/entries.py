@@ -69,7 +69,7 @@ def units_metadata(entries: Mapping[Key, Entry]) -> str:
         "keys": [stored_key(key) for key in entries],
         "fingerprints": [entry.fingerprint for entry in each],
         "contents": [entry.content for entry in each],
-        "facts": {str(place): entry.facts for place, entry in enumerate(each) if entry.facts},
+        "facts": {str(index): entry.facts for index, entry in enumerate(each) if entry.facts},
     }
     plain = json.dumps(columns, separators=(",", ":"), sort_keys=True)
     packed = PACKED + base64.b64encode(zlib.compress(plain.encode(), 9)).decode()
@@ -89,8 +89,8 @@ def read_units(text: str | None) -> dict[Key, Entry]:
         facts = columns["facts"]
         each = zip(columns["keys"], columns["fingerprints"], columns["contents"], strict=True)
         return {
-            key_of(key): entry_of(fingerprint, content, facts.get(str(place), {}))
-            for place, (key, fingerprint, content) in enumerate(each)
+            key_of(key): entry_of(fingerprint, content, facts.get(str(index), {}))
+            for index, (key, fingerprint, content) in enumerate(each)
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

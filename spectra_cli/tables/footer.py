@@ -12,8 +12,12 @@ import struct
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+MAGIC = b"PAR1"
+"""The first and the last bytes of a Parquet file."""
+
 _TAIL = struct.Struct("<I4s")
-_MAGIC = b"PAR1"
+TAIL_BYTES = _TAIL.size
+"""At the end of the file: length of the footer, and the magic."""
 
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
 _INTEGERS = (4, 5, 6)
@@ -38,7 +42,7 @@ def claims_of_columns(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
     file.seek(max(0, size - _TAIL.size))
     tail = file.read(_TAIL.size)
     length, magic = _TAIL.unpack(tail) if len(tail) == _TAIL.size else (0, b"")
-    if magic != _MAGIC or not 0 < length <= size - _TAIL.size:
+    if magic != MAGIC or not 0 < length <= size - _TAIL.size:
         raise ValueError("the file has no footer")
     file.seek(size - _TAIL.size - length)
     try:
@@ -55,7 +59,7 @@ class _Thrift:
 
     def __init__(self, content: bytes) -> None:
         self._content = content
-        self._place = 0
+        self._offset = 0
 
     def structure(self, wanted: Wanted) -> dict[int, Any]:
         """The wanted fields of the structure that begins here."""
@@ -89,15 +93,15 @@ class _Thrift:
         raise ValueError("the footer is damaged")  # a map, of which Parquet has none, or nothing that there is
 
     def _byte(self) -> int:
-        byte = self._content[self._place]
-        self._place += 1
+        byte = self._content[self._offset]
+        self._offset += 1
         return byte
 
     def _bytes(self, count: int) -> bytes:
-        start, self._place = self._place, self._place + count
-        if self._place > len(self._content):
+        start, self._offset = self._offset, self._offset + count
+        if self._offset > len(self._content):
             raise ValueError("the footer is damaged")
-        return self._content[start : self._place]
+        return self._content[start : self._offset]
 
     def _unsigned(self) -> int:
         value = shift = 0

@@ -20,7 +20,7 @@ PIECE_BYTES = 1 << 20
 """Read at once where only a checksum is wanted."""
 
 MOST_FALSE_STARTS = 1000
-"""Places in a damaged stretch that look like the beginning of a frame; after so many, nothing more is believed."""
+"""Offsets in a damaged stretch that look like the beginning of a frame; after so many, nothing more is believed."""
 
 _FIELDS = struct.Struct("<4sIIQI")
 _CHECKSUM = struct.Struct("<I")
@@ -161,7 +161,7 @@ def _next_label(handle: int, start: int, size: int, labels: frozenset[bytes]) ->
     """Offset of the next bytes that may begin a frame."""
     while start + _OPENING_BYTES <= size:
         piece = os.pread(handle, PIECE_BYTES, start)
-        found = [place for place in map(piece.find, labels) if place >= 0]
+        found = [index for index in map(piece.find, labels) if index >= 0]
         if found:
             return start + min(found)
         start += max(1, len(piece) - LABEL_BYTES + 1)

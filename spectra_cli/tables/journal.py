@@ -13,11 +13,12 @@ from typing import Any, Self
 import pyarrow as pa
 
 from spectra_cli.atomicfile import sync_directory
+from spectra_cli.canonicaljson import canonical_json
 from spectra_cli.errors import InputError, SpectraError
 from spectra_cli.tables.entries import Entry, Key, entry_of, key_of, stored_key
 from spectra_cli.tables.frames import Frame, first_frame, frames_in
 from spectra_cli.tables.lockedfile import HOLDER_BYTES, LockedFile, TableInUseError, disk_error, write_at
-from spectra_cli.tables.matrices import KnownMatrices, MatrixRows
+from spectra_cli.tables.matrices import MatrixIndex, MatrixRows
 from spectra_cli.tables.packing import UnusableRowsError, packed, unpacked
 from spectra_cli.tables.schemas import SCHEMA_VERSION
 
@@ -61,7 +62,7 @@ class Journal:
         self._table = table
         self._end = HOLDER_BYTES
         self._frames: list[Frame] = []
-        self._places: dict[Key, int] = {}
+        self._latest: dict[Key, int] = {}  # indices of frames
         self._matrices = MatrixRows(self._identities, self._rows_of)
         self._closed = False
         self.found_header: Mapping[str, Any] | None = None
@@ -71,7 +72,7 @@ class Journal:
         """Open the journal of a table, or begin one.
 
         Args:
-            path: of the journal; :attr:`spectra_cli.tables.places.Place.journal_path` of the table.
+            path: of the journal; :attr:`spectra_cli.tables.locations.TableLocation.journal_path` of the table.
             table: a key of :data:`spectra_cli.tables.schemas.TABLES`.
             header: ``match``, which must be the same for what is there to be of use; ``command``, by which another
                 process is told who holds it; whatever else is to be found the next time. As JSON may have it.
@@ -126,17 +127,17 @@ class Journal:
 
     def keys(self) -> list[Key]:
         """Of all units that are kept, in the order in which they were first put."""
-        return list(self._places)
+        return list(self._latest)
 
     def entry(self, key: Iterable[str | None]) -> Entry | None:
         """What is on record about a unit; None if it is not kept."""
-        place = self._places.get(stored_key(key))
-        told = None if place is None else _told(self._frames[place], self._file.handle)
+        index = self._latest.get(stored_key(key))
+        told = None if index is None else _told(self._frames[index], self._file.handle)
         return None if told is None else told[1]
 
     def forget(self, key: Iterable[str | None]) -> None:
         """Count what was put of a unit for nothing, if it was; to be done before matrices are asked for."""
-        self._places.pop(stored_key(key), None)
+        self._latest.pop(stored_key(key), None)
 
     def rows(self, key: Iterable[str | None]) -> pa.Table:
         """The rows of a unit, as they were put.
@@ -145,9 +146,9 @@ class Journal:
             KeyError: if it is not kept.
             InputError: if they cannot be read any more.
         """
-        return self._rows_of(self._places[stored_key(key)])
+        return self._rows_of(self._latest[stored_key(key)])
 
-    def known_matrices(self) -> KnownMatrices:
+    def known_matrices(self) -> MatrixIndex:
         """The matrices of which rows with numbers are kept; those of units put later come to it."""
         return self._matrices.known
 
@@ -168,7 +169,7 @@ class Journal:
 
     def close(self) -> None:
         """Let others make the table. The file stays if it holds anything."""
-        if self._places:
+        if self._latest:
             self._let_go()
         else:
             self.remove()
@@ -217,7 +218,7 @@ class Journal:
 
     def _note(self, key: Key, frame: Frame) -> None:
         self._frames.append(frame)
-        self._places[key] = len(self._frames) - 1
+        self._latest[key] = len(self._frames) - 1
 
     def _append(self, label: bytes, told: Mapping[str, Any], body: memoryview) -> Frame:
         """Write a frame at the end, and have it on the disk; or leave the file as it was."""
@@ -238,10 +239,10 @@ class Journal:
         return frame
 
     def _identities(self) -> Iterable[tuple[int, pa.Table]]:
-        return ((place, self._rows_of(place)) for place in self._places.values())
+        return ((index, self._rows_of(index)) for index in self._latest.values())
 
-    def _rows_of(self, place: int) -> pa.Table:
-        body = self._frames[place].body(self._file.handle)
+    def _rows_of(self, index: int) -> pa.Table:
+        body = self._frames[index].body(self._file.handle)
         try:
             return unpacked(body or b"", self._table)
         except UnusableRowsError as error:
@@ -262,7 +263,7 @@ def _header(frame: Frame, handle: int) -> Mapping[str, Any] | None:
 
 def _matter(header: Mapping[str, Any]) -> str:
     """What must be the same of a header, as text that is the same for the same JSON."""
-    return json.dumps([header.get("table"), header.get("match")], sort_keys=True)
+    return canonical_json([header.get("table"), header.get("match")])
 
 
 def _told(frame: Frame, handle: int) -> tuple[Key, Entry] | None:

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 
 from spectra_cli.errors import InputError
 from spectra_cli.tables.entries import UNITS_KEY, Entry, Key, read_units, stored_key
-from spectra_cli.tables.matrices import IDENTITY, NUMBERS, KnownMatrices, MatrixRows, Recent
-from spectra_cli.tables.places import LocalPlace, Place
+from spectra_cli.tables.localtable import LocalTable
+from spectra_cli.tables.locations import TableLocation
+from spectra_cli.tables.matrices import IDENTITY, NUMBERS, MatrixIndex, MatrixRows, Recent
 from spectra_cli.tables.reader import TableFile, damage_told, open_table
 from spectra_cli.tables.rowsums import sums_of
 from spectra_cli.tables.schemas import arrow_schema
@@ -33,7 +34,7 @@ MATCH_KEY = "match"
 class KeptTable:
     """A table whose rows are found by unit.
 
-    It stays what it was when it was opened, also when another file takes its place. Only the columns that name units
+    It stays what it was when it was opened, also when another file replaces it. Only the columns that name units
     are read then. Use :meth:`open`.
 
     Attributes:
@@ -65,25 +66,25 @@ class KeptTable:
                 self._slices[key] = (start, end)
 
     @classmethod
-    def open(cls, place: Place | Path, table: str, key_columns: Sequence[str]) -> KeptTable:
-        """Open the table that stands in a place.
+    def open(cls, location: TableLocation | Path, table: str, key_columns: Sequence[str]) -> KeptTable:
+        """Open the table that is in a location.
 
         Args:
-            place: where it stands.
+            location: where it is.
             table: a key of :data:`spectra_cli.tables.schemas.TABLES`.
             key_columns: that name a unit.
 
         Raises:
             InputError: if there is no such table, it is damaged, or claims more than its bytes justify.
         """
-        place = LocalPlace(place) if isinstance(place, Path) else place
+        location = LocalTable(location) if isinstance(location, Path) else location
         with ExitStack() as stack:
-            path = stack.enter_context(place.read_local())
+            path = stack.enter_context(location.read_local())
             if path is None:
-                raise InputError("there is no such file", where=str(place))
+                raise InputError("there is no such file", where=str(location))
             found = open_table(path)
             if found.table != table:
-                raise InputError(f"is a table {found.table}, not {table}", where=str(place))
+                raise InputError(f"is a table {found.table}, not {table}", where=str(location))
             file = stack.enter_context(found.open(found.columns))
             with damage_told(path):
                 kept = cls(found, file, key_columns)
@@ -143,12 +144,12 @@ class KeptTable:
         Raises:
             InputError: if the file is damaged.
         """
-        places = [
+        indices = [
             np.flatnonzero(~np.asarray(pc.is_in(rows.column(column).cast(pa.string()), pa.array(values))))
             + self._starts[group]
             for group, rows in self._groups((column,))
         ]
-        found = np.concatenate(places) if places else np.zeros(0, np.int64)
+        found = np.concatenate(indices) if indices else np.zeros(0, np.int64)
         ends = np.array([end for _, end in self._slices.values()], np.int64)
         starts = np.array([start for start, _ in self._slices.values()], np.int64)
         counts = np.searchsorted(found, ends) - np.searchsorted(found, starts)
@@ -168,12 +169,12 @@ class KeptTable:
         units = [(key, *stretch) for key, stretch in self._slices.items() if key in sums]
         found: dict[Key, str] = {}
         begun: list[pa.Table] = []  # pieces of a unit that goes on in the next row group
-        place = 0
+        following = 0
         for group, rows in self._groups(names) if names else ():
             before, behind = int(self._starts[group]), int(self._starts[group + 1])
             whole: list[tuple[Key, int, int]] = []
-            while place < len(units) and units[place][1] < behind:
-                key, start, end = units[place]
+            while following < len(units) and units[following][1] < behind:
+                key, start, end = units[following]
                 if start >= before and end <= behind:
                     whole.append((key, start - before, end - before))
                 else:
@@ -182,7 +183,7 @@ class KeptTable:
                         break
                     unit, begun = pa.concat_tables(begun), []
                     found[key] = sums_of(unit, [(0, unit.num_rows)])[0]
-                place += 1
+                following += 1
             found.update(zip((key for key, *_ in whole), sums_of(rows, (each[1:] for each in whole)), strict=True))
         return {key for key, told in found.items() if told != sums[key]}
 
@@ -190,7 +191,7 @@ class KeptTable:
         """Know the matrices of these units alone; to be done before they are asked for."""
         self._believed = keys
 
-    def known_matrices(self) -> KnownMatrices:
+    def known_matrices(self) -> MatrixIndex:
         """The matrices of which there are rows with numbers.
 
         Raises:

@@ -26,10 +26,10 @@ _NAMES = [column.name for column in RANK]
 NUMBERS = (*_NAMES[_NAMES.index("dtype") + 1 : _NAMES.index("digest")], "status")
 """Columns that depend on nothing but the matrix."""
 
-_PLACE = np.dtype(
+_ENTRY = np.dtype(
     [("first", "u8"), ("second", "u8"), ("kind", "i4"), ("rows", "i8"), ("cols", "i8"), ("part", "i4"), ("row", "i4")]
 )
-"""Of a row: the first 16 bytes of the digest, the rest of its identity, and where it stands."""
+"""About a row: the first 16 bytes of the digest, the rest of its identity, and where it stands."""
 
 _MERGED = 2
 """Blocks are merged when one has less than so many times the entries of the one behind it."""
@@ -37,7 +37,7 @@ _MERGED = 2
 Made = TypeVar("Made")
 
 
-class KnownMatrices:
+class MatrixIndex:
     """Matrices, told by digest, kind, rows and columns, and where a row about each stands.
 
     They are held in sorted blocks, each much larger than the next, some 44 bytes a matrix.
@@ -60,14 +60,14 @@ class KnownMatrices:
         digest, kind, status = (column.cast(pa.string()) for column in (columns[0], columns[1], columns[4]))
         good = pc.and_(pc.match_substring_regex(digest, f"^{DIGEST.pattern}$"), pc.is_in(status, pa.array(USABLE)))
         good = pc.and_(good, pc.and_(columns[2].is_valid(), columns[3].is_valid())).fill_null(False)
-        places = np.flatnonzero(np.asarray(good))
-        if not len(places):
+        usable = np.flatnonzero(np.asarray(good))
+        if not len(usable):
             return
-        block = np.zeros(len(places), _PLACE)
+        block = np.zeros(len(usable), _ENTRY)
         block["first"], block["second"] = _leading_words(digest.filter(good))
         block["kind"] = self._codes(kind.filter(good))
         block["rows"], block["cols"] = (np.asarray(columns[index].filter(good)) for index in (2, 3))
-        block["part"], block["row"] = part, places
+        block["part"], block["row"] = part, usable
         self._blocks.append(_in_order(block))
         while len(self._blocks) > 1 and len(self._blocks[-2]) < _MERGED * len(self._blocks[-1]):
             later, earlier = self._blocks.pop(), self._blocks.pop()
@@ -80,12 +80,12 @@ class KnownMatrices:
         if code is None or words is None:
             return None
         for block in self._blocks:
-            place = int(np.searchsorted(block["first"], words[0]))
-            while place < len(block) and block["first"][place] == words[0]:
-                _, second, *shape, part, row = block[place].item()
+            index = int(np.searchsorted(block["first"], words[0]))
+            while index < len(block) and block["first"][index] == words[0]:
+                _, second, *shape, part, row = block[index].item()
                 if second == words[1] and shape == [code, rows, cols]:
                     return part, row
-                place += 1
+                index += 1
         return None
 
     def __contains__(self, matrix: object) -> bool:
@@ -99,8 +99,8 @@ class KnownMatrices:
         encoded = kinds.combine_chunks().dictionary_encode()
         found = [*encoded.dictionary.to_pylist(), None]
         codes = np.array([self._kinds.setdefault(kind, len(self._kinds)) for kind in found], np.int32)
-        places: npt.NDArray[np.int32] = encoded.indices.fill_null(len(found) - 1).to_numpy()
-        return codes[places]
+        indices: npt.NDArray[np.int32] = encoded.indices.fill_null(len(found) - 1).to_numpy()
+        return codes[indices]
 
 
 class Recent(Generic[Made]):
@@ -139,13 +139,13 @@ class MatrixRows:
     def __init__(self, parts: Callable[[], Iterable[tuple[int, pa.Table]]], read: Callable[[int], pa.Table]) -> None:
         self._parts = parts
         self._recent = Recent(read, self.RECENT_PARTS)
-        self._known: KnownMatrices | None = None
+        self._known: MatrixIndex | None = None
 
     @property
-    def known(self) -> KnownMatrices:
+    def known(self) -> MatrixIndex:
         """All that there are."""
         if self._known is None:
-            self._known = KnownMatrices()
+            self._known = MatrixIndex()
             for part, rows in self._parts():
                 self._known.add(part, rows)
         return self._known

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from spectra_cli.errors import InputError
 from spectra_cli.regularfile import open_regular
 from spectra_cli.tables.footer import claims_of_columns
+from spectra_cli.tables.recognition import DAMAGED, MAKE_ONE, Recognised, reason_of, recognise
 from spectra_cli.tables.schemas import SCHEMA_VERSION, TABLES, arrow_schema
-from spectra_cli.tables.writer import DAMAGED, PARQUET_MAGIC, SCHEMA_KEY
 
 BATCH_ROWS = 2048
 """Rows that are unpacked at once; a row holds at most some thousand singular values."""
@@ -139,29 +139,26 @@ def open_table(path: Path) -> TableFile:
         InputError: if it is none that spectra wrote, is damaged, or was written by a newer spectra.
     """
     try:
-        with open_regular(path) as handle:
-            if handle.read(len(PARQUET_MAGIC)) != PARQUET_MAGIC:
-                raise InputError("this file is no Parquet table", where=str(path), remedy=_MAKE_ONE)
-            handle.seek(0)
-            with pq.ParquetFile(handle) as file:
-                schema, count, of_file = file.schema_arrow, file.metadata.num_rows, file.metadata.metadata or {}
+        with open_regular(path) as file:
+            found = recognise(file)
+    except InputError as error:
+        raise error.at(str(path)) from error
     except FileNotFoundError as error:
-        raise InputError("there is no such file", where=str(path), remedy=_MAKE_ONE) from error
+        raise InputError("there is no such file", where=str(path), remedy=MAKE_ONE) from error
     except IsADirectoryError as error:
         raise InputError(
             "this is a directory", where=str(path), remedy="Give the tables in it: DIR/*.parquet"
         ) from error
     except DAMAGED as error:
         raise _damaged(path, error) from error
-    table = _recognised(schema.metadata or {}, path)
-    _check_columns(schema, table, path)
-    recorded = {**of_file, **(schema.metadata or {})}
+    _check_known(found, path)
+    _check_columns(found.schema, found.table, path)
     metadata = {
         key.decode(errors="replace").removeprefix("spectra."): value.decode(errors="replace")
-        for key, value in recorded.items()
+        for key, value in found.metadata.items()
         if key.startswith(b"spectra.")
     }
-    return TableFile(path, table, count, tuple(schema.names), metadata)
+    return TableFile(path, found.table, found.rows, tuple(found.schema.names), metadata)
 
 
 @contextmanager
@@ -179,29 +176,18 @@ def damage_told(path: Path) -> Iterator[None]:
         raise InputError("does not fit into memory", where=str(path), remedy="Make it of fewer steps") from error
 
 
-_MAKE_ONE = "Give a table that spectra wrote: spectra rank, align, sva, prune-eval, barrier and train make them"
-
-
-def _recognised(metadata: Mapping[bytes, bytes], path: Path) -> str:
-    """Name of the table that the metadata of a schema tells.
+def _check_known(found: Recognised, path: Path) -> None:
+    """Check that it is a table of this version of spectra.
 
     Raises:
-        InputError: if it tells of none, or of one of another version.
+        InputError: if it is not.
     """
-    name, slash, version = metadata.get(SCHEMA_KEY.encode(), b"").decode(errors="replace").rpartition("/")
-    if not slash:
+    if found.table not in TABLES or found.version != SCHEMA_VERSION:
         raise InputError(
-            "this Parquet file is none that spectra wrote",
-            where=str(path),
-            remedy=f"{_MAKE_ONE}; what pandas has saved again no longer says what it is",
-        )
-    if name not in TABLES or version != SCHEMA_VERSION:
-        raise InputError(
-            f"this is a table {name[:40]!r} of version {version[:10]!r}, which this spectra does not know",
+            f"this is a table {found.table[:40]!r} of version {found.version[:10]!r}, which this spectra does not know",
             where=str(path),
             remedy=f"Use the spectra that made it, or make it again (known: {', '.join(TABLES)}, all {SCHEMA_VERSION})",
         )
-    return name
 
 
 def _check_columns(schema: pa.Schema, table: str, path: Path) -> None:
@@ -280,7 +266,5 @@ def _settled(value: Any, depth: int) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    reason = (
-        getattr(error, "strerror", None) or str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-    )
-    return InputError(f"cannot be read as a table: {reason}", where=str(path), remedy="Make the table again")
+    what = f"cannot be read as a table: {reason_of(error)}"
+    return InputError(what, where=str(path), remedy="Make the table again")

@@ -11,6 +11,9 @@ from types import MappingProxyType
 OF_REFERENCE = "reference_"
 """Begins a status that is the reference's."""
 
+NOTHING_SELECTED = "nothing_selected"
+"""Of a checkpoint that lacks the matrices asked for, or of a variant that would prune nothing."""
+
 _CHECKPOINT = frozenset(
     {
         "unreadable",
@@ -20,7 +23,7 @@ _CHECKPOINT = frozenset(
         "refused",
         "no_matrices",
         "architecture_mismatch",
-        "nothing_selected",
+        NOTHING_SELECTED,
         "no_connections",
     }
 )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +18,11 @@ import pyarrow.parquet as pq
 from spectra_cli.atomicfile import remedy_of
 from spectra_cli.errors import InputError
 from spectra_cli.tables.entries import storable
-from spectra_cli.tables.places import Place, place_of
+from spectra_cli.tables.locations import TableLocation, location_of
+from spectra_cli.tables.recognition import SCHEMA_KEY
+from spectra_cli.tables.replaceable import check_replaceable
+from spectra_cli.tables.rows import table_of
 from spectra_cli.tables.schemas import SCHEMA_VERSION, arrow_schema
-
-PARQUET_MAGIC = b"PAR1"
-
-SCHEMA_KEY = "spectra.schema"
-"""Of the metadata of every table: its name and the version of its columns."""
-
-DAMAGED = (pa.ArrowException, OSError, ValueError, KeyError)
-"""What pyarrow raises for damaged files: of names in the footer that are no text, the errors of Python."""
 
 ROW_GROUP_VALUES = 1 << 20
 """Singular values and other numbers gathered before a row group is written: some megabytes."""
@@ -36,14 +31,14 @@ ROW_GROUP_VALUES = 1 << 20
 class TableWriter:
     """Write one table, row by row or from Arrow tables of rows.
 
-    Rows are gathered into row groups in a partial file, which :meth:`finish` completes and :meth:`publish` puts into
-    place; leaving the context by an exception removes it and leaves an older file as it was. Only an older table of the
+    Rows are gathered into row groups in a partial file, which :meth:`finish` completes and :meth:`publish` gives its
+    name; leaving the context by an exception removes it and leaves an older file as it was. Only an older table of the
     same name is replaced, unless `fresh`: a slip in a path must not cost the metrics of a run or somebody's data.
 
     Where a row group ends depends on the rows alone: equal rows make equal files, however they were given.
 
     Args:
-        out: path of the Parquet file, or its place.
+        out: path of the Parquet file, or its location.
         table: a key of :data:`spectra_cli.tables.schemas.TABLES`.
         tags: extra columns, with the value of rows that do not say their own.
         metadata: strings for the file's metadata, keys with their prefix.
@@ -57,7 +52,7 @@ class TableWriter:
 
     def __init__(
         self,
-        out: Path | Place,
+        out: Path | TableLocation,
         table: str,
         *,
         tags: Mapping[str, str | None] | None = None,
@@ -65,16 +60,16 @@ class TableWriter:
         leave_out: Collection[str] = (),
         fresh: bool = False,
     ) -> None:
-        self._place = place_of(out) if isinstance(out, Path) else out
+        self._location = location_of(out) if isinstance(out, Path) else out
         self._tags = dict(tags or {})
         known = {SCHEMA_KEY: f"{table}/{SCHEMA_VERSION}"}
-        known |= {key: _utf8(value) for key, value in (metadata or {}).items()}
+        known |= {key: storable(value) for key, value in (metadata or {}).items()}
         self._schema = arrow_schema(table, self._tags, leave_out).with_metadata(known)
         self._gathered: list[pa.Table] = []
         self._gathered_values = 0
         self._finished = False
-        check_replaceable(self._place, table, fresh=fresh)
-        self._partial: Path | None = self._place.new_partial()
+        check_replaceable(self._location, table, fresh=fresh)
+        self._partial: Path | None = self._location.new_partial()
         try:
             with self._disk_errors():
                 self._writer = pq.ParquetWriter(
@@ -121,7 +116,7 @@ class TableWriter:
             metadata: keys with their prefix.
         """
         if metadata:
-            self._writer.add_key_value_metadata({key: _utf8(value) for key, value in metadata.items()})
+            self._writer.add_key_value_metadata({key: storable(value) for key, value in metadata.items()})
 
     def finish(self) -> None:
         """Complete the partial file and have it on the disk: what can fail for lack of room has been done then.
@@ -139,7 +134,7 @@ class TableWriter:
         self._finished = True
 
     def publish(self) -> None:
-        """Put the finished file into its place.
+        """Put the finished file where the table is to go.
 
         Raises:
             InputError: if that cannot be done.
@@ -148,11 +143,11 @@ class TableWriter:
             return
         if not self._finished:
             raise ValueError("a table is finished before it is published")
-        self._place.publish(self._partial)
+        self._location.publish(self._partial)
         self._partial = None
 
     def close(self) -> None:
-        """Finish the file and put it into its place, as far as that is not done.
+        """Finish the file and put it where the table is to go, as far as that is not done.
 
         Raises:
             InputError: if that cannot be done.
@@ -161,7 +156,7 @@ class TableWriter:
         self.publish()
 
     def discard(self) -> None:
-        """Give up: nothing appears in the table's place, unless it is there already."""
+        """Give up: nothing appears where the table is to go, unless it is there already."""
         with contextlib.suppress(OSError, pa.ArrowException):
             self._writer.close()
         if self._partial is not None:
@@ -200,74 +195,9 @@ class TableWriter:
             reason = os.strerror(number) if number else str(error).partition("\n")[0]
             raise InputError(
                 f"the table cannot be written: {reason}",
-                where=str(self._place),
+                where=str(self._location),
                 remedy=remedy_of(error, again) if isinstance(error, OSError) else again,
             ) from error
-
-
-def make_directory(path: Path, *, parents: bool = False) -> None:
-    """Make a directory unless it is there.
-
-    Args:
-        path: of the directory.
-        parents: whether to make those that it is in as well.
-
-    Raises:
-        InputError: if it cannot be made.
-    """
-    try:
-        path.mkdir(exist_ok=True, parents=parents)
-    except OSError as error:
-        raise InputError(
-            f"the directory cannot be made: {error.strerror}",
-            where=str(path),
-            remedy=remedy_of(error, "Give --out a directory, in one that exists and may be written to"),
-        ) from error
-
-
-def table_of(
-    rows: Sequence[Mapping[str, Any]], schema: pa.Schema, tags: Mapping[str, str | None] | None = None
-) -> pa.Table:
-    """An Arrow table of rows; columns that a row does not name are null, or have the value of the tag."""
-    tags = tags or {}
-    columns = {name: [_utf8(row.get(name, tags.get(name))) for row in rows] for name in schema.names}
-    return pa.table(columns, schema=schema)
-
-
-def check_replaceable(place: Place, table: str, *, fresh: bool = False, remedy: str = "move the file away") -> None:
-    """Check that what stands where a table is to go, if anything does, is an older one of its kind.
-
-    Args:
-        place: where it is to go.
-        table: a key of :data:`spectra_cli.tables.schemas.TABLES`.
-        fresh: whether any file may be replaced.
-        remedy: what helps beside another name.
-
-    Raises:
-        InputError: if something else stands there, or it cannot be read.
-    """
-    file = place.open()
-    if file is None:
-        return
-    with file:
-        if fresh:
-            return
-        try:
-            head = file.read(len(PARQUET_MAGIC))
-            found = _table_in(file) if head == PARQUET_MAGIC else None
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror or error}", where=str(place)) from error
-    if not head or found == table:
-        return
-    if head != PARQUET_MAGIC:
-        what = "this file is no Parquet table"
-    else:
-        what = "this Parquet file is none that spectra wrote" if found is None else f"this file is a table {found}"
-    raise InputError(
-        f"{what}; a table {table} does not replace it",
-        where=str(place),
-        remedy=f"Give --out another name, or {remedy}",
-    )
 
 
 def _conforming(rows: pa.Table, schema: pa.Schema, tags: Mapping[str, str | None]) -> pa.Table:
@@ -276,8 +206,8 @@ def _conforming(rows: pa.Table, schema: pa.Schema, tags: Mapping[str, str | None
     for field in schema:
         if field.name in rows.column_names:
             columns.append(rows.column(field.name).cast(field.type))
-        elif (value := _utf8(tags.get(field.name))) is not None:
-            columns.append(pa.repeat(pa.scalar(value, field.type), rows.num_rows))
+        elif (value := tags.get(field.name)) is not None:
+            columns.append(pa.repeat(pa.scalar(storable(value), field.type), rows.num_rows))
         else:
             columns.append(pa.nulls(rows.num_rows, field.type))
     return pa.table(columns, schema=schema)
@@ -299,19 +229,3 @@ def _numbers_in_lists(lists: pa.Array, count: int) -> npt.NDArray[np.int64]:
         return np.asarray(pc.list_value_length(lists).fill_null(0))
     inner = np.asarray(pc.list_value_length(lists.flatten()).fill_null(0))
     return np.bincount(np.asarray(pc.list_parent_indices(lists)), inner, count).astype(np.int64)
-
-
-def _utf8(value: Any) -> Any:
-    """A string that Arrow can store."""
-    return storable(value) if isinstance(value, str) else value
-
-
-def _table_in(file: BinaryIO) -> str | None:
-    """Name of the table that a Parquet file holds; None where it is not one that spectra wrote whole."""
-    try:
-        file.seek(0)
-        metadata = pq.read_schema(file).metadata or {}
-    except DAMAGED:
-        return None
-    name, slash, _ = metadata.get(SCHEMA_KEY.encode(), b"").decode(errors="replace").rpartition("/")
-    return name if slash else None

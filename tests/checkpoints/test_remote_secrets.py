@@ -21,8 +21,8 @@ from spectra_cli.execution.incremental.provenance import provenance
 from spectra_cli.storage.connection import connect, storage_errors
 from spectra_cli.storage.places import location, place_of
 from spectra_cli.storage.secrets import recorded, shown_url, without_secrets
-from spectra_cli.tables.places import RemotePlace
-from spectra_cli.tables.places import place_of as table_place
+from spectra_cli.tables.locations import location_of
+from spectra_cli.tables.remotetable import RemoteTable
 
 PASSWORD, TOKEN = "pa55word", "t0ken/with+signs=="
 
@@ -150,9 +150,9 @@ def test_a_table_in_storage_is_named_without_and_its_journal_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    places = [table_place(f"memory://b/rank.parquet?sig={PASSWORD}{number}") for number in "12"]
+    places = [location_of(f"memory://b/rank.parquet?sig={PASSWORD}{number}") for number in "12"]
     for place in places:
-        assert isinstance(place, RemotePlace)
+        assert isinstance(place, RemoteTable)
         assert str(place) == "memory://b/rank.parquet?sig=..."
         assert PASSWORD not in str(place.journal_path)
     assert places[0].journal_path != places[1].journal_path

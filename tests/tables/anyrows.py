@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
+from spectra_cli.tables.rows import table_of
 from spectra_cli.tables.schemas import TABLES, arrow_schema
-from spectra_cli.tables.writer import table_of
 
 TEXT = st.text(max_size=12) | st.sampled_from(["", ".", "größe", "step_1\udcff.pt", "a" * 300])
 SINGLE = st.floats(width=32)

@@ -78,6 +78,21 @@ def test_a_hostile_footer_is_a_value_error(footer: bytes) -> None:
         list(claims_of_columns(framed(footer)))
 
 
+def column_footer(values: bytes) -> bytes:
+    """A footer of one column "a", with so many values, given as digits of Thrift, in 1 byte."""
+    column = b"\x39\x18\x01a" + b"\x26" + values + b"\x16\x02\x00"
+    return b"\x49\x1c" + b"\x19\x1c" + b"\x3c" + column + b"\x00\x00\x00"
+
+
+def test_numbers_have_64_bits_and_the_file_an_end_of_its_own() -> None:
+    """Neither a number beyond that nor a footer without the magic behind it is believed."""
+    assert list(claims_of_columns(framed(column_footer(b"\x0e")))) == [("a", 7, 1)]
+    whole = framed(column_footer(b"\x0e")).getvalue()
+    for damaged in (framed(column_footer(b"\x8e" + b"\x80" * 9 + b"\x01")), io.BytesIO(whole[:-4] + b"PAR2")):
+        with pytest.raises(ValueError, match="footer"):
+            list(claims_of_columns(damaged))
+
+
 DAMAGING = """
 import sys
 from pathlib import Path

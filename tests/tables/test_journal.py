@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 from spectra_cli.errors import InputError
 from spectra_cli.tables.journal import Entry, Journal, OtherWorkError, TableInUseError
 from spectra_cli.tables.packing import UnusableRowsError, packed, unpacked
+from spectra_cli.tables.rows import table_of
 from spectra_cli.tables.schemas import TABLES, arrow_schema
-from spectra_cli.tables.writer import table_of
 from tests.tables.anyrows import exact, rank_rows, rank_table, rows_strategy
 
 ROOT = Path(__file__).parents[2]
@@ -302,6 +302,68 @@ def test_a_disk_that_is_full_from_the_beginning_leaves_no_file(tmp_path: Path, m
         assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_damaged_while_the_journal_is_open_is_not_believed(tmp_path: Path) -> None:
+    """A flipped bit of compressed rows may well be rows, and others."""
+    path = tmp_path / "j"
+    sizes = filled(path, 2)
+    content = path.read_bytes()
+    body = range(sizes[1] - 200, sizes[1])
+    with opened(path) as journal:
+        for offset in body:
+            damaged = bytearray(content)
+            damaged[offset] ^= 1
+            path.write_bytes(damaged)
+            with pytest.raises(InputError, match="what was kept is damaged"):
+                journal.rows((".", "0"))
+            assert exact(journal.rows((".", "1"))) == first(2)[".", "1"][1]
+
+
+def test_what_could_not_be_read_again_is_not_put(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    filled(path, 1)
+    with opened(path) as journal:
+        with pytest.raises(ValueError, match="more than a frame holds"):
+            journal.put((".", "1"), few("1", 0), fingerprint="", facts={"text": "x" * (1 << 20)})
+        assert kept_in(journal) == first(1)
+        put(journal, "1")
+    with opened(path) as journal:
+        assert kept_in(journal) == first(2)
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Device and number of each file or directory that is put on the disk, with all that was written to it before."""
+    told: list[tuple[int, int]] = []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        status = os.fstat(handle)
+        told.append((status.st_dev, status.st_ino))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return told
+
+
+def identity(path: Path) -> tuple[int, int]:
+    return path.stat().st_dev, path.stat().st_ino
+
+
+def test_a_journal_that_is_begun_is_found_after_a_power_failure(tmp_path: Path, synced: list[tuple[int, int]]) -> None:
+    """The name of a file is on the disk when its directory is: the bytes of a file without a name are lost."""
+    with opened(tmp_path / "j") as journal:
+        assert synced.index(identity(tmp_path / "j")) < synced.index(identity(tmp_path))
+        put(journal, "0")
+
+
+def test_every_record_is_on_the_disk_when_it_is_put(tmp_path: Path, synced: list[tuple[int, int]]) -> None:
+    with opened(tmp_path / "j") as journal:
+        for name in "01":
+            synced.clear()
+            put(journal, name)
+            assert synced == [identity(tmp_path / "j")]
+
+
 def test_bytes_that_do_not_come_to_the_disk_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "j"
     sizes = filled(path, 1)
@@ -412,7 +474,31 @@ def test_a_journal_is_held_against_its_own_process_too(tmp_path: Path) -> None:
         assert kept_in(journal) == first(1)
 
 
-@pytest.mark.parametrize("head", [b"", b"spectraj", b"spectraj" + b"\xff" * 8 + b"{}" * 100, b"other"])
+def holder_told(signature: bytes, checksum: int | None = None) -> bytes:
+    """The beginning of a journal as a holder writes it, or as nobody does."""
+    told = json.dumps({"pid": 1, "host": "h", "since": "2020", "command": "c"}).encode()
+    return signature + struct.pack("<II", len(told), zlib.crc32(told) if checksum is None else checksum) + told
+
+
+def test_the_format_of_these_tests_is_that_of_holders(tmp_path: Path) -> None:
+    (tmp_path / "j").write_bytes(holder_told(b"spectraj"))
+    with (tmp_path / "j").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(TableInUseError, match=r"process 1 on h since 2020 \(c\)"):
+            opened(tmp_path / "j")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"spectraj",
+        b"spectraj" + b"\xff" * 8 + b"{}" * 100,
+        b"other",
+        holder_told(b"otherone"),
+        holder_told(b"spectraj", checksum=0),
+    ],
+)
 def test_whoever_holds_it_without_saying_so_is_another_process(tmp_path: Path, head: bytes) -> None:
     (tmp_path / "j").write_bytes(head)
     with (tmp_path / "j").open("rb") as file:
@@ -450,6 +536,30 @@ def test_a_file_that_is_removed_while_it_is_being_locked_is_not_the_journal(
         put(journal, "0")
     with opened(tmp_path / "j") as journal:
         assert kept_in(journal) == first(1)
+
+
+@pytest.mark.parametrize("way", ["another", "a link to it", "nothing"])
+def test_what_has_come_into_the_place_of_a_journal_is_not_removed_with_it(tmp_path: Path, way: str) -> None:
+    """Somebody may have moved it away, and another process have begun its own."""
+    path, moved = tmp_path / "j", tmp_path / "moved"
+    journal = opened(path)
+    put(journal, "0")
+    path.rename(moved)
+    if way == "another":
+        filled(path, 1)
+    elif way == "a link to it":
+        path.symlink_to(moved)
+    before = sorted(tmp_path.iterdir())
+    journal.remove()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_command_of_any_length_leaves_the_records_alone(tmp_path: Path) -> None:
+    """Its holder is told in front of them, in a room that has an end; each character may take twelve bytes there."""
+    for number in range(2):
+        with opened(tmp_path / "j", command="\U0001f600" * 5000) as journal:
+            assert kept_in(journal) == first(number)
+            put(journal, str(number))
 
 
 def test_a_file_system_without_locks_is_worked_on_and_said_to_be_one(
@@ -509,6 +619,7 @@ DEEP = b'{"key":[".","x"],"entry":["f",null,{"a":' + b"[" * 100_000 + b"]" * 100
 HOSTILE = {
     "head longer than the file": frame(b"spRC", b"", b"", head_bytes=1 << 31),
     "body longer than the file": frame(b"spRC", head_of(), b"", body_bytes=1 << 62),
+    "body somewhat longer than the file": frame(b"spRC", head_of(), b"", body_bytes=1 << 20),
     "lengths beyond 64 bits": frame(b"spRC", head_of(), b"", head_bytes=(1 << 32) - 1, body_bytes=(1 << 64) - 1),
     "head too long": frame(b"spRC", b" " * (1 << 20) + head_of(), b""),
     "deep head": frame(b"spRC", DEEP, b""),
@@ -569,6 +680,7 @@ NO_ROWS = {
     "few bytes": b"1234567",
     "a size beyond all": struct.pack("<QI", 1 << 63, 10) + b"x",
     "a layout beyond all": struct.pack("<QI", 1 << 20, (1 << 32) - 1) + compressed(bytes(1 << 20)),
+    "a layout longer than any": body_of({**depth(1, [None, 4]), "more": "x" * (1 << 20)}, b"1234"),
     "no compressed bytes": struct.pack("<QI", 100, 10) + b"x",
     "less than it says": struct.pack("<QI", 1 << 20, 1 << 10) + compressed(b"{}"),
     "a bomb": struct.pack("<QI", 1 << 26, 10) + compressed(bytes(1 << 28)),
@@ -722,15 +834,16 @@ def test_a_planted_file_of_any_size_costs_no_time(tmp_path: Path, read_bytes: li
 
 
 def test_records_without_a_header_in_front_are_of_no_use(tmp_path: Path, read_bytes: list[int]) -> None:
-    """A header further on is none."""
+    """A header further on is none, and neither is a record in its place."""
     path = tmp_path / "j"
-    filled(path, 2)
+    sizes = filled(path, 2)
     content = path.read_bytes()
-    path.write_bytes(content[:4096] + bytes(50) + content[4096:])
-    read_bytes.clear()
-    with opened(path) as journal:
-        assert (journal.keys(), journal.found_header) == ([], None)
-    assert sum(read_bytes) < 10_000
+    for changed in (content[:4096] + bytes(50) + content[4096:], content[:4096] + content[sizes[0] :]):
+        path.write_bytes(changed)
+        read_bytes.clear()
+        with opened(path) as journal:
+            assert (journal.keys(), journal.found_header) == ([], None)
+        assert sum(read_bytes) < 10_000
 
 
 def test_what_is_forgotten_is_neither_there_nor_known(tmp_path: Path) -> None:

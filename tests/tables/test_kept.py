@@ -17,12 +17,14 @@ import spectra_cli.tables.writer as writer_module
 from spectra_cli.errors import InputError
 from spectra_cli.tables.entries import Entry, units_metadata
 from spectra_cli.tables.kept import KeptTable
-from spectra_cli.tables.matrices import NUMBERS, KnownMatrices
-from spectra_cli.tables.places import LocalPlace
+from spectra_cli.tables.localtable import LocalTable
+from spectra_cli.tables.matrices import NUMBERS, MatrixIndex
+from spectra_cli.tables.rows import table_of
 from spectra_cli.tables.rowsums import sums_of
 from spectra_cli.tables.schemas import arrow_schema
-from spectra_cli.tables.writer import TableWriter, table_of
+from spectra_cli.tables.writer import TableWriter
 from tests.tables.anyrows import digest_of, exact, rank_rows, rank_table
+from tests.tables.damage import number_a_text_that_there_is_not
 
 KEY_COLUMNS = ("run", "checkpoint")
 
@@ -130,9 +132,9 @@ def test_a_table_stays_what_it_was_while_another_takes_its_place(tmp_path: Path)
         assert exact(kept.rows((".", "a"))) == exact(rank_table("a"))
 
 
-def test_a_place_is_as_good_as_a_path(tmp_path: Path) -> None:
+def test_a_location_is_as_good_as_a_path(tmp_path: Path) -> None:
     path = written(tmp_path / "t.parquet", rank_rows("a"))
-    with KeptTable.open(LocalPlace(path), "rank", KEY_COLUMNS) as kept:
+    with KeptTable.open(LocalTable(path), "rank", KEY_COLUMNS) as kept:
         assert kept.keys_in_order == [(".", "a")]
 
 
@@ -178,6 +180,25 @@ def test_a_file_damaged_anywhere_reads_or_is_an_input_error(tmp_path: Path) -> N
         except InputError:
             refused += 1
     assert refused > 20
+
+
+@pytest.mark.parametrize("column", ["checkpoint", "parameter", "status"])
+def test_numbers_of_texts_that_there_are_not_are_damage(tmp_path: Path, column: str) -> None:
+    """No unit is given a name, and no row a text, that nobody has written."""
+    path = tmp_path / "t.parquet"
+    written(path, [row for name in ("a", "b", "c", "b") for row in rank_rows(name)])
+    number_a_text_that_there_is_not(path, column)
+
+    def asked() -> None:
+        with opened(path) as kept:
+            if column == "status":
+                kept.keys_where_not("status", "ok")
+            for key in kept.keys_in_order:
+                kept.rows(key)
+
+    with pytest.raises(InputError, match="cannot be read as a table") as caught:
+        asked()
+    assert caught.value.where == str(path)
 
 
 def test_a_file_that_claims_more_than_its_bytes_justify_is_refused(
@@ -236,7 +257,7 @@ def test_a_table_without_digests_knows_no_matrices(tmp_path: Path) -> None:
 )
 def test_known_matrices_are_a_dictionary_in_less_memory(parts: list[list[tuple[int, str | None, int]]]) -> None:
     """Added part by part, in any mixture of the same and of others; what is found stands where such a row stands."""
-    known = KnownMatrices()
+    known = MatrixIndex()
     places: dict[tuple[str, str | None, int, int], set[tuple[int, int]]] = {}
     for number, part in enumerate(parts):
         matrices = [(digest_of(which), kind, rows, 7) for which, kind, rows in part]
@@ -261,7 +282,7 @@ def test_digests_that_begin_alike_are_told_apart() -> None:
     """Eight bytes are what the order goes by, and sixteen what is compared."""
     digests = ["ab" * 8 + f"{number:02x}" * 24 for number in range(50)]
     rows = [{"digest": digest, "kind": "linear", "rows": 1, "cols": 1, "status": "ok"} for digest in digests]
-    known = KnownMatrices()
+    known = MatrixIndex()
     known.add(3, table_of(rows, arrow_schema("rank")))
     assert [known.where(digest, "linear", 1, 1) for digest in digests] == [(3, place) for place in range(50)]
     assert ("ab" * 8 + "ff" * 24, "linear", 1, 1) not in known
@@ -272,7 +293,7 @@ def test_a_hundred_thousand_matrices_take_some_megabytes() -> None:
     draws = np.random.default_rng(0).bytes(32 * count).hex()
     digests = [draws[64 * place : 64 * place + 64] for place in range(count)]
     columns = {"digest": digests, "kind": ["linear"] * count, "rows": [1] * count, "cols": [1] * count}
-    known = KnownMatrices()
+    known = MatrixIndex()
     for start in range(0, count, 10_000):
         known.add(start, pa.table({**columns, "status": ["ok"] * count}).slice(start, 10_000))
     assert sum(block.nbytes for block in known._blocks) < 50 * count

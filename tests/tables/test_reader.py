@@ -17,6 +17,7 @@ from spectra_cli.tables import reader
 from spectra_cli.tables.reader import open_table
 from spectra_cli.tables.schemas import TABLES, arrow_schema
 from spectra_cli.tables.writer import TableWriter
+from tests.tables.damage import number_a_text_that_there_is_not
 
 
 def rank_rows(count: int) -> list[dict[str, Any]]:
@@ -137,7 +138,7 @@ BAD = {
     "of another tool": (_foreign, "none that spectra wrote.*spectra rank, align"),
     "of a newer spectra": (_newer, "'rank' of version '2'.*Use the spectra that made it"),
     "of an unknown table": (_unknown, "'forecast'"),
-    "truncated": (_truncated, "cannot be read as a table.*Make the table again"),
+    "truncated": (_truncated, "cut off: its end is missing.*Make the table again; with --fresh"),
     "without a column": (_without_a_column, "column 'status' is missing"),
     "with a column of another type": (_of_another_type, "'singular_values' is list.*not list<.*float>"),
     "with a tag that is no text": (_numeric_tag, "'seed' is int64, not string"),
@@ -195,3 +196,31 @@ def test_damaged_bytes_are_an_error_and_nothing_else(seed: int, tmp_path: Path) 
     except InputError as error:
         places.append(str(error.where))
     assert set(places) == {str(path)}
+
+
+def test_numbers_of_texts_that_there_are_not_are_damage(tmp_path: Path) -> None:
+    """No row is shown with a text that nobody has written."""
+    path = written(tmp_path / "rank.parquet", count=40)
+    number_a_text_that_there_is_not(path, "run")
+    with pytest.raises(InputError, match="cannot be read as a table") as caught:
+        open_table(path).read(["run"])
+    assert caught.value.where == str(path)
+
+
+def test_no_flipped_bit_of_a_page_makes_other_numbers(tmp_path: Path) -> None:
+    """Random numbers are stored as they are: only the checksum of their page tells that one has changed."""
+    path = tmp_path / "rank.parquet"
+    with TableWriter(path, "rank") as writer:
+        writer.write([{"singular_values": np.random.default_rng(0).random(4000).astype(np.float32)}])
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    names = [group.column(index).path_in_schema.split(".")[0] for index in range(group.num_columns)]
+    chunk = group.column(names.index("singular_values"))
+    content = path.read_bytes()
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    draw = np.random.default_rng(4)
+    for offset in draw.integers(start + 200, start + chunk.total_compressed_size, 20):
+        damaged = bytearray(content)
+        damaged[offset] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="cannot be read as a table"):
+            open_table(path).read(["singular_values"])

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spectra_cli.tables.rows import table_of
 from spectra_cli.tables.rowsums import BULKY, row_sums, sums_of
 from spectra_cli.tables.schemas import TABLES, arrow_schema
-from spectra_cli.tables.writer import table_of
 from tests.tables.anyrows import exact, rank_table, rows_strategy
 
 
@@ -80,3 +80,29 @@ def test_light_and_bulky_columns_have_sums_of_their_own() -> None:
     assert row_sums(changed)[:2] == [count, light]
     assert row_sums(changed)[2] != bulky
     assert (row_sums(lighter)[1] != light, row_sums(lighter)[2]) == (True, bulky)
+
+
+INT32 = pa.int32()
+RUNNING_TOGETHER = {
+    "the name of a column": (pa.table({"a": [1.0]}), pa.table({"b": [1.0]})),
+    "how many rows there are": (
+        pa.table({"a": ["\1\0\0\0"], "b": ["b" + "\0" * 8]}),
+        pa.table({"a": ["b\t\0\0", "\0"], "b": ["", ""]}),
+    ),
+    "which column has nulls": (
+        pa.table({"a": pa.array([None, 1 << 16], INT32), "\1": pa.array([0, 5], INT32)}),
+        pa.table({"a": pa.array([1 << 8, 0], INT32), "\1": pa.array([None, 5], INT32)}),
+    ),
+    "which cell is null": (pa.table({"a": [None, 0.0]}), pa.table({"a": [0.0, None]})),
+    "a list that is null": (
+        pa.table({"a": pa.array([None], pa.list_(INT32))}),
+        pa.table({"a": pa.array([[]], pa.list_(INT32))}),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", RUNNING_TOGETHER)
+def test_cells_do_not_run_into_one_another(what: str) -> None:
+    """Tables whose cells, one after the other, are the same bytes: only what is told beside them differs."""
+    one_table, other = RUNNING_TOGETHER[what]
+    assert one(one_table) != one(other)

@@ -23,8 +23,9 @@ import spectra_cli.tables.writer as writer_module
 from spectra_cli.errors import InputError, UsageError
 from spectra_cli.tables.journal import Journal
 from spectra_cli.tables.kept import KeptTable
+from spectra_cli.tables.rows import table_of
 from spectra_cli.tables.schemas import TABLES, arrow_schema
-from spectra_cli.tables.writer import TableWriter, table_of
+from spectra_cli.tables.writer import TableWriter
 from tests.tables.anyrows import rank_rows, rank_table, rows_strategy
 
 
@@ -246,9 +247,9 @@ def test_a_name_that_promises_another_format_is_refused(tmp_path: Path) -> None:
         (old_table("metrics"), "this file is a table metrics; a table rank does not replace it"),
         (old_table("barrier_spectra"), "this file is a table barrier_spectra;"),
         (old_table(None), "this Parquet file is none that spectra wrote"),
-        (old_table()[:-12] + b"\xff\xff\x00\x00" + old_table()[-8:], "this Parquet file is none that spectra wrote"),
-        (old_table()[:-5], "this Parquet file is none that spectra wrote"),
-        (b"PAR1 and no more", "this Parquet file is none that spectra wrote"),
+        (old_table()[:-12] + b"\xff\xff\x00\x00" + old_table()[-8:], "this Parquet file is damaged"),
+        (old_table()[:-5], "this Parquet file is cut off"),
+        (b"PAR1 and no more", "this Parquet file is cut off"),
         (b"my notes", "this file is no Parquet table"),
     ],
 )
@@ -397,6 +398,31 @@ def test_all_tables_can_be_finished_before_the_first_is_published(tmp_path: Path
     assert names_in(tmp_path) == ["rank.parquet"]
 
 
+def test_a_table_is_on_the_disk_before_it_has_its_name_and_then_so_is_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power failure could leave an empty file under the name of the older table, or lose a finished one."""
+    events: list[object] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def syncing(handle: int) -> None:
+        events.append(
+            (os.fstat(handle).st_ino, os.fstat(handle).st_size if stat.S_ISREG(os.fstat(handle).st_mode) else 0)
+        )
+        fsync(handle)
+
+    def renaming(partial: Path, target: Path) -> Path:
+        events.append("renamed")
+        return replace(partial, target)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(Path, "replace", renaming)
+    path = tmp_path / "t.parquet"
+    with TableWriter(path, "rank") as writer:
+        writer.write([row(0)])
+    assert events == [(path.stat().st_ino, path.stat().st_size), "renamed", (tmp_path.stat().st_ino, 0)]
+
+
 def test_what_is_not_finished_is_not_published(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="finished before"), TableWriter(tmp_path / "t.parquet", "rank") as writer:
         writer.publish()
@@ -470,5 +496,5 @@ def test_a_table_whose_columns_have_names_that_are_no_text_is_not_replaced(tmp_p
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"abcdefgh": [1]}), path, store_schema=False)
     path.write_bytes(path.read_bytes().replace(b"abcdefgh", b"\xff\xfeabcdef"))
-    with pytest.raises(InputError, match="none that spectra wrote"):
+    with pytest.raises(InputError, match="this Parquet file is damaged"):
         TableWriter(path, "rank")

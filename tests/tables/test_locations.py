@@ -15,8 +15,11 @@ import pytest
 from spectra_cli.errors import InputError, MissingExtraError, UsageError
 from spectra_cli.tables.journal import Journal
 from spectra_cli.tables.kept import KeptTable
-from spectra_cli.tables.places import LocalPlace, RemotePlace, place_of
-from spectra_cli.tables.writer import TableWriter, check_replaceable
+from spectra_cli.tables.localtable import LocalTable
+from spectra_cli.tables.locations import location_of
+from spectra_cli.tables.remotetable import RemoteTable
+from spectra_cli.tables.replaceable import check_replaceable
+from spectra_cli.tables.writer import TableWriter
 from tests.tables.anyrows import exact, rank_rows, rank_table
 
 URL = "memory://bucket/rank.parquet"
@@ -42,34 +45,34 @@ def left_in(directory: Path) -> list[str]:
 
 @pytest.mark.parametrize("out", ["a/rank.parquet", "file:///a/rank.parquet", Path("a/rank.parquet"), "s3:/a.parquet"])
 def test_what_is_no_url_is_a_file(out: str | Path) -> None:
-    assert isinstance(place_of(out), LocalPlace)
+    assert isinstance(location_of(out), LocalTable)
 
 
 @pytest.mark.parametrize("out", [URL, "s3://bucket/rank.parquet", "gs://b/c/d", "hf://datasets/me/mine/rank.parquet"])
 def test_a_url_is_an_object_that_is_named_as_given(out: str) -> None:
-    place = place_of(out)
-    assert isinstance(place, RemotePlace)
+    place = location_of(out)
+    assert isinstance(place, RemoteTable)
     assert str(place) == out
 
 
 @pytest.mark.parametrize("out", [Path("model.safetensors"), "runs/model.PT", "s3://bucket/rank.csv"])
 def test_a_name_that_promises_another_format_is_refused(out: str | Path) -> None:
     with pytest.raises(UsageError, match=r"--out .*the table is a Parquet file"):
-        place_of(out)
+        location_of(out)
 
 
 def test_the_journal_of_a_file_is_hidden_beside_what_its_name_leads_to(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link.parquet").symlink_to(tmp_path / "real" / "rank.parquet")
-    path = place_of(tmp_path / "link.parquet").journal_path
+    path = location_of(tmp_path / "link.parquet").journal_path
     assert path == tmp_path.resolve() / "real" / ".rank.parquet.journal"
-    assert place_of(tmp_path / "real" / "rank.parquet").journal_path == path
+    assert location_of(tmp_path / "real" / "rank.parquet").journal_path == path
 
 
 def test_long_names_have_journals_of_their_own(tmp_path: Path) -> None:
     """However long a name may be, the file is made, and is that of no other name that begins alike."""
     names = [f"{'ä' * 110}{end}.parquet" for end in "ab"]
-    paths = {place_of(tmp_path / name).journal_path for name in names}
+    paths = {location_of(tmp_path / name).journal_path for name in names}
     assert len(paths) == 2
     for path in paths:
         Journal.open(path, "rank", {}).close()
@@ -79,7 +82,7 @@ def test_long_names_have_journals_of_their_own(tmp_path: Path) -> None:
 
 
 def test_a_file_is_read_where_it_is(tmp_path: Path) -> None:
-    place = place_of(tmp_path / "t.parquet")
+    place = location_of(tmp_path / "t.parquet")
     assert not place.exists()
     with place.read_local() as path:
         assert path is None
@@ -105,13 +108,13 @@ def test_leftovers_are_the_partial_files_of_the_table_and_nothing_else(tmp_path:
         (tmp_path / name).write_bytes(b"")
     (tmp_path / ".t.parquet.aaaaaaaa.partial").symlink_to(tmp_path / "t.parquet")
     (tmp_path / ".t.parquet.bbbbbbbb.partial").mkdir()
-    place_of(tmp_path / "t.parquet").remove_leftovers()
+    location_of(tmp_path / "t.parquet").remove_leftovers()
     assert left_in(tmp_path) == sorted([*others, ".t.parquet.aaaaaaaa.partial", ".t.parquet.bbbbbbbb.partial"])
-    place_of(tmp_path / "absent" / "t.parquet").remove_leftovers()
+    location_of(tmp_path / "absent" / "t.parquet").remove_leftovers()
 
 
 def test_a_partial_file_of_a_writer_that_was_killed_is_a_leftover(tmp_path: Path) -> None:
-    place = place_of(tmp_path / "t.parquet")
+    place = location_of(tmp_path / "t.parquet")
     TableWriter(place, "rank")
     assert len(left_in(tmp_path)) == 1
     place.remove_leftovers()
@@ -119,7 +122,7 @@ def test_a_partial_file_of_a_writer_that_was_killed_is_a_leftover(tmp_path: Path
 
 
 def test_a_table_in_remote_storage_appears_when_it_is_published(storage: Any) -> None:
-    with TableWriter(place_of(URL), "rank") as writer:
+    with TableWriter(location_of(URL), "rank") as writer:
         writer.write(rank_rows("a"))
         writer.finish()
         assert not storage.exists(URL)
@@ -128,24 +131,24 @@ def test_a_table_in_remote_storage_appears_when_it_is_published(storage: Any) ->
 
 
 def test_an_older_table_in_remote_storage_is_kept_and_replaced(storage: Any) -> None:
-    place = place_of(URL)
+    place = location_of(URL)
     with TableWriter(place, "rank") as writer:
         writer.write(rank_rows("a"))
     with KeptTable.open(place, "rank", ("run", "checkpoint")) as kept, TableWriter(place, "rank") as writer:
         writer.write_table(kept.rows((".", "a")))
         writer.write(rank_rows("b"))
-    with KeptTable.open(place_of(URL), "rank", ("run", "checkpoint")) as kept:
+    with KeptTable.open(location_of(URL), "rank", ("run", "checkpoint")) as kept:
         assert kept.keys_in_order == [(".", "a"), (".", "b")]
         assert exact(kept.rows((".", "a"))) == exact(rank_table("a"))
 
 
 def test_a_failure_leaves_the_older_object(storage: Any) -> None:
-    with TableWriter(place_of(URL), "rank"):
+    with TableWriter(location_of(URL), "rank"):
         pass
     before = storage.cat_file(URL)
 
     def fail() -> None:
-        with TableWriter(place_of(URL), "rank") as writer:
+        with TableWriter(location_of(URL), "rank") as writer:
             writer.write(rank_rows("a"))
             raise KeyboardInterrupt
 
@@ -156,24 +159,24 @@ def test_a_failure_leaves_the_older_object(storage: Any) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"my notes", "no Parquet table"), (b"PAR1...", "none that spectra wrote")],
+    [(b"my notes", "no Parquet table"), (b"PAR1...", "cut off")],
 )
 def test_no_other_object_is_replaced_but_with_fresh(storage: Any, content: bytes, said: str) -> None:
     storage.pipe_file(URL, content)
     with pytest.raises(InputError, match=rf"^{URL}: .*{said}"):
-        TableWriter(place_of(URL), "rank")
+        TableWriter(location_of(URL), "rank")
     assert storage.cat_file(URL) == content
-    check_replaceable(place_of(URL), "rank", fresh=True)
+    check_replaceable(location_of(URL), "rank", fresh=True)
 
 
 def test_a_directory_in_remote_storage_is_not_replaced(storage: Any) -> None:
     storage.pipe_file(f"{URL}/inside", b"x")
     with pytest.raises(InputError, match="this is a directory"):
-        TableWriter(place_of(URL), "rank", fresh=True)
+        TableWriter(location_of(URL), "rank", fresh=True)
 
 
 def test_the_journal_of_a_url_is_in_the_cache_under_a_name_of_its_own(storage: Any, tmp_path: Path) -> None:
-    paths = {place_of(url).journal_path for url in (URL, URL, "memory://other/rank.parquet")}
+    paths = {location_of(url).journal_path for url in (URL, URL, "memory://other/rank.parquet")}
     assert {path.parent for path in paths} == {tmp_path / "cache" / "spectra" / "journals"}
     assert {path.name[64:] for path in paths} == {"-rank.parquet.journal"}
     assert len(paths) == 2
@@ -186,14 +189,14 @@ def test_without_a_configured_cache_it_is_that_of_the_home_directory(
     monkeypatch.setenv("HOME", str(tmp_path))
     for configured in ("", "relative/path"):
         monkeypatch.setenv("XDG_CACHE_HOME", configured)
-        assert place_of(URL).journal_path.parent == tmp_path / ".cache" / "spectra" / "journals"
+        assert location_of(URL).journal_path.parent == tmp_path / ".cache" / "spectra" / "journals"
 
 
 def test_a_cache_that_cannot_be_made_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(InputError, match=r"cannot be made.*Set XDG_CACHE_HOME"):
-        _ = place_of(URL).journal_path
+        _ = location_of(URL).journal_path
 
 
 @pytest.mark.parametrize(
@@ -215,14 +218,14 @@ def test_what_a_storage_says_against_an_upload_is_an_input_error(
         raise error
 
     monkeypatch.setattr(type(storage), "put_file", refuse)
-    with pytest.raises(InputError, match=rf"(?s)^{URL}: .*{said}"), TableWriter(place_of(URL), "rank"):
+    with pytest.raises(InputError, match=rf"(?s)^{URL}: .*{said}"), TableWriter(location_of(URL), "rank"):
         pass
 
 
 def test_without_the_extra_its_name_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(MissingExtraError, match=r"spectra-weights\[remote\]"):
-        TableWriter(place_of(URL), "rank")
+        TableWriter(location_of(URL), "rank")
 
 
 def test_without_any_home_the_journal_of_a_remote_table_asks_for_a_directory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,4 +236,4 @@ def test_without_any_home_the_journal_of_a_remote_table_asks_for_a_directory(mon
 
     monkeypatch.setattr(Path, "expanduser", homeless)
     with pytest.raises(InputError, match=r"rank\.parquet: .*no home directory\. Set XDG_CACHE_HOME"):
-        _ = place_of(URL).journal_path
+        _ = location_of(URL).journal_path

@@ -1,4 +1,4 @@
-"""Rows of units in memory, where no file is asked for: it is used as a journal is."""
+"""Rows of units in memory, where no file is asked for: used as a journal is."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from spectra_cli.tables.entries import Entry, Key
-from spectra_cli.tables.matrices import KnownMatrices, MatrixRows
+from spectra_cli.tables.matrices import MatrixIndex, MatrixRows
 
 
-class Unwritten:
+class MemoryJournal:
     """Keeps the rows of units in memory; see :class:`spectra_cli.tables.journal.Journal`."""
 
     locked = True
@@ -38,7 +38,7 @@ class Unwritten:
         """The rows of a unit that is kept."""
         return self._rows[key]
 
-    def known_matrices(self) -> KnownMatrices:
+    def known_matrices(self) -> MatrixIndex:
         """The matrices of which rows with numbers are kept."""
         return self._matrices.known
 

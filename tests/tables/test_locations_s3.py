@@ -10,7 +10,7 @@ import s3fs
 
 from spectra_cli.errors import InputError
 from spectra_cli.tables.kept import KeptTable
-from spectra_cli.tables.places import place_of
+from spectra_cli.tables.locations import location_of
 from spectra_cli.tables.writer import TableWriter
 from tests.checkpoints.s3server import KEYS, REGION, Request, S3Server, running_server
 from tests.tables.anyrows import exact, rank_rows, rank_table
@@ -50,25 +50,25 @@ def keys_in(server: S3Server) -> list[str]:
 
 
 def test_a_table_appears_whole_and_is_kept_and_replaced(s3: S3Server) -> None:
-    with TableWriter(place_of(URL), "rank") as writer:
+    with TableWriter(location_of(URL), "rank") as writer:
         writer.write(rank_rows("a"))
         writer.finish()
         assert keys_in(s3) == []
     assert keys_in(s3) == ["papers/rank.parquet"]
     with (
-        KeptTable.open(place_of(URL), "rank", ("run", "checkpoint")) as kept,
-        TableWriter(place_of(URL), "rank") as again,
+        KeptTable.open(location_of(URL), "rank", ("run", "checkpoint")) as kept,
+        TableWriter(location_of(URL), "rank") as again,
     ):
         again.write(rank_rows("b"))
         again.write_table(kept.rows((".", "a")))
-    with KeptTable.open(place_of(URL), "rank", ("run", "checkpoint")) as kept:
+    with KeptTable.open(location_of(URL), "rank", ("run", "checkpoint")) as kept:
         assert kept.keys_in_order == [(".", "b"), (".", "a")]
         assert exact(kept.rows((".", "a"))) == exact(rank_table("a"))
 
 
 def test_a_bucket_that_is_absent_is_noticed_before_the_work() -> None:
     with pytest.raises(InputError, match=r"^s3://absent/rank.parquet: there is no such bucket.*make the bucket"):
-        TableWriter(place_of("s3://absent/rank.parquet"), "rank")
+        TableWriter(location_of("s3://absent/rank.parquet"), "rank")
 
 
 def test_a_bucket_that_may_not_be_looked_at_may_be_written_to(s3: S3Server) -> None:
@@ -82,7 +82,7 @@ def test_a_bucket_that_may_not_be_looked_at_may_be_written_to(s3: S3Server) -> N
 
     s3.refusing = refuse
     s3fs.S3FileSystem.clear_instance_cache()
-    writer = TableWriter(place_of("s3://tables/mine/rank.parquet"), "rank")
+    writer = TableWriter(location_of("s3://tables/mine/rank.parquet"), "rank")
     assert len(looks) > 1
     s3.refusing = None
     writer.close()
@@ -91,10 +91,10 @@ def test_a_bucket_that_may_not_be_looked_at_may_be_written_to(s3: S3Server) -> N
 
 def test_an_upload_that_is_refused_says_so_and_leaves_what_stood_there(s3: S3Server, tmp_path: Path) -> None:
     url = "s3://tables/refused.parquet"
-    with TableWriter(place_of(url), "rank") as writer:
+    with TableWriter(location_of(url), "rank") as writer:
         writer.write(rank_rows("a"))
     s3.refusing = lambda request: "403 Forbidden" if request.method in {"PUT", "POST"} else None
     with pytest.raises(InputError, match=r"cannot be written: the storage denies access.*what is finished is kept"):
-        TableWriter(place_of(url), "rank").close()
-    with KeptTable.open(place_of(url), "rank", ("checkpoint",)) as kept:
+        TableWriter(location_of(url), "rank").close()
+    with KeptTable.open(location_of(url), "rank", ("checkpoint",)) as kept:
         assert kept.keys_in_order == [("a",)]

@@ -24,6 +24,7 @@ FLOORS = {
     "errors": 0,
     "atomicfile": 0,
     "regularfile": 0,
+    "canonicaljson": 0,
     "shortening": 0,
     "tensors": 0,
     "storage": 1,
@@ -86,26 +87,45 @@ def test_imports_go_down(module: Path) -> None:
         assert used == room or FLOORS[used] < FLOORS[room], f"{room} imports {name}"
 
 
-BELOW = {
-    "choice": set(),
-    "rows": {"choice"},
-    "canvas": {"choice", "rows"},
-    "plots": {"choice", "rows", "canvas"},
-    "page": set(),
-    "report": {"choice", "rows", "page"},
+BELOW: dict[str, dict[str, set[str]]] = {
+    "figures": {
+        "choice": set(),
+        "rows": {"choice"},
+        "canvas": {"choice", "rows"},
+        "plots": {"choice", "rows", "canvas"},
+        "page": set(),
+        "report": {"choice", "rows", "page"},
+    },
+    "execution": {
+        "work": set(),
+        "planning": {"work"},
+        "executors": {"work", "planning"},
+        "incremental": {"work", "planning", "executors"},
+        "trajectory": {"work", "planning", "executors", "incremental"},
+        "evaluation": {"work", "planning", "executors", "incremental", "trajectory"},
+        "training": {"work", "planning", "executors", "evaluation"},
+        "notebook": {"work", "planning", "executors", "incremental", "trajectory", "evaluation"},
+    },
 }
-"""What the parts of the room `figures` may use beside themselves: the page knows no table, the report no matplotlib."""
+"""What the parts of a room may use beside themselves.
+
+In `figures`, the page knows no table, and the report no matplotlib; in `execution`, those that do work anywhere know no
+command, and what keeps tables knows not what is in them.
+"""
 
 
 @pytest.mark.parametrize(
-    "module", sorted((PACKAGE / "figures").rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix()
+    "module",
+    [module for room in BELOW for module in sorted((PACKAGE / room).rglob("*.py"))],
+    ids=lambda path: path.relative_to(PACKAGE).as_posix(),
 )
-def test_parts_of_the_figures_use_what_lies_below_them(module: Path) -> None:
-    part = module.relative_to(PACKAGE / "figures").parts[0].removesuffix(".py")
+def test_parts_of_a_room_use_what_lies_below_them(module: Path) -> None:
+    room, *parts = module.relative_to(PACKAGE).parts
+    part = parts[0].removesuffix(".py")
     for name in imports_of(module.read_text()):
-        if name.startswith("spectra_cli.figures.") and part != "__init__":
+        if name.startswith(f"spectra_cli.{room}.") and part != "__init__":
             used = name.split(".")[2]
-            assert used == part or used in BELOW[part], f"{part} imports {name}"
+            assert used == part or used in BELOW[room][part], f"{room}/{part} imports {name}"
 
 
 def test_the_import_test_sees_every_form_of_import() -> None:

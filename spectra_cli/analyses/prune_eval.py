@@ -15,13 +15,11 @@ from spectra_cli.analyses.vectorstore import VectorStore
 from spectra_cli.analyses.visits import Analysis, OnProblem, Row, WorkPlace, visit
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.spectrum.prune import Split, magnitude_masks, random_masks
+from spectra_cli.tables.statuses import NOTHING_SELECTED
 from spectra_cli.tasks.evaluation import Value
 
 HARMLESS = frozenset({"ok"})
 """Statuses of rows that say all there is to say; any other makes the exit status 3."""
-
-NOTHING_SELECTED = "nothing_selected"
-"""Status of a variant that would prune nothing."""
 
 Values = Mapping[str, Mapping[str, Value]]
 """Metrics by split, then by name."""

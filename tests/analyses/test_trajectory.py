@@ -27,7 +27,7 @@ from spectra_cli.analyses.vectorstore import VectorStore
 from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.checkpoints.reader import Reader
 from spectra_cli.errors import CheckpointError
-from spectra_cli.execution.trajectory import analyst
+from spectra_cli.execution.trajectory import analyst, keptreferences, openedcheckpoints
 from spectra_cli.spectrum import memory
 from spectra_cli.spectrum.factorize import Spectrum, factorize
 from spectra_cli.spectrum.matrix import Matrix
@@ -186,7 +186,7 @@ class Work:
         self.read: Counter[tuple[str, str]] = Counter()
         self.factorized = 0
         self._lock = Lock()
-        monkeypatch.setattr(analyst, "open_checkpoint", self._open)
+        monkeypatch.setattr(openedcheckpoints, "open_checkpoint", self._open)
         monkeypatch.setattr(visits, "factorize", self._factorize)
 
     def _open(self, path: Path) -> AbstractContextManager[Any]:
@@ -263,7 +263,9 @@ def test_a_reference_of_which_a_matrix_cannot_be_read_spoils_that_matrix_only(
                 raise CheckpointError("reading failed at byte 7")
             return super().read(name, rows, cols)
 
-    monkeypatch.setattr(analyst, "open_checkpoint", lambda path: Failing(open_checkpoint(path), path, Counter()))
+    monkeypatch.setattr(
+        openedcheckpoints, "open_checkpoint", lambda path: Failing(open_checkpoint(path), path, Counter())
+    )
     found = spectra_cli.analyze(trajectory(tmp_path / "run", 3))
     assert found.sva["status"].tolist() == ["ok", "reference_unreadable", "ok"] * 2 + ["ok", "unreadable", "ok"]
     assert found.rank["status"].tolist() == ["ok"] * 6 + ["ok", "unreadable", "ok"]
@@ -289,7 +291,7 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             super().close()
             alive.discard(id(self))
 
-    monkeypatch.setattr(analyst, "VectorStore", Counted)
+    monkeypatch.setattr(keptreferences, "VectorStore", Counted)
     return counts
 
 

@@ -125,9 +125,9 @@ class Work:
 def counted() -> Iterator[Work]:
     """Count checkpoints that are opened and matrices that are factorized, for as long as the context lasts."""
     from spectra_cli.analyses import visits
-    from spectra_cli.execution.trajectory import analyst
+    from spectra_cli.execution.trajectory import openedcheckpoints
 
-    work, open_one, factorize = Work(), analyst.open_checkpoint, visits.factorize
+    work, open_one, factorize = Work(), openedcheckpoints.open_checkpoint, visits.factorize
 
     def opening(path: Path, *arguments: Any, **named: Any) -> Any:
         work.opened.append(path.name)
@@ -138,7 +138,7 @@ def counted() -> Iterator[Work]:
         return factorize(matrices, *arguments, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(analyst, "open_checkpoint", opening)
+        patch.setattr(openedcheckpoints, "open_checkpoint", opening)
         patch.setattr(visits, "factorize", factorizing)
         yield work
 

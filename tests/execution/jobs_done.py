@@ -39,7 +39,7 @@ class Heard:
 
 def all_done(job: TableJob, listener: Heard) -> list[Outcome]:
     """What comes of all units of a job, which takes note of them."""
-    assignments = [Assignment(unit.place, job.tables) for unit in job.units]
+    assignments = [Assignment(unit.index, job.tables) for unit in job.units]
     outcomes = []
     job.begin()
     for outcome in InProcess("cpu").outcomes(job.work(1, ()), job.chunks(assignments, 1), listener):

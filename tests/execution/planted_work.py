@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from spectra_cli.checkpoints.runs import Run
 from spectra_cli.errors import CheckpointError, UsageError
 from spectra_cli.execution.work.events import CheckpointDone, Event, Opened, Remark
-from spectra_cli.execution.work.units import Assignment, Chunk, Hears, Outcome
+from spectra_cli.execution.work.units import Assignment, Chunk, EventSink, Outcome
 
 
 def chunks_of(units: int, size: int = 1) -> list[Chunk]:
@@ -72,7 +74,7 @@ class PlantedWork:
     Attributes:
         acts: by place, what is done before the unit's outcome; see `PlantedWorker`.
         trail: directory where each attempt at a unit leaves a file `<place>-<attempt>-<pid>`, and each worker one
-            when it begins and one when it is closed; none if None.
+            when it starts, when it has begun and when it is closed; none if None.
         pause_s: how long each unit takes.
         begins: what is done where a worker gets ready.
         payload_bytes: of an array in every row.
@@ -84,39 +86,48 @@ class PlantedWork:
     begins: str = ""
     payload_bytes: int = 0
 
-    def worker(self, device: str, hears: Hears) -> PlantedWorker:
-        if self.begins == "dies":
+    def worker(self, device: str, sink: EventSink) -> PlantedWorker:
+        if self.trail is not None:
+            (self.trail / f"start-{os.getpid()}").touch()
+        if self.begins == "dies" or (self.begins == "dies every other time" and len(self.starts()) % 2):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.begins == "no such device":
             raise UsageError(f"--device {device} is unknown", where="here", remedy="Give another")
         if self.begins == "warns":
             warnings.warn("it runs elsewhere", FutureWarning, stacklevel=1)
-        return PlantedWorker(self, device, hears)
+        return PlantedWorker(self, device, sink)
+
+    def starts(self) -> list[Path]:
+        """Traces of workers that were to get ready."""
+        return [] if self.trail is None else list(self.trail.glob("start-*"))
+
+    def runs_read(self) -> Sequence[Run]:
+        return ()
 
 
 class PlantedWorker:
     """Does as the work says, in reverse order within a chunk."""
 
-    def __init__(self, work: PlantedWork, device: str, hears: Hears) -> None:
-        self.work, self.device, self.hears = work, device, hears
+    def __init__(self, work: PlantedWork, device: str, sink: EventSink) -> None:
+        self.work, self.device, self.sink = work, device, sink
         self._leave("begun")
 
     def outcomes(self, chunk: Chunk) -> Iterator[Outcome]:
         for assignment in reversed(chunk):
-            self.hears.hear(Opened(matrices=1, work=float(assignment.place)))
-            self._leave_a_trace(assignment.place)
-            act = self.work.acts.get(assignment.place, "")
+            self.sink.hear(Opened(matrices=1, work=float(assignment.index)))
+            self._leave_a_trace(assignment.index)
+            act = self.work.acts.get(assignment.index, "")
             if act == "fails":
-                error = CheckpointError("it is broken", where=f"unit {assignment.place}", remedy="Mend it")
-                yield Outcome(assignment.place, {"rank": [{"status": error.status}]}, error=error)
+                error = CheckpointError("it is broken", where=f"unit {assignment.index}", remedy="Mend it")
+                yield Outcome(assignment.index, {"rank": [{"status": error.status}]}, error=error)
                 continue
-            self._act(act, assignment.place)
+            self._act(act, assignment.index)
             time.sleep(self.work.pause_s)
-            self.hears.hear(CheckpointDone())
+            self.sink.hear(CheckpointDone())
             yield Outcome(
-                assignment.place,
-                {"rank": [{"parameter": "w", "values": self._values(assignment.place), "status": "ok"}]},
-                content=f"{assignment.place:032x}",
+                assignment.index,
+                {"rank": [{"parameter": "w", "values": self._values(assignment.index), "status": "ok"}]},
+                content=f"{assignment.index:032x}",
                 facts={
                     "pid": os.getpid(),
                     "device": self.device,
@@ -124,7 +135,7 @@ class PlantedWorker:
                     "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
                     "thread": threading.get_ident(),
                 },
-                remarks=[Remark("told once", "once", matter="it"), Remark(f"of {assignment.place}")],
+                remarks=[Remark("told once", "once", matter="it"), Remark(f"of {assignment.index}")],
             )
 
     def close(self) -> None:
@@ -159,6 +170,12 @@ class PlantedWorker:
         if act == "dies" or (act == "dies once" and len(attempts(self.work.trail, place)) == 1):
             time.sleep(self.work.pause_s)
             self._leave_word_of_company(place)
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif act == "exits":
+            os._exit(3)
+        elif act == "dies and leaves a child" and len(attempts(self.work.trail, place)) == 1:
+            child = subprocess.Popen(["sleep", "3600"], close_fds=False)  # it has the pipe, too
+            (self.work.trail / f"child-{child.pid}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         elif act.startswith("waits for "):
             awaited = [int(other) for other in act.removeprefix("waits for ").split()]

@@ -18,14 +18,14 @@ from spectra_cli.execution.evaluation.barrier import BarrierJob
 from spectra_cli.execution.evaluation.modelloading import content_of, stored_content
 from spectra_cli.execution.evaluation.pairs import make_barrier_plan
 from spectra_cli.execution.evaluation.prune_eval import PruneEvalJob
+from spectra_cli.execution.evaluation.shares import Shares
 from spectra_cli.execution.evaluation.taskruns import ChosenTask
-from spectra_cli.execution.evaluation.taskstate import TaskStates, by_task, task_settings
-from spectra_cli.execution.planning.absolutepaths import Elsewhere
+from spectra_cli.execution.evaluation.taskstate import TaskStates, chunks_by_task, task_settings
 from spectra_cli.execution.planning.options import Options, TaskOptions
 from spectra_cli.execution.planning.plan import make_plan
-from spectra_cli.execution.trajectory.telling import texts
+from spectra_cli.execution.planning.workingdirectory import WorkingDirectory
+from spectra_cli.execution.trajectory.facts import texts
 from spectra_cli.execution.work.jobs import TableJob
-from spectra_cli.execution.work.shares import Shares
 from spectra_cli.execution.work.units import Assignment, Outcome
 from spectra_cli.layers.fitting import StructureOptions
 from spectra_cli.storage.places import place_of
@@ -70,7 +70,7 @@ def barrier_job() -> BarrierJob:
 
 def outcomes_of(work: Any, job: TableJob) -> list[Outcome]:
     worker = work.worker("cpu", Heard())
-    found = list(worker.outcomes(tuple(Assignment(unit.place, job.tables) for unit in job.units)))
+    found = list(worker.outcomes(tuple(Assignment(unit.index, job.tables) for unit in job.units)))
     worker.close()
     return found
 
@@ -97,7 +97,7 @@ def test_a_worker_in_another_directory_finds_what_was_named_in_this_one(
 
 
 def test_urls_and_whole_paths_stay_as_they_are(home: Path) -> None:
-    elsewhere = Elsewhere("/there")
+    elsewhere = WorkingDirectory("/there")
     whole = str(home / "own.py:make")
     for task, settings in ((whole, {"data": "s3://bucket/data"}), ("speech", {"data": "none"}), (None, {"width": 3})):
         assert elsewhere.task(TaskOptions(task, settings)) == TaskOptions(task, settings)
@@ -114,8 +114,16 @@ def test_urls_and_whole_paths_stay_as_they_are(home: Path) -> None:
     assert elsewhere.plan(far).runs[0].checkpoints[0].path == remote
 
 
+def test_relative_paths_stay_where_they_hold(home: Path) -> None:
+    """Messages name what the user named, unless the work is done in another directory."""
+    here, plan = WorkingDirectory(), make_plan(["run"], Options(), ("rank",))
+    plan = replace(plan, options=Options(structure=StructureOptions("mine.toml")))
+    assert here.plan(plan) == plan
+    assert here.task(TaskOptions("own.py:make", {"data": "run"})) == TaskOptions("own.py:make", {"data": "run"})
+
+
 def test_references_are_found_with_the_checkpoints_that_are_compared_with_them(home: Path) -> None:
-    elsewhere = Elsewhere("/there")
+    elsewhere = WorkingDirectory("/there")
     moved = elsewhere.plan(make_plan(["run"], Options(reference="first"), ("sva",)))
     for checkpoint in moved.runs[0].checkpoints:
         reference = moved.references[0][checkpoint.path]
@@ -189,7 +197,10 @@ def test_checkpoints_of_one_task_come_in_a_row() -> None:
     tasks = [ChosenTask(name, {}, True, "--task") for name in "abab"]
     chosen = {**dict(enumerate(tasks)), 4: None, 5: tasks[0]}
     assignments = [Assignment(place, ("prune_eval",)) for place in range(6)]
-    assert [each.place for each in by_task(assignments, chosen.__getitem__)] == [0, 2, 5, 1, 3, 4]
+    chunks = chunks_by_task(assignments, 2, chosen.__getitem__)
+    assert [[each.index for each in chunk] for chunk in chunks] == [[0], [2], [5], [1], [3], [4]]
+    assert chunks_by_task(assignments, 1, chosen.__getitem__) == [tuple(assignments)]
+    assert chunks_by_task([], 1, chosen.__getitem__) == []
 
 
 @pytest.mark.parametrize("found", [None, 3, "x", {"x": 1}, [3, None, ["x"]]])

@@ -16,12 +16,29 @@ def test_ctrl_c_comes_when_the_context_is_left() -> None:
     def interrupted() -> None:
         with signals_deferred():
             signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
             done.append("all of it")
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert done == ["all of it"]
+
+
+def test_whoever_asks_twice_does_not_wait() -> None:
+    """An upload may hang."""
+    done = []
+
+    def interrupted() -> None:
+        with signals_deferred():
+            signal.raise_signal(signal.SIGINT)
+            done.append("some of it")
+            signal.raise_signal(signal.SIGINT)
+            done.append("all of it")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        interrupted()
+    assert done == ["some of it"]
+    assert caught.value.__context__ is None
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_handlers_are_those_of_before() -> None:

@@ -10,7 +10,7 @@ from spectra_cli.analyses import barrier, rank, sva
 from spectra_cli.analyses.known import KnownMatrices
 from spectra_cli.analyses.visits import Row
 from spectra_cli.checkpoints.fingerprints import fingerprint_files
-from spectra_cli.errors import InputError, SpectraError
+from spectra_cli.errors import InputError, SpectraError, UsageError
 from spectra_cli.execution.evaluation.interpolator import (
     AGREEMENT,
     BARRIER,
@@ -21,13 +21,14 @@ from spectra_cli.execution.evaluation.interpolator import (
 )
 from spectra_cli.execution.evaluation.pairs import BarrierPlan, End, Pair
 from spectra_cli.execution.evaluation.taskruns import ChosenTask, named_task
-from spectra_cli.execution.evaluation.taskstate import TaskStates, by_task, model_settings, task_settings
+from spectra_cli.execution.evaluation.taskstate import TaskStates, chunks_by_task, model_settings, task_settings
 from spectra_cli.execution.incremental.provenance import provenance
-from spectra_cli.execution.trajectory.job import hashed
-from spectra_cli.execution.trajectory.telling import texts
+from spectra_cli.execution.planning.recordedsettings import hashed
+from spectra_cli.execution.trajectory.facts import TRANSPOSED, texts
 from spectra_cli.execution.work.listener import Listener
-from spectra_cli.execution.work.units import Assignment, Chunk, Key, Outcome, Unit
+from spectra_cli.execution.work.units import Assignment, Chunk, Outcome, Unit
 from spectra_cli.storage.places import Place
+from spectra_cli.tables.entries import Key
 
 PAIR_KEY = ("run_a", "checkpoint_a", "run_b", "checkpoint_b")
 KEY_COLUMNS = {
@@ -64,8 +65,8 @@ class BarrierJob:
         self.tables = tuple(tables)
         self._listed = Counter(_key(pair) for pair in plan.pairs)
         self.units: Sequence[Unit] = [
-            Unit(place, key, "", str(pair), pair.tags)
-            for place, (pair, key) in enumerate(zip(plan.pairs, _unique_keys(plan.pairs), strict=True))
+            Unit(index, key, "", str(pair), pair.tags)
+            for index, (pair, key) in enumerate(zip(plan.pairs, _unique_keys(plan.pairs), strict=True))
         ]
         self.key_columns: Mapping[str, Sequence[str]] = {table: KEY_COLUMNS[table] for table in tables}
         self.harmless: Mapping[str, Collection[str]] = {
@@ -89,16 +90,14 @@ class BarrierJob:
 
     def chunks(self, assignments: Sequence[Assignment], workers: int) -> list[Chunk]:
         """One chunk for one worker; of several, each has a pair at a time, those of one task in a row."""
-        if workers == 1:
-            return [tuple(assignments)] if assignments else []
-        return [(assignment,) for assignment in by_task(assignments, self._task)]
+        return chunks_by_task(assignments, workers, self._task)
 
     def fingerprint(self, unit: Unit, table: str) -> str:
         """Of the files of both checkpoints, of what the run.json of both say, and of the data that they name.
 
         A pair that is listed twice cannot be told from the other in a table, so it is always looked at again.
         """
-        pair, tasks = self._plan.pairs[unit.place], self._tasks[unit.place]
+        pair, tasks = self._plan.pairs[unit.index], self._tasks[unit.index]
         if self._listed[_key(pair)] > 1 or tasks is None:
             return ""
         try:
@@ -112,7 +111,7 @@ class BarrierJob:
 
     def identity(self, unit: Unit, table: str) -> Row:
         """The columns that name a pair."""
-        return identity_in(self._plan.pairs[unit.place], table)
+        return identity_in(self._plan.pairs[unit.index], table)
 
     def settings(self, table: str) -> Mapping[str, Any]:
         """The options that the rows of a table depend on."""
@@ -146,30 +145,37 @@ class BarrierJob:
                 self._once(remark.message, self._listener.notice)
             else:
                 self._listener.problem(remark.message)
-        self._count(outcome.place, outcome.facts)
+        self._count(outcome.index, outcome.facts)
         if outcome.error is None:
             return
-        pair, error, message = self._plan.pairs[outcome.place], outcome.error, str(outcome.error)
+        pair, error, message = self._plan.pairs[outcome.index], outcome.error, str(outcome.error)
         if len(self._plan.pairs) == 1:
             raise pair.placed(error) from error.__cause__
         self._errors.append(error)
         self._told[message] += 1
-        if self._told[message] == 1:
+        if self._told[message] == 1 and not isinstance(error, UsageError):  # that may be about all pairs: see the end
             self._listener.problem(str(pair.placed(error)))
 
     def take_kept(self, unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:  # noqa: ARG002 - as a TableJob is asked
         """Take note of a pair whose rows are there already."""
         for problem in texts(facts, "problems"):
             self._listener.problem(f"{unit.label}: {problem}")
-        self._count(unit.place, facts)
+        self._count(unit.index, facts)
 
     def end(self) -> None:
         """Tell what is only known at the end.
 
         Raises:
-            SpectraError: if no pair could be used.
+            UsageError: if no pair could be used for one reason that is none of its own, such as ``--split``.
+            InputError: if no pair could be used.
         """
-        if len(self._errors) == len(self._plan.pairs):
+        about_all = {str(error): error for error in self._errors if isinstance(error, UsageError)}
+        failed = len(self._errors) == len(self._plan.pairs)
+        if failed and len(self._told) == len(about_all) == 1:
+            raise self._errors[0]
+        for message in about_all:
+            self._listener.problem(message)
+        if failed:
             raise InputError(f"none of the {len(self._errors)} pairs could be used; see above") from self._errors[0]
         for message, count in self._told.items():
             if count > 1:
@@ -182,8 +188,8 @@ class BarrierJob:
         """Nothing beside the rows."""
         return {}
 
-    def _task(self, place: int) -> ChosenTask | None:
-        tasks = self._tasks[place]
+    def _task(self, index: int) -> ChosenTask | None:
+        tasks = self._tasks[index]
         return None if tasks is None else tasks[0]
 
     def _once(self, message: str, tell: Callable[[str], None]) -> None:
@@ -191,11 +197,11 @@ class BarrierJob:
             self._noted.add(message)
             tell(message)
 
-    def _count(self, place: int, facts: Mapping[str, Any]) -> None:
-        task = self._task(place)
+    def _count(self, index: int, facts: Mapping[str, Any]) -> None:
+        task = self._task(index)
         if task is not None and task.remark:
             self._once(task.remark, self._listener.problem)
-        matched = texts(facts, "transposed")
+        matched = texts(facts, TRANSPOSED)
         self._unmatched = [glob for glob in self._unmatched if glob not in matched]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -19,21 +18,24 @@ from spectra_cli.analyses.modelstates import StateEvaluator, place
 from spectra_cli.analyses.references import Reference
 from spectra_cli.analyses.vectorstore import VectorStore
 from spectra_cli.analyses.visits import Row
+from spectra_cli.checkpoints.runs import Run
 from spectra_cli.errors import CheckpointError, SpectraError
 from spectra_cli.execution.evaluation.modelloading import load_model, stored_content
 from spectra_cli.execution.evaluation.modelpool import TURN, ModelPool, notices_of
 from spectra_cli.execution.evaluation.pairs import BarrierPlan, End, Pair
 from spectra_cli.execution.evaluation.pairtasks import task_of_pair
+from spectra_cli.execution.evaluation.shares import Shares, passed_over
 from spectra_cli.execution.evaluation.taskruns import ChosenTask, chosen_splits
-from spectra_cli.execution.executors.device import place_of
+from spectra_cli.execution.executors.device import work_place_of
 from spectra_cli.execution.planning import messages
-from spectra_cli.execution.planning.absolutepaths import Elsewhere
-from spectra_cli.execution.trajectory.analyst import NOTHING_SELECTED, identity_of
+from spectra_cli.execution.planning.checkpointunits import identity_of
+from spectra_cli.execution.planning.workingdirectory import WorkingDirectory
+from spectra_cli.execution.trajectory.facts import transposed_facts
 from spectra_cli.execution.work.events import Remark
-from spectra_cli.execution.work.shares import Shares
-from spectra_cli.execution.work.units import Assignment, Chunk, Hears, Outcome
+from spectra_cli.execution.work.units import Assignment, Chunk, EventSink, Outcome
 from spectra_cli.layers.inventory import Inventory
 from spectra_cli.layers.matricize import MatrixSpec
+from spectra_cli.tables.statuses import NOTHING_SELECTED
 from spectra_cli.tasks.base import Task
 
 BARRIER, SPECTRA, AGREEMENT = "barrier", "barrier_spectra", "sva"
@@ -67,12 +69,15 @@ class BarrierWork:
     plan: BarrierPlan
     agreement: bool
     sharing: int = 1
-    directory: str = field(default_factory=os.getcwd)
+    directory: WorkingDirectory = field(default_factory=WorkingDirectory)
 
-    def worker(self, device: str, hears: Hears) -> Interpolator:
+    def worker(self, device: str, sink: EventSink) -> Interpolator:
         """Get ready in this process; see :class:`spectra_cli.execution.work.units.Work`."""
-        plan = self.plan if os.getcwd() == self.directory else Elsewhere(self.directory).pairs(self.plan)
-        return Interpolator(replace(self, plan=plan), device, hears)
+        return Interpolator(replace(self, plan=self.plan.found_from(self.directory)), device, sink)
+
+    def runs_read(self) -> Sequence[Run]:
+        """Those of both ends of all pairs."""
+        return self.plan.runs_read
 
 
 class Interpolator:
@@ -84,16 +89,16 @@ class Interpolator:
     Args:
         work: what there is to do.
         device: to work on.
-        hears: told how the work goes on.
+        sink: told how the work goes on.
 
     Raises:
         SpectraError: if the device is not there.
     """
 
-    def __init__(self, work: BarrierWork, device: str, hears: Hears) -> None:
-        self._plan, self._hears, self._agreement = work.plan, hears, work.agreement
+    def __init__(self, work: BarrierWork, device: str, sink: EventSink) -> None:
+        self._plan, self._sink, self._agreement = work.plan, sink, work.agreement
         # the memory of the work decides its last digits, so it is the same whether or not the ends are compared
-        self._place = place_of(work.plan.options, device, sharing=work.sharing, keeps_vectors=True)
+        self._place = work_place_of(work.plan.options, device, sharing=work.sharing, keeps_vectors=True)
         self._pool = ModelPool(self._place.device)
 
     def outcomes(self, chunk: Chunk) -> Iterator[Outcome]:
@@ -102,15 +107,9 @@ class Interpolator:
         Raises:
             SpectraError: if no pair of the plan can be used, all for one reason.
         """
-        to_do = []
-        for assignment in chunk:
-            if self._is_same(assignment):
-                Shares(self._named(assignment.place), self._hears).end()
-                yield Outcome(assignment.place, content=assignment.content, same=True)
-            else:
-                to_do.append(assignment)
+        to_do = yield from passed_over(chunk, self._content, self._named, self._sink)
         with TURN:
-            chosen = [self._chosen(assignment.place) for assignment in to_do]
+            chosen = [self._chosen(assignment.index) for assignment in to_do]
             self._pool.expect(each for each in chosen if isinstance(each, ChosenTask))
             usable = [self._with_splits(each) for each in chosen]
         errors = [each for each in usable if isinstance(each, SpectraError)]
@@ -127,15 +126,9 @@ class Interpolator:
         """Let go of tasks and models."""
         self._pool.close()
 
-    def _is_same(self, assignment: Assignment) -> bool:
-        """Whether the weights are those that the rows were made of."""
-        if not assignment.content:
-            return False
-        try:
-            contents = [stored_content(end.run, end.checkpoint) for end in self._plan.pairs[assignment.place].found]
-        except SpectraError:
-            return False  # which a row will say
-        return combined(contents) == assignment.content
+    def _content(self, index: int) -> str:
+        """What the weights of both ends of a pair hash to."""
+        return combined([stored_content(end.run, end.checkpoint) for end in self._plan.pairs[index].found])
 
     def _named(self, index: int) -> str:
         """A pair for people who watch, among all."""
@@ -159,9 +152,9 @@ class Interpolator:
 
     def _attempt(self, assignment: Assignment, chosen: ChosenTask | SpectraError) -> Outcome:
         """Look between one pair; one that cannot be used is a row of every table."""
-        index, tables = assignment.place, assignment.tables
+        index, tables = assignment.index, assignment.tables
         pair, outcome = self._plan.pairs[index], Outcome(index)
-        shares = Shares(self._named(index), self._hears)
+        shares = Shares(self._named(index), self._sink)
         try:
             if isinstance(chosen, SpectraError):
                 raise chosen
@@ -253,9 +246,7 @@ class Interpolator:
             return {}
         check_named_family(inventory)
         options = self._plan.options
-        if options.transposed:
-            matched = [glob for glob in options.transposed if inventory.selected([glob], ())]
-            outcome.facts = {"transposed": matched}
+        outcome.facts = transposed_facts(inventory, options.transposed)
         specs = inventory.selected(options.include, options.exclude)
         if inventory.matrices and not specs:
             error = messages.nothing_selected(options, [spec.parameter for spec in inventory.matrices])

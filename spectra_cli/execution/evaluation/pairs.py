@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 from spectra_cli.checkpoints.config import read_config
@@ -13,6 +13,7 @@ from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import CheckpointError, InputError, SpectraError, UsageError
 from spectra_cli.execution.planning.options import Options, TaskOptions
 from spectra_cli.execution.planning.plan import only_run
+from spectra_cli.execution.planning.workingdirectory import WorkingDirectory
 from spectra_cli.layers.weights import model_weights
 from spectra_cli.tensors import by
 
@@ -46,6 +47,10 @@ class End:
     run: Run
     checkpoint: Checkpoint
 
+    def found_from(self, directory: WorkingDirectory) -> End:
+        """The end as this process finds it, which may work in another directory."""
+        return End(directory.run(self.run), directory.checkpoint(self.checkpoint))
+
     def columns(self, side: str) -> dict[str, Any]:
         """The columns of a table that name it, with the side ``a`` or ``b`` in their names."""
         return {
@@ -73,6 +78,11 @@ class Pair:
 
     def __str__(self) -> str:
         return " and ".join(self.given)
+
+    def found_from(self, directory: WorkingDirectory) -> Pair:
+        """The pair as this process finds it, which may work in another directory."""
+        a, b = (None if end is None else end.found_from(directory) for end in self.ends)
+        return replace(self, ends=(a, b))
 
     def placed(self, error: SpectraError) -> SpectraError:
         """An error that is about the pair with the place where it arose; one about the command line as it is."""
@@ -119,6 +129,21 @@ class BarrierPlan:
     def tags(self) -> dict[str, str | None]:
         """The extra columns of the tables: those of all pairs, and of each pair, whose rows say their values."""
         return {**dict.fromkeys(name for pair in self.pairs for name in pair.tags), **self.options.tags}
+
+    @property
+    def runs_read(self) -> tuple[Run, ...]:
+        """The runs of all ends that were found, each with the checkpoint at that end."""
+        ends = (end for pair in self.pairs for end in pair.ends if end is not None)
+        return tuple(replace(end.run, checkpoints=(end.checkpoint,)) for end in ends)
+
+    def found_from(self, directory: WorkingDirectory) -> BarrierPlan:
+        """The plan as this process finds it, which may work in another directory."""
+        return replace(
+            self,
+            pairs=tuple(pair.found_from(directory) for pair in self.pairs),
+            options=directory.options(self.options),
+            task=directory.task(self.task),
+        )
 
     def recorded(self) -> dict[str, Any]:
         """The options as they are recorded in the metadata of a table."""

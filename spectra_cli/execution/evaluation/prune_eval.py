@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -15,13 +14,14 @@ from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import CheckpointError
 from spectra_cli.execution.evaluation.pruner import AGREEMENT, VALUES, PruneWork
 from spectra_cli.execution.evaluation.taskruns import ChosenTask, named_task
-from spectra_cli.execution.evaluation.taskstate import TaskStates, by_task, model_settings, task_settings
+from spectra_cli.execution.evaluation.taskstate import TaskStates, chunks_by_task, model_settings, task_settings
 from spectra_cli.execution.incremental.provenance import directories_of, provenance
+from spectra_cli.execution.planning.checkpointunits import CHECKPOINT_KEY, checkpoint_units, identity_of
 from spectra_cli.execution.planning.options import TaskOptions
 from spectra_cli.execution.planning.plan import Plan
-from spectra_cli.execution.trajectory.analyst import identity_of
-from spectra_cli.execution.trajectory.job import CHECKPOINT_KEY, checkpoint_units, hashed
-from spectra_cli.execution.trajectory.telling import Tally, Telling, texts
+from spectra_cli.execution.planning.recordedsettings import hashed
+from spectra_cli.execution.trajectory.facts import texts
+from spectra_cli.execution.trajectory.telling import Telling
 from spectra_cli.execution.work.events import Remark
 from spectra_cli.execution.work.listener import Listener
 from spectra_cli.execution.work.units import Assignment, Chunk, Outcome, Unit
@@ -51,11 +51,10 @@ class PruneEvalJob:
         self.key_columns: Mapping[str, Sequence[str]] = dict.fromkeys(plan.tables, CHECKPOINT_KEY)
         self.harmless: Mapping[str, Collection[str]] = {VALUES: prune_eval.HARMLESS, AGREEMENT: sva.HARMLESS}
         self._plan, self._task_options, self._pruning, self._device = plan, task_options, pruning, device
-        self._listener = listener
         self._telling = Telling(plan, listener)
-        self._tally = Tally(unmatched=list(plan.options.transposed))
-        self._where = [(index, checkpoint) for index, run in enumerate(plan.runs) for checkpoint in run.checkpoints]
-        self._left = Counter(index for index, _ in self._where)
+        self._checkpoints = [
+            (run_index, checkpoint) for run_index, run in enumerate(plan.runs) for checkpoint in run.checkpoints
+        ]
         self._tasks = [named_task(run, run.checkpoints[0], task_options) for run in plan.runs]
         self._states = TaskStates()
         self._output_layers: dict[int, list[str]] = {}
@@ -66,24 +65,22 @@ class PruneEvalJob:
 
     def chunks(self, assignments: Sequence[Assignment], workers: int) -> list[Chunk]:
         """One chunk for one worker; of several, each has a checkpoint at a time, those of one task in a row."""
-        if workers == 1:
-            return [tuple(assignments)] if assignments else []
-        return [(assignment,) for assignment in by_task(assignments, self._task)]
+        return chunks_by_task(assignments, workers, self._task)
 
     def fingerprint(self, unit: Unit, table: str) -> str:
         """Of the files of the checkpoint, of what its run.json says, and of the data that it names."""
-        index, checkpoint = self._where[unit.place]
-        run = self._plan.runs[index]
+        run_index, checkpoint = self._checkpoints[unit.index]
+        run = self._plan.runs[run_index]
         try:
             files = fingerprint_files(checkpoint.path, run.root)
         except CheckpointError:
             return ""
         named = self.identity(unit, table)
-        return hashed([named, files, self._states.of(self._task(unit.place), run, checkpoint)])
+        return hashed([named, files, self._states.of(self._task(unit.index), run, checkpoint)])
 
     def identity(self, unit: Unit, table: str) -> Row:  # noqa: ARG002 - the same in all tables
         """The columns that name a checkpoint."""
-        return identity_of(*self._of(unit.place))
+        return identity_of(*self._of(unit.index))
 
     def settings(self, table: str) -> Mapping[str, Any]:
         """The options that the rows of a table depend on."""
@@ -122,28 +119,22 @@ class PruneEvalJob:
         Raises:
             CheckpointError: if it is the only one and could not be used.
         """
-        run, checkpoint = self._of(outcome.place)
-        self._tell_choice(outcome.place)
-        for remark in outcome.remarks:
-            self._telling.remark(run, checkpoint, remark)
-        if outcome.error is not None:
-            self._tally.first_error = self._tally.first_error or outcome.error
-            if self._plan.checkpoint_count == 1:
-                raise outcome.error
-            self._listener.problem(str(outcome.error))
-        else:
-            self._count(outcome.place, outcome.facts)
-        self._one_less(outcome.place)
+        run, checkpoint = self._of(outcome.index)
+        self._tell_choice(outcome.index)
+        self._telling.outcome(run, checkpoint, outcome)
+        if outcome.error is None:
+            self._output_layers[outcome.index] = texts(outcome.facts, "output_layer")
 
     def take_kept(self, unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:  # noqa: ARG002 - as a TableJob is asked
         """Take note of a checkpoint whose rows are there already."""
-        run, checkpoint = self._of(unit.place)
-        self._tell_choice(unit.place)
+        run, checkpoint = self._of(unit.index)
+        self._tell_choice(unit.index)
         for table in self.tables:
             for sentence in texts(facts, f"problems of {table}"):
                 self._telling.remark(run, checkpoint, Remark(sentence, "checkpoint"))
-        self._count(unit.place, facts)
-        self._one_less(unit.place)
+        self._telling.count(checkpoint, facts)
+        self._output_layers[unit.index] = texts(facts, "output_layer")
+        self._telling.one_less(run)
 
     def end(self) -> None:
         """Tell what is only known at the end.
@@ -151,42 +142,23 @@ class PruneEvalJob:
         Raises:
             SpectraError: if nothing could be done.
         """
-        self._telling.at_the_end(self._tally)
+        self._telling.at_the_end()
 
     def found(self) -> Mapping[str, Any]:
         """``output_layers``: by run, the parameters that no variant has changed, as they give the output."""
         named: dict[str, list[str]] = {}
-        for place in sorted(self._output_layers):
-            named.setdefault(self.units[place].run, self._output_layers[place])
+        for index in sorted(self._output_layers):
+            named.setdefault(self.units[index].run, self._output_layers[index])
         return {"output_layers": named}
 
-    def _of(self, place: int) -> tuple[Run, Checkpoint]:
-        index, checkpoint = self._where[place]
-        return self._plan.runs[index], checkpoint
+    def _of(self, index: int) -> tuple[Run, Checkpoint]:
+        run_index, checkpoint = self._checkpoints[index]
+        return self._plan.runs[run_index], checkpoint
 
-    def _task(self, place: int) -> ChosenTask:
-        return self._tasks[self._where[place][0]]
+    def _task(self, index: int) -> ChosenTask:
+        return self._tasks[self._checkpoints[index][0]]
 
-    def _tell_choice(self, place: int) -> None:
+    def _tell_choice(self, index: int) -> None:
         """Tell what is to be known of the choice of a task, once it is known that there is such a task."""
-        if remark := self._task(place).remark:
+        if remark := self._task(index).remark:
             self._telling.once(remark)
-
-    def _count(self, place: int, facts: Mapping[str, Any]) -> None:
-        tally = self._tally
-        tally.done += 1
-        self._output_layers[place] = texts(facts, "output_layer")
-        matched = texts(facts, "transposed")
-        tally.unmatched = [glob for glob in tally.unmatched if glob not in matched]
-        if "parameters" in facts:  # none of them is selected
-            tally.seen = tally.seen or texts(facts, "parameters")
-            tally.lacking.append(self.units[place].label)
-        else:
-            tally.matched += 1
-
-    def _one_less(self, place: int) -> None:
-        """Tell at the end of a run what was met again in it."""
-        index, _ = self._where[place]
-        self._left[index] -= 1
-        if not self._left[index]:
-            self._telling.after(self._plan.runs[index])

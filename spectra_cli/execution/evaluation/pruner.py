@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -14,14 +13,7 @@ import torch
 from spectra_cli.analyses.contents import NoMatricesError, check_inventory
 from spectra_cli.analyses.models import ModelMatrices, State, copied
 from spectra_cli.analyses.modelstates import StateEvaluator
-from spectra_cli.analyses.prune_eval import (
-    NOTHING_SELECTED,
-    PrunedAgreement,
-    PrunedWeights,
-    Values,
-    pruned_weights,
-    value_rows,
-)
+from spectra_cli.analyses.prune_eval import PrunedAgreement, PrunedWeights, Values, pruned_weights, value_rows
 from spectra_cli.analyses.pruning import FULL, Pruning
 from spectra_cli.analyses.references import Reference
 from spectra_cli.analyses.vectorstore import VectorStore
@@ -30,16 +22,18 @@ from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import CheckpointError, SpectraError
 from spectra_cli.execution.evaluation.modelloading import load_model, stored_content
 from spectra_cli.execution.evaluation.modelpool import TURN, ModelPool, notices_of
+from spectra_cli.execution.evaluation.shares import Shares, passed_over
 from spectra_cli.execution.evaluation.taskruns import ChosenTask, chosen_splits, task_of_run
-from spectra_cli.execution.executors.device import place_of
+from spectra_cli.execution.executors.device import work_place_of
 from spectra_cli.execution.planning import messages
-from spectra_cli.execution.planning.absolutepaths import Elsewhere
+from spectra_cli.execution.planning.checkpointunits import identity_of
 from spectra_cli.execution.planning.options import TaskOptions
 from spectra_cli.execution.planning.plan import Plan
-from spectra_cli.execution.trajectory.analyst import NAMED, identity_of
+from spectra_cli.execution.planning.workingdirectory import WorkingDirectory
+from spectra_cli.execution.trajectory.facts import lacking_facts, transposed_facts
 from spectra_cli.execution.work.events import Remark
-from spectra_cli.execution.work.shares import Shares
-from spectra_cli.execution.work.units import Assignment, Chunk, Hears, Outcome
+from spectra_cli.execution.work.units import Assignment, Chunk, EventSink, Outcome
+from spectra_cli.tables.statuses import NOTHING_SELECTED
 
 VALUES, AGREEMENT = "prune_eval", "sva"
 
@@ -62,15 +56,16 @@ class PruneWork:
     task: TaskOptions
     pruning: Pruning
     sharing: int = 1
-    directory: str = field(default_factory=os.getcwd)
+    directory: WorkingDirectory = field(default_factory=WorkingDirectory)
 
-    def worker(self, device: str, hears: Hears) -> Pruner:
+    def worker(self, device: str, sink: EventSink) -> Pruner:
         """Get ready in this process; see :class:`spectra_cli.execution.work.units.Work`."""
-        here = self
-        if os.getcwd() != self.directory:
-            elsewhere = Elsewhere(self.directory)
-            here = replace(self, plan=elsewhere.plan(self.plan), task=elsewhere.task(self.task))
-        return Pruner(here, device, hears)
+        found = replace(self, plan=self.directory.plan(self.plan), task=self.directory.task(self.task))
+        return Pruner(found, device, sink)
+
+    def runs_read(self) -> Sequence[Run]:
+        """Those of the plan."""
+        return self.plan.runs_read
 
 
 class Pruner:
@@ -82,19 +77,19 @@ class Pruner:
     Args:
         work: what there is to do.
         device: to work on.
-        hears: told how the work goes on.
+        sink: told how the work goes on.
 
     Raises:
         SpectraError: if the device is not there.
     """
 
-    def __init__(self, work: PruneWork, device: str, hears: Hears) -> None:
+    def __init__(self, work: PruneWork, device: str, sink: EventSink) -> None:
         self._plan, self._task_options, self._pruning = work.plan, work.task, work.pruning
-        self._hears = hears
+        self._sink = sink
         # the memory of the work decides its last digits, so it is the same whether or not there is a table of agreement
-        self._place = place_of(work.plan.options, device, sharing=work.sharing, keeps_vectors=True)
+        self._place = work_place_of(work.plan.options, device, sharing=work.sharing, keeps_vectors=True)
         self._units = [
-            (index, checkpoint) for index, run in enumerate(self._plan.runs) for checkpoint in run.checkpoints
+            (run_index, checkpoint) for run_index, run in enumerate(self._plan.runs) for checkpoint in run.checkpoints
         ]
         self._of_runs: dict[int, ChosenTask] = {}
         self._pool = ModelPool(self._place.device)
@@ -105,15 +100,9 @@ class Pruner:
         Raises:
             SpectraError: if the task of a run cannot be made or lacks a split, or its code raises.
         """
-        to_do = []
-        for assignment in chunk:
-            if self._is_same(assignment):
-                Shares(self._units[assignment.place][1].name, self._hears).end()
-                yield Outcome(assignment.place, content=assignment.content, same=True)
-            else:
-                to_do.append(assignment)
+        to_do = yield from passed_over(chunk, self._content, lambda index: self._units[index][1].name, self._sink)
         with TURN:
-            tasks = [self._task_of(assignment.place) for assignment in to_do]
+            tasks = [self._task_of(assignment.index) for assignment in to_do]
             self._pool.expect(tasks)
             asked = self._task_options.splits
             splits = {chosen.key: chosen_splits(self._pool.task(chosen), asked) for chosen in tasks}
@@ -127,29 +116,26 @@ class Pruner:
         """Let go of tasks and models."""
         self._pool.close()
 
-    def _is_same(self, assignment: Assignment) -> bool:
-        """Whether the weights are those that the rows were made of."""
-        index, checkpoint = self._units[assignment.place]
-        if not assignment.content or checkpoint.path in self._plan.incomplete:
-            return False
-        try:
-            return stored_content(self._plan.runs[index], checkpoint) == assignment.content
-        except CheckpointError:
-            return False  # which a row will say
+    def _content(self, index: int) -> str | None:
+        """What the weights of a checkpoint hash to."""
+        run_index, checkpoint = self._units[index]
+        if checkpoint.path in self._plan.incomplete:
+            return None
+        return stored_content(self._plan.runs[run_index], checkpoint)
 
-    def _task_of(self, place: int) -> ChosenTask:
+    def _task_of(self, index: int) -> ChosenTask:
         """The task of a checkpoint; what a run.json says is looked up once for each run."""
-        index, checkpoint = self._units[place]
-        run = self._plan.runs[index]
-        if index not in self._of_runs:
-            self._of_runs[index] = task_of_run(run, run.checkpoints[0], self._task_options)
-        return self._of_runs[index].for_checkpoint(run, checkpoint)
+        run_index, checkpoint = self._units[index]
+        run = self._plan.runs[run_index]
+        if run_index not in self._of_runs:
+            self._of_runs[run_index] = task_of_run(run, run.checkpoints[0], self._task_options)
+        return self._of_runs[run_index].for_checkpoint(run, checkpoint)
 
     def _attempt(self, assignment: Assignment, chosen: ChosenTask, splits: Sequence[str]) -> Outcome:
         """Evaluate one checkpoint; one that cannot be used is a row of every table."""
-        index, checkpoint = self._units[assignment.place]
-        run, shares = self._plan.runs[index], Shares(checkpoint.name, self._hears)
-        one = _One(run, checkpoint, chosen, splits, assignment.tables, shares, Outcome(assignment.place))
+        run_index, checkpoint = self._units[assignment.index]
+        run, shares = self._plan.runs[run_index], Shares(checkpoint.name, self._sink)
+        one = _One(run, checkpoint, chosen, splits, assignment.tables, shares, Outcome(assignment.index))
         try:
             rows = self._evaluate(one)
         except CheckpointError as error:
@@ -182,7 +168,7 @@ class Pruner:
             check_inventory(matrices.inventory, where=where)
             _check_prunable(matrices, where=where)
             if not matrices.prunable(options.include, options.exclude):
-                facts["parameters"] = [spec.parameter for spec in matrices.prunable().values()][:NAMED]
+                facts |= lacking_facts(matrices.prunable().values())
                 return {table: [{"status": NOTHING_SELECTED}] for table in one.tables}
         evaluator = StateEvaluator(
             task,
@@ -200,10 +186,8 @@ class Pruner:
 
     def _facts(self, matrices: ModelMatrices) -> dict[str, Any]:
         """What the end of the work needs to know of a checkpoint and no row says."""
-        facts: dict[str, Any] = {"output_layer": matrices.output_names}
-        if globs := self._plan.options.transposed:
-            facts["transposed"] = [glob for glob in globs if matrices.inventory.selected([glob], ())]
-        return facts
+        transposed = transposed_facts(matrices.inventory, self._plan.options.transposed)
+        return {"output_layer": matrices.output_names, **transposed}
 
     def _rows(
         self, one: _One, state: State, matrices: ModelMatrices, evaluator: StateEvaluator | None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from spectra_cli.canonicaljson import canonical_json
 from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import InputError, UsageError
 from spectra_cli.execution.planning.options import TaskOptions
@@ -56,7 +56,7 @@ class ChosenTask:
     @property
     def key(self) -> str:
         """Equal for tasks that need not be made twice."""
-        return json.dumps([self.name, self.settings], sort_keys=True, default=str)
+        return canonical_json([self.name, self.settings])
 
     @property
     def model_key(self) -> tuple[str, int]:

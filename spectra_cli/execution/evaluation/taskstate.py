@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.execution.evaluation.taskruns import ChosenTask
 from spectra_cli.execution.planning.options import Options, TaskOptions
-from spectra_cli.execution.trajectory.job import architecture_setting
-from spectra_cli.execution.work.units import Assignment
+from spectra_cli.execution.planning.recordedsettings import architecture_setting
+from spectra_cli.execution.work.units import Assignment, Chunk
 from spectra_cli.storage.places import Place, entries_of, is_directory, location
 from spectra_cli.storage.secrets import recorded
 from spectra_cli.tasks.registry import is_file_task, settled_name, task_version
@@ -153,15 +153,22 @@ def _is_path(name: str, value: Any) -> bool:
     return name == DATA or os.sep in text or os.path.exists(os.path.expanduser(text))
 
 
-def by_task(assignments: Iterable[Assignment], task: Callable[[int], ChosenTask | None]) -> list[Assignment]:
-    """Assignments with those of one task in a row, as a worker keeps the task that it had last.
+def chunks_by_task(
+    assignments: Sequence[Assignment], workers: int, task: Callable[[int], ChosenTask | None]
+) -> list[Chunk]:
+    """One chunk for one worker; for several, an assignment each, with those of one task in a row.
+
+    A worker keeps the task that it had last.
 
     Args:
         assignments: in any order, which is kept within a task.
-        task: of the unit at a place, if it has one.
+        workers: how many there are.
+        task: of the unit with an index, if it has one.
     """
+    if workers == 1:
+        return [tuple(assignments)] if assignments else []
     together: dict[str, list[Assignment]] = {}
     for assignment in assignments:
-        chosen = task(assignment.place)
+        chosen = task(assignment.index)
         together.setdefault("" if chosen is None else chosen.key, []).append(assignment)
-    return [assignment for row in together.values() for assignment in row]
+    return [(assignment,) for row in together.values() for assignment in row]

@@ -12,7 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from spectra_cli.analyses.visits import Row
 from spectra_cli.execution.executors.lostworkers import WorkerDiedError
-from spectra_cli.execution.executors.placement import Where
+from spectra_cli.execution.executors.placement import Placement
+from spectra_cli.execution.executors.signalsdeferred import signals_deferred
 from spectra_cli.execution.incremental.ledger import Ledger, settled
 from spectra_cli.execution.incremental.patience import Patience
 from spectra_cli.execution.incremental.tableoutput import TableOutput
@@ -20,11 +21,11 @@ from spectra_cli.execution.incremental.writing import Filled, Writing
 from spectra_cli.execution.planning.messages import shown
 from spectra_cli.execution.work.jobs import TableJob
 from spectra_cli.execution.work.listener import Listener
-from spectra_cli.execution.work.units import Assignment, Key, Outcome, Unit
+from spectra_cli.execution.work.units import Assignment, Outcome, Unit
 from spectra_cli.shortening import counted
 from spectra_cli.storage.places import place_of
-from spectra_cli.tables.entries import stored_key
-from spectra_cli.tables.writer import make_directory
+from spectra_cli.tables.directories import make_directory
+from spectra_cli.tables.entries import Key, stored_key
 
 Told = TypeVar("Told", bound=Listener)
 
@@ -33,19 +34,19 @@ Take = Callable[[Unit, Mapping[str, list[Row]], Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Begun(Generic[Told]):
+class PreparedWork(Generic[Told]):
     """A work that is planned.
 
     Attributes:
         job: the work.
         listener: that is told how it goes on.
-        where: it is done.
+        placement: where it is done.
         writing: where its tables go.
     """
 
     job: TableJob
     listener: Told
-    where: Where
+    placement: Placement
     writing: Writing
 
 
@@ -55,7 +56,7 @@ class Filling:
     Args:
         job: the work.
         writing: where the tables go.
-        where: the work is done.
+        placement: where the work is done.
         listener: told how it goes on.
         command: the command line, or the function called and its arguments, for the metadata of files.
         patience: with checkpoints that a run may be writing; None to take every one as it is.
@@ -65,7 +66,7 @@ class Filling:
         self,
         job: TableJob,
         writing: Writing,
-        where: Where,
+        placement: Placement,
         listener: Listener,
         *,
         command: Sequence[str],
@@ -73,7 +74,7 @@ class Filling:
     ) -> None:
         self._job = job
         self._writing = writing
-        self._where = where
+        self._placement = placement
         self._listener = listener
         self._command = command
         self._patience = patience
@@ -87,6 +88,8 @@ class Filling:
         finished, units = self.filled.finished - self.filled.failed, len(self._job.units)
         if not finished:
             return "nothing was written"
+        if self.filled.published:
+            return f"all {units} {self._job.noun}s are finished, and the tables are written"
         safe = f"{finished} of {units} {self._job.noun}s are finished and kept"
         return f"{safe}, the tables are not written yet" if any(self._writing.outs.values()) else safe
 
@@ -114,7 +117,7 @@ class Filling:
             job.begin()
             self._do(self._assignments())
             self.filled.waiting = len(self._held)
-            units = [unit for unit in job.units if unit.place not in self._held]
+            units = [unit for unit in job.units if unit.index not in self._held]
             if units:
                 job.end()
                 self._join(self._with(gone, units), take, whole=whole)
@@ -165,6 +168,8 @@ class Filling:
         units = [Unit(-1, key, str(key[0]), _label(key)) for key in keys]
         kept = [unit for unit in units if all(ledger.holds(unit) for ledger in self._ledgers.values())]
         self.filled.gone = len(kept)
+        for unit in kept:
+            self._tell_again(unit)
         return kept
 
     def _with(self, gone: Sequence[Unit], units: Sequence[Unit]) -> list[Unit]:
@@ -188,33 +193,38 @@ class Filling:
             missing = {table for table in tables if not self._ledgers[table].keeps(unit)}
             if missing and self._is_bad(unit):
                 self._keep(unit)
+                self._tell_again(unit)
             elif missing:
                 # What is made together is made together again: numbers may depend on it in their last digits.
                 again = ("sva",) if missing == {"sva"} else tables
-                assignments.append(Assignment(unit.place, again))
+                assignments.append(Assignment(unit.index, again))
             elif self._writing.verify:
                 content = self._ledgers[tables[-1]].content(unit)
-                assignments.append(Assignment(unit.place, tables, content or ""))
+                assignments.append(Assignment(unit.index, tables, content or ""))
             else:
                 self._keep(unit)
         return assignments
 
     def _do(self, assignments: Sequence[Assignment]) -> None:
-        where, job = self._where, self._job
+        placement, job = self._placement, self._job
         self._listener.kept(self.filled.kept)
-        chunks = job.chunks(assignments, where.workers)
+        chunks = job.chunks(assignments, placement.workers)
         known = self._ledgers["rank"].known() if job.tables == ("rank",) and chunks else ()
-        with closing(where.executor.outcomes(job.work(where.sharing, known), chunks, self._listener)) as outcomes:
+        with closing(
+            placement.executor.outcomes(job.work(placement.sharing, known), chunks, self._listener)
+        ) as outcomes:
             for outcome in outcomes:
-                unit = job.units[outcome.place]
+                unit = job.units[outcome.index]
                 if outcome.same:
                     self._keep(unit)
                 elif self._waits_for(unit, outcome):
-                    self._held.add(unit.place)
+                    self._held.add(unit.index)
                 else:
                     self._name_lost(unit, outcome)
                     job.take(outcome)
                     self._put(unit, outcome)
+                    if self._patience is not None and outcome.error is not None:
+                        self._patience.errors[unit.key] = str(outcome.error)
                     self.filled.finished += 1
                     self.filled.failed += outcome.error is not None
                 del outcome
@@ -227,6 +237,11 @@ class Filling:
                 table: [{**self._job.identity(unit, table), **row} for row in rows]
                 for table, rows in outcome.tables.items()
             }
+
+    def _tell_again(self, unit: Unit) -> None:
+        """Say what is wrong with a checkpoint that could not be used at a look before this one, and has its rows."""
+        if self._patience is not None and unit.key in self._patience.errors:
+            self._listener.problem(self._patience.errors[unit.key])
 
     def _is_bad(self, unit: Unit) -> bool:
         """Whether a look before this one has found that a checkpoint cannot be used, and its rows say so."""
@@ -280,8 +295,10 @@ class Filling:
                 take(unit, rows, self._facts(unit))
             for output in outputs.values():
                 output.finish()
-            for output in outputs.values():  # all of them are whole on the disk by now
-                output.publish()
+            with signals_deferred():  # all of them are whole on the disk by now, and are to be those of one look
+                for output in outputs.values():
+                    output.publish()
+                self.filled.published = True
         except BaseException:
             for output in outputs.values():
                 output.discard()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from spectra_cli.execution.work.units import Key
+from spectra_cli.tables.entries import Key
 
 ATTEMPTS = 3
 """After so many with files that do not change any more, a checkpoint is bad and not unfinished."""
@@ -16,9 +16,11 @@ class Patience:
 
     Attributes:
         attempts: by key, the state of the files at the last attempt, and how many attempts have met it.
+        errors: by key, what was said of those whose rows say that they are bad.
     """
 
     attempts: dict[Key, tuple[str, int]] = field(default_factory=dict)
+    errors: dict[Key, str] = field(default_factory=dict)
 
     def holds(self, key: Key, state: str) -> bool:
         """Whether to wait longer for a checkpoint that could not be used.
@@ -45,3 +47,4 @@ class Patience:
     def done(self, key: Key) -> None:
         """A checkpoint could be used after all."""
         self.attempts.pop(key, None)
+        self.errors.pop(key, None)

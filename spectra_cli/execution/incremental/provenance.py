@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from spectra_cli import __version__
+from spectra_cli.canonicaljson import canonical_json
 from spectra_cli.checkpoints.runs import Run
 from spectra_cli.storage.secrets import recorded
 
@@ -25,7 +25,7 @@ def provenance(command: Sequence[str], settings: Mapping[str, Any], device: str)
     return {
         "spectra.version": __version__,
         "spectra.command": shlex.join(map(recorded, command)),
-        "spectra.settings": json.dumps(recorded(settings), sort_keys=True, default=str),
+        "spectra.settings": canonical_json(recorded(settings)),
         "spectra.device": device,
         "spectra.torch": torch.__version__,
     }

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from spectra_cli.execution.incremental.writing import Writing
 from spectra_cli.execution.work.units import Unit
-from spectra_cli.tables.places import Place
+from spectra_cli.tables.locations import TableLocation
 from spectra_cli.tables.schemas import arrow_schema
 from spectra_cli.tables.writer import TableWriter
 
@@ -20,7 +20,7 @@ class TableOutput:
         table: a key of ``tables.schemas.TABLES``.
         units: all of them, in order.
         writing: what becomes of the table.
-        place: of the file to write; None for none.
+        location: of the file to write; None for none.
         metadata: of the file.
         whole: whether the table is asked for in memory as well.
 
@@ -34,7 +34,7 @@ class TableOutput:
         units: Sequence[Unit],
         writing: Writing,
         *,
-        place: Place | None,
+        location: TableLocation | None,
         metadata: Mapping[str, str],
         whole: bool,
     ) -> None:
@@ -43,10 +43,10 @@ class TableOutput:
         self._schema = arrow_schema(table, self._tags, writing.leave_out)
         self._whole: list[pa.Table] | None = [] if whole else None
         self._writer: TableWriter | None = None
-        if place is not None:
+        if location is not None:
             fresh, left_out = writing.fresh, writing.leave_out
             self._writer = TableWriter(
-                place, table, tags=self._tags, metadata=metadata, leave_out=left_out, fresh=fresh
+                location, table, tags=self._tags, metadata=metadata, leave_out=left_out, fresh=fresh
             )
 
     @property
@@ -82,7 +82,7 @@ class TableOutput:
             self._writer.finish()
 
     def publish(self) -> None:
-        """Put the table into its place.
+        """Put the table where it is to go.
 
         Raises:
             InputError: if that cannot be done.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from spectra_cli.execution.executors.placement import Doing
+from spectra_cli.execution.planning.options import ExecutionOptions
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Filled:
         waiting: units that cannot be used yet, and have no rows so far.
         dropped: units whose rows were there and are not asked for any more, so that they go.
         gone: such units whose rows are kept, as the run is watched.
+        published: whether the tables are where they are to go.
         tables: the whole tables, if they are asked for.
     """
 
@@ -57,6 +58,7 @@ class Filled:
     waiting: int = 0
     dropped: int = 0
     gone: int = 0
+    published: bool = False
     tables: dict[str, pa.Table] = field(default_factory=dict)
 
 
@@ -64,9 +66,9 @@ def writing_of(
     outs: Mapping[str, str | os.PathLike[str] | None],
     tags: Mapping[str, str | None],
     leave_out: Sequence[str],
-    doing: Doing,
+    execution: ExecutionOptions,
     directory: str | None = None,
 ) -> Writing:
     """Where tables go, as the user says: see :class:`Writing`."""
     texts = {table: None if out is None else os.fspath(out) for table, out in outs.items()}
-    return Writing(texts, tags, leave_out, directory, fresh=doing.fresh, verify=doing.verify)
+    return Writing(texts, tags, leave_out, directory, fresh=execution.fresh, verify=execution.verify)

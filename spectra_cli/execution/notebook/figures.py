@@ -14,8 +14,8 @@ from spectra_cli.execution.notebook.frames import Globs, PathLike, listed, paths
 from spectra_cli.figures.choice import Choice, NothingToDraw, StepScale, ValueScale
 from spectra_cli.figures.plots.drawing import draw_all, prepare
 from spectra_cli.figures.rows.gathered import Gathered
+from spectra_cli.tables.directories import make_directory
 from spectra_cli.tables.finding import find_tables
-from spectra_cli.tables.writer import make_directory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

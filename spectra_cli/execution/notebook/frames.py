@@ -12,9 +12,8 @@ import pandas as pd
 import pyarrow as pa
 
 from spectra_cli.checkpoints.selection import Selection
-from spectra_cli.execution.executors.placement import Doing
-from spectra_cli.execution.incremental.filling import Begun, Filling
-from spectra_cli.execution.planning.options import Options, parse_bytes
+from spectra_cli.execution.incremental.filling import Filling, PreparedWork
+from spectra_cli.execution.planning.options import ExecutionOptions, Options, parse_bytes
 from spectra_cli.layers.fitting import StructureOptions
 
 PathLike = str | os.PathLike[str]
@@ -133,22 +132,22 @@ def options_of(
 
 def doing_of(
     *, workers: int | None = None, scheduler: str | None = None, fresh: bool = False, verify: bool = False
-) -> Doing:
+) -> ExecutionOptions:
     """How the work is to be done, as :class:`Common` says.
 
     Raises:
         UsageError: if one means nothing.
     """
-    return Doing(workers, scheduler, fresh=fresh, verify=verify)
+    return ExecutionOptions(workers, scheduler, fresh=fresh, verify=verify)
 
 
-def divided(given: Mapping[str, Any]) -> tuple[dict[str, Any], Doing]:
+def divided(given: Mapping[str, Any]) -> tuple[dict[str, Any], ExecutionOptions]:
     """The keywords of a function without those that say how the work is done, and these."""
     how = {name: value for name, value in given.items() if name in HOW}
     return {name: value for name, value in given.items() if name not in HOW}, doing_of(**how)
 
 
-def frames_of(begin: Callable[[], Begun[Any]], command: Sequence[str]) -> dict[str, pd.DataFrame]:
+def frames_of(begin: Callable[[], PreparedWork[Any]], command: Sequence[str]) -> dict[str, pd.DataFrame]:
     """The tables of a job, also written where a file is named.
 
     Args:
@@ -158,9 +157,9 @@ def frames_of(begin: Callable[[], Begun[Any]], command: Sequence[str]) -> dict[s
     Raises:
         SpectraError: if nothing could be done.
     """
-    begun = begin()
+    prepared = begin()
     line = [f"spectra_cli.{command[0]}", *command[1:]]
-    filling = Filling(begun.job, begun.writing, begun.where, begun.listener, command=line)
+    filling = Filling(prepared.job, prepared.writing, prepared.placement, prepared.listener, command=line)
     filled = filling.fill(lambda *_: None, whole=True)
     return {table: _data_frame(rows) for table, rows in filled.tables.items()}
 

@@ -13,8 +13,8 @@ from spectra_cli.analyses.pruning import VARIANTS, Pruning, listed_variants
 from spectra_cli.errors import UsageError
 from spectra_cli.execution.evaluation.pairfile import PairFile, read_pairs
 from spectra_cli.execution.evaluation.pairs import make_barrier_plan
-from spectra_cli.execution.executors.placement import Doing, where_of
-from spectra_cli.execution.incremental.filling import Begun
+from spectra_cli.execution.executors.placement import placement_of
+from spectra_cli.execution.incremental.filling import PreparedWork
 from spectra_cli.execution.incremental.writing import writing_of
 from spectra_cli.execution.notebook.frames import (
     Common,
@@ -27,7 +27,7 @@ from spectra_cli.execution.notebook.frames import (
     options_of,
     paths_of,
 )
-from spectra_cli.execution.planning.options import Options, TaskOptions
+from spectra_cli.execution.planning.options import ExecutionOptions, Options, TaskOptions
 from spectra_cli.execution.planning.plan import make_plan
 from spectra_cli.execution.trajectory.job import TrajectoryJob
 from spectra_cli.execution.work.listener import Silent
@@ -61,8 +61,8 @@ def rank(path: PathLike | Sequence[PathLike], *, out: PathLike | None = None, **
         TypeError: if there is no such argument.
     """
     check_arguments(rank, shared, Shared)
-    given, doing = divided(shared)
-    return _frames(path, {"rank": out}, options_of(**given), doing)["rank"]
+    given, execution = divided(shared)
+    return _frames(path, {"rank": out}, options_of(**given), execution)["rank"]
 
 
 def align(
@@ -92,9 +92,9 @@ def align(
         TypeError: if there is no such argument.
     """
     check_arguments(align, shared, Shared)
-    given, doing = divided(shared)
+    given, execution = divided(shared)
     options = options_of(heads=heads, kv_heads=kv_heads, full=full, **given)
-    return _frames(path, {"align": out}, options, doing)["align"]
+    return _frames(path, {"align": out}, options, execution)["align"]
 
 
 def sva(
@@ -122,8 +122,8 @@ def sva(
         TypeError: if there is no such argument.
     """
     check_arguments(sva, shared, Shared)
-    given, doing = divided(shared)
-    return _frames(path, {"sva": out}, options_of(reference=reference, against=against, **given), doing)["sva"]
+    given, execution = divided(shared)
+    return _frames(path, {"sva": out}, options_of(reference=reference, against=against, **given), execution)["sva"]
 
 
 def analyze(
@@ -157,11 +157,11 @@ def analyze(
         TypeError: if there is no such argument.
     """
     check_arguments(analyze, shared, Shared)
-    given, doing = divided(shared)
+    given, execution = divided(shared)
     options = options_of(reference=reference, against=against, heads=heads, kv_heads=kv_heads, full=full, **given)
     directory = None if out is None else os.fspath(out)
     outs = {table: None if directory is None else f"{directory.rstrip('/')}/{table}.parquet" for table in TABLES}
-    return Analysis(**_frames(path, outs, options, doing, directory=directory))
+    return Analysis(**_frames(path, outs, options, execution, directory=directory))
 
 
 def prune_eval(
@@ -208,16 +208,17 @@ def prune_eval(
     check_arguments(prune_eval, shared, Shared)
     from spectra_cli.execution.evaluation.prune_eval import PruneEvalJob  # noqa: PLC0415 - evaluates models, unlike the others
 
-    given, doing = divided(shared)
+    given, execution = divided(shared)
     options, paths = options_of(**given), paths_of(path)
     task_options = TaskOptions(task, dict(settings or {}), listed(split), batch_norm, output_layer)
     pruning = Pruning(listed_variants(listed(variants)), keep, mask_keep, mask_seed)
     outs = {"prune_eval": out} | ({} if sva_out is None else {"sva": sva_out})
 
-    def begin() -> Begun[Silent]:
-        plan, listener, where = make_plan(paths, options, tuple(outs)), Silent(), where_of(options.device, doing)
-        job = PruneEvalJob(plan, task_options, pruning, listener, where.device)
-        return Begun(job, listener, where, writing_of(outs, options.tags, (), doing))
+    def begin() -> PreparedWork[Silent]:
+        plan, listener = make_plan(paths, options, tuple(outs)), Silent()
+        placement = placement_of(options.device, execution)
+        job = PruneEvalJob(plan, task_options, pruning, listener, placement.device)
+        return PreparedWork(job, listener, placement, writing_of(outs, options.tags, (), execution))
 
     return frames_of(begin, ["prune_eval", *map(str, paths)])["prune_eval"]
 
@@ -266,17 +267,17 @@ def barrier(
     check_arguments(barrier, common, Common)
     from spectra_cli.execution.evaluation.barrier import BarrierJob  # noqa: PLC0415 - evaluates models, unlike the others
 
-    shared, doing = divided(common)
+    shared, execution = divided(common)
     found, options = _pairs(a, b, pairs), options_of(**shared)
     task_options = TaskOptions(task, dict(settings or {}), listed(split), batch_norm)
     further = {"barrier_spectra": spectra_out, "sva": sva_out}
     outs = {"barrier": out} | {table: path for table, path in further.items() if path is not None}
 
-    def begin() -> Begun[Silent]:
+    def begin() -> PreparedWork[Silent]:
         plan = make_barrier_plan(found.pairs, options, task_options, alphas, found.tags)
-        listener, where = Silent(), where_of(options.device, doing)
-        job = BarrierJob(plan, listener, where.device, tables=tuple(outs), agreement=out is not None)
-        return Begun(job, listener, where, writing_of(outs, plan.tags, options.columns_left_out, doing))
+        listener, placement = Silent(), placement_of(options.device, execution)
+        job = BarrierJob(plan, listener, placement.device, tables=tuple(outs), agreement=out is not None)
+        return PreparedWork(job, listener, placement, writing_of(outs, plan.tags, options.columns_left_out, execution))
 
     named = [path for pair in found.pairs for path in pair]
     return frames_of(begin, ["barrier", *named])["barrier"]
@@ -301,17 +302,18 @@ def _frames(
     path: PathLike | Sequence[PathLike],
     outs: Mapping[str, PathLike | None],
     options: Options,
-    doing: Doing,
+    execution: ExecutionOptions,
     *,
     directory: str | None = None,
 ) -> dict[str, pd.DataFrame]:
     paths = paths_of(path)
 
-    def begin() -> Begun[Silent]:
+    def begin() -> PreparedWork[Silent]:
         plan, listener = make_plan(paths, options, tuple(outs)), Silent()
-        where = where_of(options.device, doing)
-        job = TrajectoryJob(plan, listener, where.device)
-        return Begun(job, listener, where, writing_of(outs, options.tags, options.columns_left_out, doing, directory))
+        placement = placement_of(options.device, execution)
+        job = TrajectoryJob(plan, listener, placement.device)
+        writing = writing_of(outs, options.tags, options.columns_left_out, execution, directory)
+        return PreparedWork(job, listener, placement, writing)
 
     name = "analyze" if len(outs) > 1 else next(iter(outs))
     return frames_of(begin, [name, *map(str, paths)])

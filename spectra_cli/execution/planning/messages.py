@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from spectra_cli.analyses.prune_eval import NOTHING_SELECTED, PrunedWeights
+from spectra_cli.analyses.prune_eval import PrunedWeights
 from spectra_cli.analyses.visits import Row
 from spectra_cli.checkpoints.runs import Run
 from spectra_cli.errors import InputError, SpectraError
 from spectra_cli.execution.planning.options import Options
 from spectra_cli.layers.ends import SHAPE_MISMATCH
-from spectra_cli.tables.statuses import OF_REFERENCE
+from spectra_cli.tables.statuses import NOTHING_SELECTED, OF_REFERENCE
 
 NAMED_PARAMETERS = 6
 NAMED_STRAYS = 3

@@ -101,6 +101,33 @@ class TaskOptions:
         }
 
 
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """How a command is to do its work.
+
+    Attributes:
+        workers: processes; None for one for each device.
+        scheduler: address of a Dask scheduler, whose workers do the work.
+        fresh: whether to start over, whatever is there.
+        verify: whether to look at the bytes of weights where files seem to be unchanged.
+    """
+
+    workers: int | None = None
+    scheduler: str | None = None
+    fresh: bool = False
+    verify: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers {self.workers} does nothing", remedy="Give at least 1")
+        if self.workers is not None and self.scheduler is not None:
+            raise UsageError(
+                "--workers and --scheduler exclude each other", remedy="The cluster has workers of its own"
+            )
+        if self.fresh and self.verify:
+            raise UsageError("--fresh and --verify exclude each other", remedy="A fresh start has nothing to verify")
+
+
 def parse_bytes(text: str) -> int:
     """Bytes from ``2GB``, ``512MiB`` or ``1500000``.
 

@@ -41,6 +41,12 @@ class Plan:
         return sum(len(run.checkpoints) for run in self.runs)
 
     @property
+    def runs_read(self) -> tuple[Run, ...]:
+        """The runs to analyse, and those that references are in."""
+        compared = (reference.run for references in self.references for reference in references.values())
+        return (*self.runs, *compared)
+
+    @property
     def pass_count(self) -> int:
         """Checkpoints to read: those to analyse, and references that are none of them."""
         extra = 0

@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from spectra_cli.analyses import align, rank, sva
-from spectra_cli.analyses.contents import inventory_of
 from spectra_cli.analyses.hashes import Hashes, combined
 from spectra_cli.analyses.known import KnownFactors, KnownMatrices
 from spectra_cli.analyses.lanes import work_of
 from spectra_cli.analyses.references import PREVIOUS, Reference, shares_steps
-from spectra_cli.analyses.upcoming import OpenedAhead, Primed, Room
 from spectra_cli.analyses.vectorstore import VectorStore
 from spectra_cli.analyses.visits import Analysis, Row, visit
-from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import CheckpointError, SpectraError
-from spectra_cli.execution.executors.device import place_of
+from spectra_cli.execution.executors.device import work_place_of
 from spectra_cli.execution.planning import messages
-from spectra_cli.execution.planning.absolutepaths import Elsewhere
+from spectra_cli.execution.planning.checkpointunits import identity_of
 from spectra_cli.execution.planning.plan import Plan
-from spectra_cli.execution.work.events import CheckpointDone, MatrixDone, Opened, Remark
-from spectra_cli.execution.work.units import Assignment, Chunk, Hears, Outcome
+from spectra_cli.execution.planning.workingdirectory import WorkingDirectory
+from spectra_cli.execution.trajectory.facts import lacking_facts, transposed_facts
+from spectra_cli.execution.trajectory.keptreferences import KeptReferences
+from spectra_cli.execution.trajectory.openedcheckpoints import Opened, OpenedCheckpoints
+from spectra_cli.execution.work.events import CheckpointDone, MatrixDone, Remark
+from spectra_cli.execution.work.events import Opened as CheckpointOpened
+from spectra_cli.execution.work.units import Assignment, Chunk, EventSink, Outcome
 from spectra_cli.layers.connections import connections_among
 from spectra_cli.layers.inventory import Inventory
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.storage.places import Place
-from spectra_cli.tables.statuses import OF_REFERENCE
-
-NOTHING_SELECTED = "nothing_selected"
-"""Status of a checkpoint that lacks the matrices asked for, which others have."""
-
-NAMED = messages.NAMED_PARAMETERS + 1
-"""Parameters that a message may name, and one more to say that there are more."""
+from spectra_cli.tables.statuses import NOTHING_SELECTED, OF_REFERENCE
 
 ONCE, AGAIN = "told once", "told of each"
 """Facts about a checkpoint: sentences that do not follow from its rows, and are told with them."""
@@ -65,12 +59,15 @@ class CheckpointWork:
     plan: Plan
     sharing: int = 1
     known: Sequence[KnownMatrices] = ()
-    directory: str = field(default_factory=os.getcwd)
+    directory: WorkingDirectory = field(default_factory=WorkingDirectory)
 
-    def worker(self, device: str, hears: Hears) -> Analyst:
+    def worker(self, device: str, sink: EventSink) -> Analyst:
         """Get ready in this process; see :class:`spectra_cli.execution.work.units.Work`."""
-        same = os.getcwd() == self.directory
-        return Analyst(self if same else replace(self, plan=Elsewhere(self.directory).plan(self.plan)), device, hears)
+        return Analyst(replace(self, plan=self.directory.plan(self.plan)), device, sink)
+
+    def runs_read(self) -> Sequence[Run]:
+        """Those of the plan, and of its references."""
+        return self.plan.runs_read
 
 
 class _Any:
@@ -83,124 +80,89 @@ class _Any:
         return any(key in each for each in self._known)
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """An opened checkpoint, what it holds, and what of that is selected."""
-
-    reader: Primed
-    inventory: Inventory
-    specs: Mapping[int, MatrixSpec]
-
-
 class Analyst:
     """Makes the rows of checkpoints.
 
     Args:
         work: what is to be done.
         device: to work on.
-        hears: told how the work goes on.
+        sink: told how the work goes on.
 
     Raises:
         SpectraError: if the device is not there.
     """
 
-    def __init__(self, work: CheckpointWork, device: str, hears: Hears) -> None:
+    def __init__(self, work: CheckpointWork, device: str, sink: EventSink) -> None:
         self._plan = plan = work.plan
         self._options = plan.options
         self._known = _Any(work.known) if plan.tables == ("rank",) else None
-        self._hears = hears
-        self._place = place_of(
+        self._sink = sink
+        self._place = work_place_of(
             plan.options, device, sharing=work.sharing, keeps_vectors="sva" in plan.tables, knows_factors=True
         )
         self._factors = KnownFactors(self._place.known_bytes) if plan.pass_count > 1 else None
-        self._units = [(index, checkpoint) for index, run in enumerate(plan.runs) for checkpoint in run.checkpoints]
-        self._stores: dict[Place, VectorStore | CheckpointError] = {}
-        self._idle: Place | None = None
+        self._units = [
+            (run_index, checkpoint) for run_index, run in enumerate(plan.runs) for checkpoint in run.checkpoints
+        ]
+        self._references = KeptReferences(self._place.kept_bytes)
         self._contents: dict[Place, str | None] = {}
         self._remarks: list[Remark] = []
-        self._owners = {checkpoint.path: Reference(plan.runs[index], checkpoint) for index, checkpoint in self._units}
-        for references in plan.references:
-            self._owners |= {each.checkpoint.path: each for each in references.values()}
-        self._ahead = OpenedAhead(self._open, self._prime)
-        self._following: Place | None = None
+        self._checkpoints = OpenedCheckpoints(plan, self._place)
 
     def outcomes(self, chunk: Chunk) -> Iterator[Outcome]:
         """Analyse the checkpoints of a chunk; a reference that is one of them and comes later is analysed first."""
-        waiting = {self._units[assignment.place][1].path: assignment for assignment in chunk}
+        waiting = {self._units[assignment.index][1].path: assignment for assignment in chunk}
         references = [self._reference_of(assignment) for assignment in chunk]
         uses = Counter(reference.checkpoint.path for reference in references if reference is not None)
-        for place, (assignment, reference) in enumerate(zip(chunk, references, strict=True)):
-            path = self._units[assignment.place][1].path
+        for turn, (assignment, reference) in enumerate(zip(chunk, references, strict=True)):
+            path = self._units[assignment.index][1].path
             wanted = None if reference is None else reference.checkpoint.path
-            later = (self._units[each.place][1].path for each in chunk[place + 1 :])
+            later = (self._units[each.index][1].path for each in chunk[turn + 1 :])
             following = next((each for each in later if each in waiting), None)
-            self._following = following
+            self._checkpoints.following = following
             if assignment.content is not None and (same := self._verified(assignment)):
                 waiting.pop(path, None)
                 yield same
-            elif reference is not None and wanted != path and wanted not in self._stores:
-                self._following = path
+            elif reference is not None and wanted != path and wanted not in self._references:
+                self._checkpoints.following = path
                 if wanted in waiting:
                     yield self._attempt(waiting.pop(wanted), keep=True)
                 else:
                     self._keep(reference)
-                self._following = following if following != wanted else None
+                self._checkpoints.following = following if following != wanted else None
             if path in waiting:
                 yield self._attempt(waiting.pop(path), keep=path in uses)
             if wanted is not None:
                 uses[wanted] -= 1
                 if not uses[wanted]:
-                    self._rest(wanted)
+                    self._references.rest(wanted)
 
     def close(self) -> None:
         """Let go of the vectors of references, and of what was opened ahead."""
-        self._ahead.close()
-        for path in list(self._stores):
-            self._forget(path)
+        self._checkpoints.close()
+        self._references.close()
 
     def _reference_of(self, assignment: Assignment) -> Reference | None:
         """What the checkpoint is compared with; None where it is not."""
-        index, checkpoint = self._units[assignment.place]
+        run_index, checkpoint = self._units[assignment.index]
         if "sva" not in assignment.tables or not self._plan.references:
             return None
-        return self._plan.references[index].get(checkpoint.path)
-
-    def _rest(self, path: Place) -> None:
-        """A reference has served this chunk; it is kept until another is needed, as the next may have the same."""
-        if self._idle is not None and self._idle != path:
-            self._forget(self._idle)
-        self._idle = path
-
-    def _forget(self, path: Place) -> None:
-        store = self._stores.pop(path, None)
-        if isinstance(store, VectorStore):
-            store.close()
-        if path == self._idle:
-            self._idle = None
-
-    def _new_store(self, path: Place) -> VectorStore:
-        if self._idle is not None:
-            self._forget(self._idle)
-        self._forget(path)
-        store = VectorStore(self._place.kept_bytes // 2)  # the next one is made before this one is let go
-        self._stores[path] = store
-        return store
+        return self._plan.references[run_index].get(checkpoint.path)
 
     def _attempt(self, assignment: Assignment, *, keep: bool) -> Outcome:
         """Analyse one checkpoint; one that cannot be used is a row of every table."""
-        index, checkpoint = self._units[assignment.place]
-        run = self._plan.runs[index]
-        outcome = Outcome(assignment.place)
+        run_index, checkpoint = self._units[assignment.index]
+        run = self._plan.runs[run_index]
+        outcome = Outcome(assignment.index)
         try:
             rows = self._analyse(run, checkpoint, assignment, outcome, keep=keep)
             outcome.content = self._content(checkpoint, self._reference_of(assignment))
         except CheckpointError as error:
             outcome.error = error.at(str(checkpoint.path))
             if keep:
-                self._forget(checkpoint.path)  # what was kept before it failed
-                self._stores[checkpoint.path] = error
+                self._references.failed(checkpoint.path, error)
             rows = {table: [{"status": error.status}] for table in assignment.tables}
-        self._hears.hear(CheckpointDone())
+        self._sink.hear(CheckpointDone())
         identity = identity_of(run, checkpoint)
         outcome.tables = {table: [{**identity, **row} for row in of_table] for table, of_table in rows.items()}
         outcome.remarks, self._remarks = self._remarks, []
@@ -210,32 +172,13 @@ class Analyst:
         """Keep the vectors of a checkpoint that is not itself to be analysed."""
         path = reference.checkpoint.path
         try:
-            with self._ahead.opened(path) as opened:
-                self._visit(path, opened, [sva.KeepVectors(self._new_store(path))])
+            with self._checkpoints.opened(path) as opened:
+                self._visit(path, opened, [sva.KeepVectors(self._references.new(path))])
         except CheckpointError as error:
             error.at(str(path))
-            self._forget(path)
-            self._stores[path] = error
+            self._references.failed(path, error)
             self._remarks.append(Remark(f"the reference cannot be used: {error}", "once", str(path)))
-        self._hears.hear(CheckpointDone())
-
-    @contextmanager
-    def _open(self, path: Place) -> Iterator[_Opened]:
-        """Open a checkpoint; while another one is worked on, so that nothing of this object is changed.
-
-        Raises:
-            CheckpointError: if it cannot be used.
-        """
-        if path in self._plan.incomplete:
-            raise self._plan.incomplete[path]
-        owner = self._owners[path]
-        with open_checkpoint(path) as reader:
-            options = self._options
-            inventory = inventory_of(reader, owner.run, owner.checkpoint, options.transposed, options.structure)
-            yield _Opened(Primed(reader), inventory, inventory.selected(options.include, options.exclude))
-
-    def _prime(self, opened: _Opened, room: Room) -> None:
-        opened.reader.prime(opened.specs, self._place, room)
+        self._sink.hear(CheckpointDone())
 
     def _analyse(
         self, run: Run, checkpoint: Checkpoint, assignment: Assignment, outcome: Outcome, *, keep: bool
@@ -247,13 +190,13 @@ class Analyst:
         """
         tables, path = assignment.tables, checkpoint.path
         first_errors: dict[str, SpectraError] = {}
-        with self._ahead.opened(path) as opened:
+        with self._checkpoints.opened(path) as opened:
             inventory, specs = opened.inventory, opened.specs
             outcome.facts = facts = self._facts(inventory, specs)
             if "align" in tables:
                 facts[ONCE] = said = [f"{run.root}: {remark}" for remark in inventory.remarks]
                 self._remarks += [Remark(sentence, "once") for sentence in said]
-            keeping: list[Analysis] = [sva.KeepVectors(self._new_store(path))] if keep else []
+            keeping: list[Analysis] = [sva.KeepVectors(self._references.new(path))] if keep else []
             if not specs:
                 return {table: [{"status": NOTHING_SELECTED}] for table in tables}
             making = self._making(assignment, inventory, specs)
@@ -266,18 +209,16 @@ class Analyst:
             facts[AGAIN] = [str(error)]
             self._remarks.append(Remark(str(error), "checkpoint"))
         if "sva" in tables and "sva" not in making:
-            rows["sva"] = self._without_reference(run, self._reference_of(assignment))
+            rows["sva"], said = self._without_reference(run, self._reference_of(assignment))
+            facts[ONCE] = [*facts.get(ONCE, []), *said]
+            self._remarks += [Remark(sentence, "once") for sentence in said]
         self._remarks += [Remark(message, "checkpoint") for message in messages.problems(rows, first_errors)]
         return rows
 
     def _facts(self, inventory: Inventory, specs: Mapping[int, MatrixSpec]) -> dict[str, Any]:
         """What the end of the work needs to know of a checkpoint and no row says."""
-        facts: dict[str, Any] = {}
-        if globs := self._options.transposed:
-            facts["transposed"] = [glob for glob in globs if inventory.selected([glob], ())]
-        if not specs:
-            facts["parameters"] = [spec.parameter for spec in inventory.matrices][:NAMED]
-        return facts
+        facts = transposed_facts(inventory, self._options.transposed)
+        return facts if specs else {**facts, **lacking_facts(inventory.matrices)}
 
     def _making(
         self, assignment: Assignment, inventory: Inventory, specs: Mapping[int, MatrixSpec]
@@ -293,25 +234,24 @@ class Analyst:
             if connections:
                 making["align"] = align.AlignRows(connections, specs, full=self._options.full)
         reference = self._reference_of(assignment)
-        kept = self._stores.get(reference.checkpoint.path) if reference else None
+        kept = self._references.get(reference.checkpoint.path) if reference else None
         if reference is not None and isinstance(kept, VectorStore):
             making["sva"] = sva.SvaRows(kept, reference.columns)
         return making
 
-    def _without_reference(self, run: Run, reference: Reference | None) -> list[Row]:
-        """The rows of a checkpoint that there is nothing to compare with."""
+    def _without_reference(self, run: Run, reference: Reference | None) -> tuple[list[Row], list[str]]:
+        """The rows of a checkpoint that there is nothing to compare with, and what is said of that."""
         if reference is not None:
             path = reference.checkpoint.path
-            kept = self._stores.get(path)
+            kept = self._references.get(path)
             said = f"nothing is compared with {path}, which cannot be used; choose another --reference."
-            self._remarks.append(Remark(said, "once"))
             status = kept.status if isinstance(kept, CheckpointError) else "missing"
-            return [{**reference.columns, "status": f"{OF_REFERENCE}{status}"}]
+            return [{**reference.columns, "status": f"{OF_REFERENCE}{status}"}], [said]
         against = self._plan.against
         alone = self._options.reference == PREVIOUS if against is None else not shares_steps(run, against)
-        return [] if alone else [{"status": "missing"}]
+        return ([] if alone else [{"status": "missing"}]), []
 
-    def _visit(self, path: Place, opened: _Opened, analyses: Sequence[Analysis]) -> dict[str, SpectraError]:
+    def _visit(self, path: Place, opened: Opened, analyses: Sequence[Analysis]) -> dict[str, SpectraError]:
         """Show the matrices of a checkpoint to analyses, and note what they hash to.
 
         Returns:
@@ -319,17 +259,16 @@ class Analyst:
         """
         first_errors: dict[str, SpectraError] = {}
         specs = opened.specs
-        self._hears.hear(Opened(len(specs), sum(map(work_of, specs.values()))))
+        self._sink.hear(CheckpointOpened(len(specs), sum(map(work_of, specs.values()))))
 
         def on_problem(error: SpectraError, _parameter: str) -> None:
             first_errors.setdefault(error.status, error)
 
         def on_matrix(spec: MatrixSpec) -> None:
-            self._hears.hear(MatrixDone(work_of(spec)))
+            self._sink.hear(MatrixDone(work_of(spec)))
 
         hashes = Hashes()
-        if self._following is not None:
-            self._ahead.expect(self._following)
+        self._checkpoints.expect_following()
         visit(
             opened.reader,
             specs,
@@ -338,7 +277,7 @@ class Analyst:
             on_problem=on_problem,
             on_matrix=on_matrix,
             known=self._factors,
-            on_room=self._ahead.on_room,
+            on_room=self._checkpoints.on_room,
         )
         self._contents[path] = hashes.content
         return first_errors
@@ -351,7 +290,7 @@ class Analyst:
 
     def _verified(self, assignment: Assignment) -> Outcome | None:
         """The outcome where the weights still hash to what they did; None where they do not, or cannot be read."""
-        _, checkpoint = self._units[assignment.place]
+        _, checkpoint = self._units[assignment.index]
         reference = self._reference_of(assignment)
         try:
             self._hash(checkpoint.path, assignment)
@@ -361,8 +300,8 @@ class Analyst:
             return None
         if self._content(checkpoint, reference) != assignment.content:
             return None
-        self._hears.hear(CheckpointDone())
-        return Outcome(assignment.place, content=assignment.content, same=True)
+        self._sink.hear(CheckpointDone())
+        return Outcome(assignment.index, content=assignment.content, same=True)
 
     def _hash(self, path: Place, assignment: Assignment) -> None:
         """Read what is read to make the rows of an assignment, and note what it hashes to.
@@ -370,13 +309,12 @@ class Analyst:
         Raises:
             CheckpointError: if it cannot be read.
         """
-        with self._ahead.opened(path) as opened:
+        with self._checkpoints.opened(path) as opened:
             making: dict[str, Making] = {"rank": rank.RankRows()}
             if assignment.tables == ("align",):
                 making = self._making(assignment, opened.inventory, opened.specs)
             hashes = Hashes(instead=list(making.values()))
-            if self._following is not None:
-                self._ahead.expect(self._following)
+            self._checkpoints.expect_following()
             visit(
                 opened.reader,
                 opened.specs,
@@ -384,14 +322,9 @@ class Analyst:
                 self._place,
                 on_problem=lambda *_: None,
                 on_matrix=lambda _: None,
-                on_room=self._ahead.on_room,
+                on_room=self._checkpoints.on_room,
             )
         self._contents[path] = hashes.content
-
-
-def identity_of(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
-    """The columns that name a checkpoint."""
-    return {"run": run.name, "checkpoint": checkpoint.name, "step": checkpoint.step, "epoch": checkpoint.epoch}
 
 
 def _no_connections(inventory: Inventory, specs: Mapping[int, MatrixSpec]) -> NoConnectionsError:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from spectra_cli.analyses import align, rank, sva
@@ -14,21 +10,19 @@ from spectra_cli.analyses.known import KnownMatrices
 from spectra_cli.analyses.references import FINAL, Reference, shares_steps
 from spectra_cli.analyses.visits import Row
 from spectra_cli.checkpoints.fingerprints import fingerprint_files
-from spectra_cli.checkpoints.runs import Checkpoint, Run
-from spectra_cli.errors import CheckpointError, InputError
+from spectra_cli.errors import CheckpointError
 from spectra_cli.execution.incremental.provenance import directories_of, provenance
 from spectra_cli.execution.planning import messages
+from spectra_cli.execution.planning.checkpointunits import CHECKPOINT_KEY, checkpoint_units, identity_of
 from spectra_cli.execution.planning.plan import Plan
-from spectra_cli.execution.trajectory.analyst import AGAIN, NOTHING_SELECTED, ONCE, CheckpointWork, identity_of
-from spectra_cli.execution.trajectory.telling import Tally, Telling, texts
+from spectra_cli.execution.planning.recordedsettings import architecture_setting, hashed
+from spectra_cli.execution.trajectory.analyst import AGAIN, ONCE, CheckpointWork
+from spectra_cli.execution.trajectory.facts import texts
+from spectra_cli.execution.trajectory.telling import Telling
 from spectra_cli.execution.work.events import Remark
 from spectra_cli.execution.work.listener import Listener
-from spectra_cli.execution.work.units import Assignment, Chunk, Key, Outcome, Unit
+from spectra_cli.execution.work.units import Assignment, Chunk, Outcome, Unit
 from spectra_cli.storage.secrets import recorded
-from spectra_cli.tables.entries import stored_key
-
-CHECKPOINT_KEY = ("run", "checkpoint")
-"""Columns that name a checkpoint."""
 
 HARMLESS = {"rank": rank.HARMLESS, "align": align.HARMLESS, "sva": sva.HARMLESS}
 """By table, statuses that say all there is to say."""
@@ -58,9 +52,7 @@ class TrajectoryJob:
         self._plan = plan
         self._device = device
         self._telling = Telling(plan, listener)
-        self._listener = listener
-        self._tally = Tally(unmatched=list(plan.options.transposed))
-        self._where = [(run, checkpoint) for run in plan.runs for checkpoint in run.checkpoints]
+        self._checkpoints = [(run, checkpoint) for run in plan.runs for checkpoint in run.checkpoints]
         self.units: Sequence[Unit] = checkpoint_units(plan.runs)
         of_runs = plan.references or ({},) * len(plan.runs)
         self._references: list[Reference | None] = [
@@ -68,7 +60,6 @@ class TrajectoryJob:
             for run, references in zip(plan.runs, of_runs, strict=True)
             for checkpoint in run.checkpoints
         ]
-        self._left = Counter(run.name for run, _ in self._where)
 
     def work(self, sharing: int, known: Sequence[KnownMatrices]) -> CheckpointWork:
         """The checkpoints of the plan, for workers."""
@@ -80,8 +71,8 @@ class TrajectoryJob:
 
     def fingerprint(self, unit: Unit, table: str) -> str:
         """Of the files of the checkpoint, and of the one that it is compared with where the table compares."""
-        run, checkpoint = self._where[unit.place]
-        reference = self._references[unit.place] if table == "sva" else None
+        run, checkpoint = self._checkpoints[unit.index]
+        reference = self._references[unit.index] if table == "sva" else None
         try:
             states: list[Any] = [self.identity(unit, table), fingerprint_files(checkpoint.path, run.root)]
             if reference is not None:
@@ -95,7 +86,7 @@ class TrajectoryJob:
 
     def identity(self, unit: Unit, table: str) -> Row:  # noqa: ARG002 - the same in all tables
         """The columns that name a checkpoint."""
-        return identity_of(*self._where[unit.place])
+        return identity_of(*self._checkpoints[unit.index])
 
     def settings(self, table: str) -> Mapping[str, Any]:
         """The options that the rows of a table depend on."""
@@ -131,30 +122,23 @@ class TrajectoryJob:
         Raises:
             CheckpointError: if it is the only one and could not be used.
         """
-        run, checkpoint = self._where[outcome.place]
-        for remark in outcome.remarks:
-            self._telling.remark(run, checkpoint, remark)
-        tally = self._tally
-        if outcome.error is not None:
-            tally.first_error = tally.first_error or outcome.error
-            if self._plan.checkpoint_count == 1:
-                raise outcome.error
-            self._listener.problem(str(outcome.error))
-        else:
-            self._count(checkpoint, outcome.tables, outcome.facts)
-        self._one_less(run)
+        run, checkpoint = self._checkpoints[outcome.index]
+        self._telling.outcome(run, checkpoint, outcome)
+        self._count_compared(outcome.tables)
 
     def take_kept(self, unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:
         """Take note of a checkpoint whose rows are there already."""
-        run, checkpoint = self._where[unit.place]
+        run, checkpoint = self._checkpoints[unit.index]
         again = [*texts(facts, AGAIN), *messages.problems(tables, {})]
         remarks = [Remark(sentence, "once") for sentence in texts(facts, ONCE)]
         for remark in [*remarks, *(Remark(sentence, "checkpoint") for sentence in again)]:
             self._telling.remark(run, checkpoint, remark)
-        self._count(checkpoint, tables, facts)
-        if not tables.get("sva"):  # all of its rows are good, if it has any
-            self._tally.compared += self._references[unit.place] is not None
-        self._one_less(run)
+        self._telling.count(checkpoint, facts)
+        if tables.get("sva"):
+            self._count_compared(tables)
+        else:  # all of its rows are good, if it has any
+            self._telling.tally.compared += self._references[unit.index] is not None
+        self._telling.one_less(run)
 
     def end(self) -> None:
         """Tell what is only known at the end.
@@ -162,52 +146,14 @@ class TrajectoryJob:
         Raises:
             SpectraError: if nothing could be done.
         """
-        self._telling.at_the_end(self._tally)
+        self._telling.at_the_end()
 
     def found(self) -> Mapping[str, Any]:
         """Nothing beside the rows."""
         return {}
 
-    def _count(self, checkpoint: Checkpoint, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:
-        tally = self._tally
-        tally.done += 1
-        matched = texts(facts, "transposed")
-        tally.unmatched = [glob for glob in tally.unmatched if glob not in matched]
-        if any(row["status"] == NOTHING_SELECTED for rows in tables.values() for row in rows[:1]):
-            tally.seen = tally.seen or texts(facts, "parameters")
-            tally.lacking.append(str(checkpoint.path))
-            return
-        tally.matched += 1
-        tally.compared += any(row.get("parameter") is not None for row in tables.get("sva", ()))
-
-    def _one_less(self, run: Run) -> None:
-        """Tell at the end of a run what was met again in it."""
-        self._left[run.name] -= 1
-        if not self._left[run.name]:
-            self._telling.after(run)
-
-
-def checkpoint_units(runs: Sequence[Run]) -> list[Unit]:
-    """A unit for every checkpoint.
-
-    Raises:
-        InputError: if a table could not tell two of them apart.
-    """
-    pairs = [(run, checkpoint) for run in runs for checkpoint in run.checkpoints]
-    units = [
-        Unit(place, (run.name, checkpoint.name), run.name, str(checkpoint.path))
-        for place, (run, checkpoint) in enumerate(pairs)
-    ]
-    met: dict[Key, Unit] = {}
-    for unit in units:
-        other = met.setdefault(stored_key(unit.key), unit)
-        if other is not unit:
-            raise InputError(
-                "a table cannot tell this checkpoint from another one, as their names are written alike in it",
-                where=unit.label,
-                remedy="Rename one of the two",
-            )
-    return units
+    def _count_compared(self, tables: Mapping[str, Sequence[Row]]) -> None:
+        self._telling.tally.compared += any(row.get("parameter") is not None for row in tables.get("sva", ()))
 
 
 def chunked(assignments: Sequence[Assignment], workers: int) -> list[Chunk]:
@@ -215,16 +161,3 @@ def chunked(assignments: Sequence[Assignment], workers: int) -> list[Chunk]:
     size = len(assignments) if workers == 1 else min(LARGEST_CHUNK, len(assignments) // (workers * CHUNKS_PER_WORKER))
     size = max(size, 1)
     return [tuple(assignments[start : start + size]) for start in range(0, len(assignments), size)]
-
-
-def architecture_setting(architecture: Any) -> Any:
-    """A family's name as it is; of a file that describes one, its bytes as well, since they may change."""
-    if architecture is None or not Path(architecture).is_file():
-        return architecture
-    return [str(architecture), hashlib.sha256(Path(architecture).read_bytes()).hexdigest()[:16]]
-
-
-def hashed(value: Any) -> str:
-    """A short hash of what JSON can say."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:24]

@@ -12,8 +12,10 @@ from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.errors import InputError, SpectraError
 from spectra_cli.execution.planning import messages
 from spectra_cli.execution.planning.plan import Plan
+from spectra_cli.execution.trajectory.facts import LACKING, TRANSPOSED, texts
 from spectra_cli.execution.work.events import Remark
 from spectra_cli.execution.work.listener import Listener
+from spectra_cli.execution.work.units import Outcome
 from spectra_cli.storage.places import Place
 
 
@@ -41,11 +43,14 @@ class Tally:
 
 
 class Telling:
-    """Passes on to a listener what people should know.
+    """Counts the checkpoints that are done, and passes on to a listener what people should know.
 
     Args:
         plan: what is to be done.
         listener: told.
+
+    Attributes:
+        tally: what has been done so far.
     """
 
     def __init__(self, plan: Plan, listener: Listener) -> None:
@@ -54,6 +59,8 @@ class Telling:
         self._times: Counter[tuple[str, str]] = Counter()
         self._once: set[object] = set()
         self._noticed: set[str] = set()
+        self._left = Counter(run.name for run in plan.runs for _ in run.checkpoints)
+        self.tally = Tally(unmatched=list(plan.options.transposed))
 
     def once(self, message: str, matter: object = None) -> None:
         """Tell something that has not been told before.
@@ -110,19 +117,55 @@ class Telling:
         if against is not None and run.root.resolve() == against.root.resolve():
             self._listener.problem(f"{run.root} is compared with itself.")
 
-    def after(self, run: Run) -> None:
+    def _after(self, run: Run) -> None:
         """Tell how often in a run what has been told was met again."""
         for (name, message), count in self._times.items():
             if name == run.name and count > 1:
                 again = messages.repeated(message)
                 self._listener.problem(f"{run.root}: the same in {count - 1} more of its checkpoints: {again}")
 
-    def at_the_end(self, tally: Tally) -> None:
+    def outcome(self, run: Run, checkpoint: Checkpoint, outcome: Outcome) -> None:
+        """Tell what came of a checkpoint.
+
+        Raises:
+            CheckpointError: if it is the only one and could not be used.
+        """
+        for remark in outcome.remarks:
+            self.remark(run, checkpoint, remark)
+        if outcome.error is None:
+            self.count(checkpoint, outcome.facts)
+        else:
+            self.tally.first_error = self.tally.first_error or outcome.error
+            if self._plan.checkpoint_count == 1:
+                raise outcome.error
+            self._listener.problem(str(outcome.error))
+        self.one_less(run)
+
+    def count(self, checkpoint: Checkpoint, facts: Mapping[str, Any]) -> None:
+        """Take note of a checkpoint that could be used, now or in an earlier run."""
+        tally = self.tally
+        tally.done += 1
+        matched = texts(facts, TRANSPOSED)
+        tally.unmatched = [glob for glob in tally.unmatched if glob not in matched]
+        if LACKING in facts:
+            tally.seen = tally.seen or texts(facts, LACKING)
+            tally.lacking.append(str(checkpoint.path))
+        else:
+            tally.matched += 1
+
+    def one_less(self, run: Run) -> None:
+        """One more checkpoint of a run is done: at its end, tell what was met again in it."""
+        self._left[run.name] -= 1
+        if not self._left[run.name]:
+            self._after(run)
+
+    def at_the_end(self) -> None:
         """Tell what is only known at the end.
 
         Raises:
             SpectraError: if nothing could be done.
         """
+        tally = self.tally
         for glob in tally.unmatched:
             self._listener.problem(f"--transposed {glob} matches no parameter.")
         if tally.done == 0 and tally.first_error is not None:
@@ -137,9 +180,3 @@ class Telling:
             ) from tally.first_error
         if tally.lacking:
             self._listener.problem(f"no matrix is left by --include and --exclude in {messages.shown(tally.lacking)}.")
-
-
-def texts(facts: Mapping[str, Any], name: str) -> list[str]:
-    """A list of texts among the facts about a unit, which come from a file; what is none is left out."""
-    found = facts.get(name)
-    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []

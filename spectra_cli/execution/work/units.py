@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from spectra_cli.errors import SpectraError
 from spectra_cli.execution.work.events import Event, Remark
+from spectra_cli.tables.entries import Key
 
 if TYPE_CHECKING:  # a worker is there, and tells its version, before it imports torch
     from spectra_cli.analyses.visits import Row
-
-Key = tuple[str | None, ...]
-"""Values of the columns that name a unit in every table: run and checkpoint, or those of two."""
+    from spectra_cli.checkpoints.runs import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +20,14 @@ class Unit:
     """What is done at one go: a checkpoint, or a pair of them.
 
     Attributes:
-        place: among all units of a plan, from 0, in the order of the tables.
+        index: among all units of a plan, from 0, in the order of the tables.
         key: what names it.
         run: that it belongs to, for what is told at the end of each; any text.
         label: what it is called in messages.
         tags: further columns of its rows, beside those of all rows.
     """
 
-    place: int
+    index: int
     key: Key
     run: str
     label: str
@@ -40,13 +39,13 @@ class Assignment:
     """One unit of a work that is to be done.
 
     Attributes:
-        place: of the unit among all units of the work, from 0, in the order of the tables.
+        index: of the unit among all units of the work, from 0, in the order of the tables.
         tables: to make of it.
         content: what the unit's weights hashed to when its rows were made, where they are to be made again only if that
             has changed; None to make them.
     """
 
-    place: int
+    index: int
     tables: tuple[str, ...]
     content: str | None = None
 
@@ -60,7 +59,7 @@ class Outcome:
     """What came of an assignment. It travels between processes, so everything in it can be pickled.
 
     Attributes:
-        place: of the unit.
+        index: of the unit.
         tables: the rows of each table, in order, with the columns that name the unit.
         content: hash of the weights that were read; None where they could not be.
         same: whether the content is what the assignment says, and nothing was made.
@@ -69,7 +68,7 @@ class Outcome:
         remarks: what people should know, in the order in which it came up.
     """
 
-    place: int
+    index: int
     tables: Mapping[str, list[Row]] = field(default_factory=dict)
     content: str | None = None
     same: bool = False
@@ -78,7 +77,7 @@ class Outcome:
     remarks: Sequence[Remark] = ()
 
 
-class Hears(Protocol):
+class EventSink(Protocol):
     """Whoever is told how the work of a worker goes on."""
 
     def hear(self, event: Event) -> None:
@@ -105,23 +104,27 @@ class Worker(Protocol):
 class Work(Protocol):
     """What is to be done, as it is sent to those that do it: can be pickled, and is small."""
 
-    def worker(self, device: str, hears: Hears) -> Worker:
+    def worker(self, device: str, sink: EventSink) -> Worker:
         """Get ready in this process.
 
         Args:
             device: name of the device to work on.
-            hears: told how the work goes on, live.
+            sink: told how the work goes on, live.
 
         Raises:
             SpectraError: if the device is not there, or the work cannot be begun.
         """
         ...
 
+    def runs_read(self) -> Sequence[Run]:
+        """What is read; a machine that does the work has to see it."""
+        ...
+
 
 class Executor(Protocol):
     """Does work somewhere."""
 
-    def outcomes(self, work: Work, chunks: Sequence[Chunk], hears: Hears) -> Generator[Outcome, None, None]:
+    def outcomes(self, work: Work, chunks: Sequence[Chunk], sink: EventSink) -> Generator[Outcome, None, None]:
         """Do the work of all chunks; outcomes come as they are finished, each unit's once.
 
         Closing the iterator early stops the work. Work that is lost with a worker is done again by another.

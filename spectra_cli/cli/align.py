@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from spectra_cli.cli import options, output, parsing, running
+from spectra_cli.cli import options, output, parsing, running, summaries
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +44,7 @@ def align(
 
     Example: spectra align runs/a --steps first,final --out align.parquet
     """
-    asked = parsing.asked_for(
+    invocation = parsing.invocation_of(
         context,
         workers=workers,
         scheduler=scheduler,
@@ -70,7 +70,7 @@ def align(
         kv_heads=kv_heads,
         full=full,
     )
-    running.run_tables(asked, paths, chosen, {"align": out})
+    running.run_tables(invocation, paths, chosen, {"align": out})
 
 
 def print_alignments(console: Console, name: str, run: RunAlignment) -> None:
@@ -81,7 +81,7 @@ def print_alignments(console: Console, name: str, run: RunAlignment) -> None:
     if not connections:
         return
     moved = run.first_checkpoint != run.last_checkpoint
-    running.print_title(console, "Alignment score", name, run.first_checkpoint, run.last_checkpoint)
+    summaries.print_title(console, "Alignment score", name, run.first_checkpoint, run.last_checkpoint)
     table = Table(box=None, pad_edge=False)
     table.add_column("connection", no_wrap=True)
     for heading in ("pairs", "first", "last", "chance") if moved else ("pairs", "score", "chance"):

@@ -39,7 +39,7 @@ def analyze(
 
     Example: spectra analyze runs/a --out tables
     """
-    asked = parsing.asked_for(
+    invocation = parsing.invocation_of(
         context,
         workers=workers,
         scheduler=scheduler,
@@ -68,4 +68,4 @@ def analyze(
         against=against,
     )
     outs = {table: f"{out.rstrip('/')}/{table}.parquet" for table in ("rank", "align", "sva")}
-    running.run_tables(asked, paths, chosen, outs, directory=out)
+    running.run_tables(invocation, paths, chosen, outs, directory=out)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectra_cli.cli import options, output, parsing, running
+from spectra_cli.cli import options, output, parsing, running, summaries
 from spectra_cli.errors import UsageError
 from spectra_cli.shortening import counted, fitted_names, shortened
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from spectra_cli.analyses.barrier_summary import BarrierSummary, Curve, PairSummary
     from spectra_cli.analyses.visits import Row
+    from spectra_cli.cli.invocation import Invocation
     from spectra_cli.execution.evaluation.pairs import BarrierPlan
     from spectra_cli.execution.work.units import Unit
 
@@ -105,7 +106,7 @@ def barrier(
 
     Example: spectra barrier runs/a runs/b --out barrier.parquet
     """
-    asked = parsing.asked_for(
+    invocation = parsing.invocation_of(
         context,
         workers=workers,
         scheduler=scheduler,
@@ -141,10 +142,10 @@ def barrier(
     parsing.check_distinct(outs)
     given = PairFile([(ends[0], ends[1])], []) if pairs is None else read_pairs(pairs)
     plan = make_barrier_plan(given.pairs, chosen, task_options, alphas, given.tags)
-    _look_along(asked, plan, outs)
+    _look_along(invocation, plan, outs)
 
 
-def _look_along(asked: running.Asked, plan: BarrierPlan, outs: Mapping[str, str]) -> None:
+def _look_along(invocation: Invocation, plan: BarrierPlan, outs: Mapping[str, str]) -> None:
     """Do the work, write its tables and say what they hold.
 
     Raises:
@@ -155,8 +156,8 @@ def _look_along(asked: running.Asked, plan: BarrierPlan, outs: Mapping[str, str]
     from spectra_cli.cli.progress import EvaluationProgress
     from spectra_cli.execution.evaluation.barrier import BarrierJob, agreement_of
     from spectra_cli.execution.evaluation.interpolator import BARRIER
-    from spectra_cli.execution.executors.placement import where_of
-    from spectra_cli.execution.incremental.filling import Begun
+    from spectra_cli.execution.executors.placement import placement_of
+    from spectra_cli.execution.incremental.filling import PreparedWork
     from spectra_cli.execution.incremental.writing import writing_of
 
     summary = BarrierSummary()
@@ -167,25 +168,26 @@ def _look_along(asked: running.Asked, plan: BarrierPlan, outs: Mapping[str, str]
         for table, rows in tables.items():
             statuses[table].update(row["status"] for row in rows)
 
-    where = where_of(plan.options.device, asked.doing)
-    listener = EvaluationProgress(len(plan.pairs), quiet=asked.quiet)
-    job = BarrierJob(plan, listener, where.device, tables=tuple(outs), agreement=True)
-    writing = writing_of(outs, plan.tags, plan.options.columns_left_out, asked.doing)
-    begun = Begun(job, listener, where, writing)
-    filled = running.fill_tables(begun, running.filling_of(asked, begun), take)
-    if asked.as_json:
+    placement = placement_of(plan.options.device, invocation.execution)
+    listener = EvaluationProgress(len(plan.pairs), quiet=invocation.quiet)
+    job = BarrierJob(plan, listener, placement.device, tables=tuple(outs), agreement=True)
+    running.tell_idle_workers(invocation, job, listener)
+    writing = writing_of(outs, plan.tags, plan.options.columns_left_out, invocation.execution)
+    prepared = PreparedWork(job, listener, placement, writing)
+    filled = running.fill_tables(prepared, running.filling_of(invocation, prepared), take)
+    if invocation.as_json:
         said = {table: {"rows": counts.total(), "statuses": dict(counts)} for table, counts in statuses.items()}
         said[BARRIER] = summary.as_json()
         each = [{"table": table, "out": str(out), **said[table]} for table, out in outs.items()]
         tables = each[0] if len(each) == 1 else {"tables": each}
         output.json_line({**tables, "kept": filled.kept, "problems": listener.problems})
-    if not asked.quiet:
+    if not invocation.quiet:
         console = output.stderr_console()
         print_barriers(console, summary)
-        source = f"from {counted(len(plan.pairs), 'pair')}{running.kept_of(filled.kept)}"
-        source += f" in {time.monotonic() - asked.started:.1f} s"
+        source = f"from {counted(len(plan.pairs), 'pair')}{summaries.kept_of(filled.kept)}"
+        source += f" in {time.monotonic() - invocation.started:.1f} s"
         for table, out in outs.items():
-            running.print_closing(console, out, statuses[table], source)
+            summaries.print_closing(console, out, statuses[table], source)
     if not filled.usable:
         raise typer.Exit(3)
 

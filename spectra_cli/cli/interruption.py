@@ -61,11 +61,9 @@ def stopping_told(filling: Filling) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt as signal_sent:
-            remedy = (
-                "Run the same command again to go on from there"
-                if filling.filled.finished > filling.filled.failed
-                else None
-            )
+            filled = filling.filled
+            goes_on = filled.finished > filled.failed and not filled.published
+            remedy = "Run the same command again to go on from there" if goes_on else None
             raise stopped(signal_sent, filling.progress, remedy) from None
 
 

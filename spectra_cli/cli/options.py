@@ -122,7 +122,8 @@ Scheduler = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="Have the work done by the workers of a Dask cluster, such as tcp://head:8786.",
+        help="Have the work done by the workers of a Dask cluster: tcp://head:8786, or the .json file that its "
+        "scheduler writes, which is waited for.",
         rich_help_panel=WORK,
         show_default=False,
     ),

@@ -11,7 +11,7 @@ from spectra_cli.errors import UsageError
 if TYPE_CHECKING:
     import typer
 
-    from spectra_cli.cli.running import Asked
+    from spectra_cli.cli.invocation import Invocation
     from spectra_cli.execution.planning.options import Options, TaskOptions
 
 
@@ -80,7 +80,7 @@ def chosen_task(
     return TaskOptions(task, split_settings(given), tuple(split or ()), batch_norm, output_layer)
 
 
-def asked_for(
+def invocation_of(
     context: typer.Context,
     *,
     workers: int | None,
@@ -90,21 +90,21 @@ def asked_for(
     watch: float | None = None,
     quiet: bool,
     as_json: bool,
-) -> Asked:
+) -> Invocation:
     """How a command is to go about it, as its options say.
 
     Raises:
         UsageError: if one means nothing.
     """
-    from spectra_cli.cli.running import Asked
-    from spectra_cli.execution.executors.placement import Doing
+    from spectra_cli.cli.invocation import Invocation
+    from spectra_cli.execution.planning.options import ExecutionOptions
 
     if watch is not None and not watch > 0:
         raise UsageError(f"--watch {watch:g} is no time", remedy="Give seconds, such as 60")
     if watch is not None and fresh:
         raise UsageError("--watch and --fresh exclude each other", remedy="Start over once, then watch")
-    doing = Doing(workers, scheduler, fresh=fresh, verify=verify)
-    return Asked(tuple(context.obj or ()), doing, quiet=quiet, as_json=as_json, watch_s=watch)
+    execution = ExecutionOptions(workers, scheduler, fresh=fresh, verify=verify)
+    return Invocation(tuple(context.obj or ()), execution, quiet=quiet, as_json=as_json, watch_s=watch)
 
 
 def check_distinct(outs: Mapping[str, str]) -> None:

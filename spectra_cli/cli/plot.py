@@ -136,7 +136,7 @@ class _Saving:
         """Save the figures of a kind, or keep the reason why there is none."""
         from spectra_cli.figures.canvas.saving import save
         from spectra_cli.figures.choice import NothingToDraw
-        from spectra_cli.tables.writer import make_directory
+        from spectra_cli.tables.directories import make_directory
 
         if isinstance(drawn, NothingToDraw):
             self.lacking.append(drawn)

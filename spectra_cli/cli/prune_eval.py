@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectra_cli.cli import options, output, parsing, running
+from spectra_cli.cli import options, output, parsing, running, summaries
 from spectra_cli.shortening import counted, shortened
 
 if TYPE_CHECKING:
@@ -16,10 +15,11 @@ if TYPE_CHECKING:
 
     from spectra_cli.analyses.prune_summary import RunPrunedAgreement, RunPruning
     from spectra_cli.analyses.pruning import Pruning
-    from spectra_cli.cli.progress import EvaluationProgress
-    from spectra_cli.execution.executors.placement import Where
-    from spectra_cli.execution.incremental.filling import Begun
+    from spectra_cli.cli.invocation import Invocation
+    from spectra_cli.cli.progress import Shown
     from spectra_cli.execution.planning.options import Options, TaskOptions
+    from spectra_cli.execution.planning.plan import Plan
+    from spectra_cli.execution.work.jobs import TableJob
 
 PRUNING = "What is left of the weights"
 SHOWN_STEPS = 5
@@ -99,7 +99,7 @@ def prune_eval(
 
     Example: spectra prune-eval runs/a --keep 0.5 --out prune_eval.parquet
     """
-    asked = parsing.asked_for(
+    invocation = parsing.invocation_of(
         context,
         workers=workers,
         scheduler=scheduler,
@@ -130,11 +130,11 @@ def prune_eval(
     pruning = Pruning(listed_variants([variants]), keep, mask_keep, mask_seed)
     outs = {"prune_eval": out} | ({} if sva_out is None else {"sva": sva_out})
     parsing.check_distinct(outs)
-    _evaluate(asked, paths, chosen, task_options, pruning, outs)
+    _evaluate(invocation, paths, chosen, task_options, pruning, outs)
 
 
 def _evaluate(
-    asked: running.Asked,
+    invocation: Invocation,
     paths: Sequence[str],
     chosen: Options,
     task_options: TaskOptions,
@@ -149,33 +149,19 @@ def _evaluate(
     """
     from spectra_cli.analyses.prune_summary import RunPrunedAgreement, RunPruning
 
-    if asked.watch_s is not None:
-        chosen = replace(chosen, skip_incomplete=True)  # it may be complete the next time
-    places: list[Where] = []
-
-    def begin() -> Begun[EvaluationProgress]:
-        from spectra_cli.execution.planning.plan import make_plan
-
-        plan = make_plan(paths, chosen, tuple(outs))
-
+    def job_of(plan: Plan, device: str) -> tuple[TableJob, Shown]:
         from spectra_cli.cli.progress import EvaluationProgress
         from spectra_cli.execution.evaluation.prune_eval import PruneEvalJob
-        from spectra_cli.execution.executors.placement import where_of
-        from spectra_cli.execution.incremental.filling import Begun
-        from spectra_cli.execution.incremental.writing import writing_of
 
-        if not places:
-            places.append(where_of(chosen.device, asked.doing))  # once for all looks
-        where = places[0]
-        listener = EvaluationProgress(plan.checkpoint_count, quiet=asked.quiet, told=asked.told)
-        job = PruneEvalJob(plan, task_options, pruning, listener, where.device)
-        return Begun(job, listener, where, writing_of(outs, chosen.tags, (), asked.doing))
+        listener = EvaluationProgress(plan.checkpoint_count, quiet=invocation.quiet, told=invocation.told)
+        return PruneEvalJob(plan, task_options, pruning, listener, device), listener
 
-    ways = {
-        "prune_eval": running.Way(RunPruning, print_pruning),
-        "sva": running.Way(RunPrunedAgreement, print_agreement),
+    views = {
+        "prune_eval": summaries.RunView(RunPruning, print_pruning),
+        "sva": summaries.RunView(RunPrunedAgreement, print_agreement),
     }
-    running.write_tables(asked, begin, lambda: ways, closing=left_alone)
+    prepare = running.preparation(invocation, paths, chosen, outs, job_of)
+    running.write_tables(invocation, prepare, lambda: views, closing=left_alone)
 
 
 def print_pruning(console: Console, name: str, run: RunPruning) -> None:
@@ -185,7 +171,7 @@ def print_pruning(console: Console, name: str, run: RunPruning) -> None:
     moments = run.shown(SHOWN_STEPS)
     if not moments:
         return
-    running.print_title(console, "Pruned weights", name, moments[0].checkpoint, moments[-1].checkpoint)
+    summaries.print_title(console, "Pruned weights", name, moments[0].checkpoint, moments[-1].checkpoint)
     table = Table(box=None, pad_edge=False)
     table.add_column("metric", no_wrap=True)
     table.add_column("step", no_wrap=True)
@@ -230,7 +216,7 @@ def print_agreement(console: Console, name: str, run: RunPrunedAgreement) -> Non
     """Print how far the pruned matrices of the last checkpoint agree with the whole ones."""
     if not run.scores:
         return
-    running.print_title(console, "Agreement with the whole matrices", name, run.last_checkpoint, run.last_checkpoint)
+    summaries.print_title(console, "Agreement with the whole matrices", name, run.last_checkpoint, run.last_checkpoint)
     each = (f"{variant} {score:.3f}" for variant, score in run.scores.items())
     console.print(f"mean score: {', '.join(each)}", soft_wrap=True)
     console.print()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from spectra_cli.cli import options, output, parsing, running
+from spectra_cli.cli import options, output, parsing, running, summaries
 from spectra_cli.shortening import fitted_names
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def rank(
 
     Example: spectra rank runs/a --log-spaced 20 --out rank.parquet
     """
-    asked = parsing.asked_for(
+    invocation = parsing.invocation_of(
         context,
         workers=workers,
         scheduler=scheduler,
@@ -69,7 +69,7 @@ def rank(
         memory_budget=memory_budget,
         tag=tag,
     )
-    running.run_tables(asked, paths, chosen, {"rank": out})
+    running.run_tables(invocation, paths, chosen, {"rank": out})
 
 
 def print_ranks(console: Console, name: str, run: RunRanks) -> None:
@@ -80,7 +80,7 @@ def print_ranks(console: Console, name: str, run: RunRanks) -> None:
     if not ranked:
         return
     moved = run.first_checkpoint != run.last_checkpoint
-    running.print_title(console, "Effective rank", name, run.first_checkpoint, run.last_checkpoint)
+    summaries.print_title(console, "Effective rank", name, run.first_checkpoint, run.last_checkpoint)
     table = Table(box=None, pad_edge=False)
     name_width = max(NAME_WIDTH, console.width - NUMBERS_WIDTH)
     table.add_column("matrix (most compressed on top)", no_wrap=True, max_width=name_width)

@@ -48,7 +48,7 @@ def sva(
 
     Example: spectra sva runs/a --reference first --out sva.parquet
     """
-    asked = parsing.asked_for(
+    invocation = parsing.invocation_of(
         context,
         workers=workers,
         scheduler=scheduler,
@@ -73,7 +73,7 @@ def sva(
         reference=reference,
         against=against,
     )
-    running.run_tables(asked, paths, chosen, {"sva": out})
+    running.run_tables(invocation, paths, chosen, {"sva": out})
 
 
 def print_agreements(console: Console, name: str, run: RunAgreement) -> None:

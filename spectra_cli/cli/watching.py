@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from spectra_cli.cli import output
 from spectra_cli.cli.interruption import InterruptedWorkError, stopped, termination_told
+from spectra_cli.cli.invocation import Invocation
 from spectra_cli.errors import CheckpointError, InputError, UsageError
 from spectra_cli.shortening import counted
 
 if TYPE_CHECKING:
-    from spectra_cli.cli.running import Asked, Looked
+    from spectra_cli.analyses.summary import Summary
     from spectra_cli.execution.incremental.patience import Patience
     from spectra_cli.execution.incremental.writing import Filled
     from spectra_cli.execution.planning.options import Options
+
+
+@dataclass(frozen=True)
+class LookResult:
+    """What has come of a look at the checkpoints.
+
+    Attributes:
+        filled: the tables.
+        outs: the file of each.
+        summaries: of each.
+        problems: what could not be used.
+        held: keeps other commands away from the tables.
+        stopped: whether a signal came when the tables were written already.
+    """
+
+    filled: Filled
+    outs: Mapping[str, str | None]
+    summaries: Mapping[str, Summary[Any]]
+    problems: Sequence[str]
+    held: Callable[[], AbstractContextManager[None]]
+    stopped: bool = False
 
 
 def check_watchable(chosen: Options, tables: Mapping[str, object]) -> None:
@@ -34,15 +57,15 @@ def check_watchable(chosen: Options, tables: Mapping[str, object]) -> None:
         )
 
 
-def watch(asked: Asked, look: Callable[[Patience], Looked]) -> Looked:
+def watch(invocation: Invocation, look: Callable[[Patience], LookResult]) -> LookResult:
     """Look at the runs until a signal ends it.
 
     Args:
-        asked: how to go about it.
+        invocation: how to go about it.
         look: does what is new and writes the tables.
 
     Returns:
-        What the last complete look has found.
+        What the last look has found that was complete, with all that it was to write.
 
     Raises:
         InterruptedWorkError: if a signal comes before there is a table.
@@ -59,17 +82,19 @@ def watch(asked: Asked, look: Callable[[Patience], Looked]) -> Looked:
                 held: AbstractContextManager[None] = nullcontext()
                 try:
                     looked = look(patience)
-                    held = looked.held()
                     last = looked if looked.filled.finished else last
-                    _tell(looked.filled, quiet=asked.quiet)
+                    if looked.stopped:
+                        break
+                    held = looked.held()
+                    _tell(looked.filled, quiet=invocation.quiet)
                 except (InputError, CheckpointError, TableInUseError) as error:
                     if last is None and isinstance(error, TableInUseError):
                         raise  # later, somebody may have it for a while
                     if str(error) not in told:
                         told.add(str(error))
-                        output.warn(f"{error} Looking again every {asked.watch_s:g} s.")
+                        output.warn(f"{error} Looking again every {invocation.watch_s:g} s.")
                 with held:
-                    time.sleep(asked.watch_s or 0.0)
+                    time.sleep(invocation.watch_s or 0.0)
         except InterruptedWorkError:
             if last is None:
                 raise

@@ -117,6 +117,16 @@ def test_a_file_of_pairs_is_a_table_and_a_line_for_each(spectra: Fixture, table:
 
 
 @pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_slip_that_concerns_all_pairs_is_a_usage_error_however_many_work(spectra: Fixture, workers: str) -> None:
+    Path("pairs.csv").write_text("runs/a,runs/b\nruns/a@0,runs/b\n")
+    outcome = spectra("barrier", "--pairs", "pairs.csv", "--alphas", "2", "--split", "wrong", "--workers", workers)
+    assert outcome.status == 2
+    assert outcome.err.count("--split wrong: the task has none") == 1
+    assert not Path("barrier.parquet").exists()
+
+
+@pytest.mark.usefixtures("runs")
 def test_a_pair_that_cannot_be_used_is_3_and_names_itself(spectra: Fixture, table: Fixture) -> None:
     make_addition("runs/wide", 1, d_model=8)
     Path("pairs.csv").write_text("runs/a,runs/wide\nruns/a,runs/absent\nruns/a,runs/b\n")

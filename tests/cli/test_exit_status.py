@@ -201,12 +201,12 @@ def test_an_absent_shard_is_1_before_any_work(
     spectra: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although it is in the last checkpoint: nobody wants to learn of it after an hour."""
-    from spectra_cli.execution.trajectory import analyst
+    from spectra_cli.execution.trajectory import openedcheckpoints
 
     def never(*_: object) -> None:
         raise AssertionError("work began")
 
-    monkeypatch.setattr(analyst, "open_checkpoint", never)
+    monkeypatch.setattr(openedcheckpoints, "open_checkpoint", never)
     outcome = spectra("rank", make_sharded_run(tmp_path / "run"))
     assert outcome.status == 1
     message = one_paragraph(outcome.err)
@@ -242,6 +242,9 @@ def test_an_incomplete_checkpoint_by_itself_cannot_be_skipped(spectra: Fixture, 
         (["--log-spaced", "1"], "--log-spaced 1"),
         (["--steps", "soon"], "--steps soon"),
         (["--steps", "9:1"], "--steps 9:1"),
+        (["--workers", "0"], "--workers 0"),
+        (["--scheduler", ""], "--scheduler ''"),
+        (["--scheduler", "foo://x"], "--scheduler 'foo://x'"),
     ],
 )
 def test_an_option_that_means_nothing_is_2_and_is_repeated(

@@ -180,7 +180,7 @@ def test_a_new_final_checkpoint_costs_the_others_their_agreement_only(spectra: F
     with pytest.MonkeyPatch.context() as patch:
 
         def noted(self: Any, assignment: Any, **named: Any) -> Any:
-            assigned.append((assignment.place, assignment.tables))
+            assigned.append((assignment.index, assignment.tables))
             return attempt(self, assignment, **named)
 
         patch.setattr(analyst.Analyst, "_attempt", noted)

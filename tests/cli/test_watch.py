@@ -21,7 +21,8 @@ import pytest
 from spectra_cli.cli import watching
 from spectra_cli.execution.incremental.ledger import Ledger
 from spectra_cli.execution.incremental.patience import ATTEMPTS
-from spectra_cli.execution.trajectory import analyst
+from spectra_cli.execution.incremental.tableoutput import TableOutput
+from spectra_cli.execution.trajectory import openedcheckpoints
 from spectra_cli.tables.journal import Journal
 from tests.analyses.formulas import chain, save
 from tests.cli.trajectories import (
@@ -171,7 +172,7 @@ def test_it_begins_before_there_is_a_reference(spectra: Fixture, watched: Fixtur
 def test_checkpoints_that_a_run_removes_are_no_trouble(spectra: Fixture, watched: Fixture) -> None:
     """One that keeps its last three; also where one goes between being found and being opened."""
     run = trajectory(steps=(0, 1, 2))
-    open_one, gone = analyst.open_checkpoint, list[str]()
+    open_one, gone = openedcheckpoints.open_checkpoint, list[str]()
 
     def opening(path: Path, *arguments: Any, **named: Any) -> Any:
         if path.name == step(run, 4).name and not gone:
@@ -187,7 +188,7 @@ def test_checkpoints_that_a_run_removes_are_no_trouble(spectra: Fixture, watched
         return happen
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(analyst, "open_checkpoint", opening)
+        patch.setattr(openedcheckpoints, "open_checkpoint", opening)
         done = watched([rotate(number) for number in range(3, 8)], "rank", run, "--out", "out")
     assert gone
     assert (done.status, warnings(done)) == (0, [])
@@ -295,8 +296,23 @@ def test_a_bad_checkpoint_is_named_once_and_gets_its_row(spectra: Fixture, watch
     assert len(warnings(done)) == len(set(warnings(done)))
     assert progress(done)[0] == "3 new checkpoints, 3 in all; 1 more cannot be read yet"
     assert 2 <= len(progress(done)) <= ATTEMPTS
-    assert spectra(*line, run, "--out", "fresh").status == 3
+    again = spectra(*line, run, "--out", "fresh", "--json")
+    assert again.status == 3
     assert_same(line[0], "out", "fresh")
+    assert json.loads(done.out)["problems"] == json.loads(again.out)["problems"]
+
+
+def test_a_bad_checkpoint_stays_a_problem_as_long_as_it_has_its_row(watched: Fixture) -> None:
+    """Whatever comes later, and when its file is gone; not when it has been mended."""
+    run, other = trajectory(), Path("other")
+    trajectory(other)
+    for bad in (step(run, 100), step(other, 100)):
+        bad.write_bytes(b"\xff" * 100)
+    script = [nothing] * ATTEMPTS + [lambda: rewrite(run, 400, seed=4), step(run, 100).unlink]
+    done = watched([*script, nothing, lambda: rewrite(other, 100, seed=5), nothing], "rank", run, other, "--json")
+    (problem,) = json.loads(done.out)["problems"]
+    assert problem.startswith(f"{step(run, 100)}: ")
+    assert done.status == 3
 
 
 def test_a_bad_checkpoint_that_is_mended_gets_its_rows(spectra: Fixture, watched: Fixture) -> None:
@@ -371,6 +387,44 @@ def test_ctrl_c_in_the_midst_of_a_look_ends_with_the_last_table(spectra: Fixture
     assert len(work.opened) in {1, 2}  # the sixth that was put may not have been told
     assert spectra("rank", run, "--out", "fresh").status == 0
     assert_same("rank", "out", "fresh")
+
+
+def test_ctrl_c_after_a_look_has_written_its_tables_ends_with_those(
+    spectra: Fixture, watched: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal in the midst of their being put into their places waits until all are there."""
+    run, line = trajectory(), ["analyze", "--reference", "first"]
+    publish, published = TableOutput.publish, 0
+
+    def publishing(self: TableOutput) -> None:
+        nonlocal published
+        publish(self)
+        published += 1
+        if published == 4:  # the first of the second look
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TableOutput, "publish", publishing)
+        done = watched([lambda: rewrite(run, 400, seed=4)], *line, run, "--out", "out", "--json")
+    assert done.status == 0
+    assert next(table["rows"] for table in json.loads(done.out)["tables"]) == 5 * MATRICES
+    assert "rows from 5 checkpoints" in done.err.splitlines()[-1]
+    assert all(400 in steps_in(path) for path in outputs("analyze", "out").values())
+    assert spectra(*line, run, "--out", "fresh").status == 0
+    assert_same("analyze", "out", "fresh")
+
+
+def test_ctrl_c_when_all_is_written_does_not_say_that_it_is_not(
+    spectra: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: Ledger) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Ledger, "settle", interrupt)
+    done = spectra("rank", trajectory(), "--out", "out")
+    assert done.status == 130
+    assert "interrupted: all 4 checkpoints are finished, and the tables are written.\n" in done.err
+    assert steps_in("out") == {0, 100, 200, 300}
 
 
 def test_ctrl_c_before_there_is_a_table_says_so(watched: Fixture) -> None:

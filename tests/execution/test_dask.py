@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -20,13 +22,16 @@ from distributed import Client
 from spectra_cli import __version__
 from spectra_cli.analyses.pruning import Pruning
 from spectra_cli.errors import InputError, MissingExtraError
+from spectra_cli.execution.evaluation.interpolator import AGREEMENT, BARRIER, BarrierWork
+from spectra_cli.execution.evaluation.pairs import make_barrier_plan
 from spectra_cli.execution.evaluation.pruner import VALUES, PruneWork
-from spectra_cli.execution.executors import dask, daskclient, daskpresence
+from spectra_cli.execution.executors import dask, daskclient, daskpresence, schedulerfile
 from spectra_cli.execution.executors.dask import DaskCluster
 from spectra_cli.execution.executors.daskpresence import NoWorkerWarning, SilentClusterWarning
 from spectra_cli.execution.executors.daskworker import NAME
 from spectra_cli.execution.executors.inprocess import InProcess
 from spectra_cli.execution.executors.lostworkers import LostWorkerWarning, WorkerDiedError
+from spectra_cli.execution.executors.schedulerfile import NoSchedulerFileWarning
 from spectra_cli.execution.planning.options import Options, TaskOptions
 from spectra_cli.execution.planning.plan import make_plan
 from spectra_cli.execution.trajectory.analyst import CheckpointWork
@@ -63,7 +68,7 @@ def test_the_work_of_a_killed_worker_is_done_again(cluster: Cluster, tmp_path: P
         os.kill(arrived[0].facts["pid"], signal.SIGKILL)
         arrived += outcomes
         cluster.wait_for(2)
-    assert Counter(outcome.place for outcome in arrived) == Counter(range(24))
+    assert Counter(outcome.index for outcome in arrived) == Counter(range(24))
     assert all(outcome.error is None for outcome in arrived)
     assert any(len(attempts(tmp_path, place)) > 1 for place in range(24))
 
@@ -85,8 +90,8 @@ def test_a_unit_that_takes_down_its_workers_is_an_outcome(cluster: Cluster, tmp_
             outcomes = list(DaskCluster(cluster.address, "cpu").outcomes(work, chunks_of(8, 4), Heard()))
         client.run_on_scheduler(patient, failures=before)
         cluster.wait_for(2)
-    assert sorted(outcome.place for outcome in outcomes) == list(range(8))
-    errors = {outcome.place: outcome.error for outcome in outcomes if outcome.error is not None}
+    assert sorted(outcome.index for outcome in outcomes) == list(range(8))
+    errors = {outcome.index: outcome.error for outcome in outcomes if outcome.error is not None}
     assert list(errors) == [3]
     assert isinstance(errors[3], WorkerDiedError)
     assert len(attempts(tmp_path, 3)) == 3
@@ -123,9 +128,7 @@ def test_a_worker_with_another_spectra_is_named(cluster: Cluster, monkeypatch: p
         list(DaskCluster(cluster.address).outcomes(PlantedWork(), chunks_of(1), Heard()))
 
 
-@pytest.mark.parametrize(
-    "address", ["tcp://127.0.0.1:1", "nowhere://x", "127.0.0.1:x", "", "tls://127.0.0.1:1", "no/file.json"]
-)
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "127.0.0.1:1", "tls://127.0.0.1:1", "ws://127.0.0.1:1"])
 def test_where_nothing_answers_the_address_is_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daskclient, "CONNECT_S", 0.5)
     with pytest.raises(InputError, match="no Dask scheduler can be reached") as raised:
@@ -135,9 +138,11 @@ def test_where_nothing_answers_the_address_is_named(address: str, monkeypatch: p
 
 def test_an_address_that_is_none_does_not_hold_up_the_program() -> None:
     """What has been made of a connection is gone when the error is told, and does not wait for an answer later."""
-    code = "from spectra_cli.execution.executors.dask import DaskCluster; DaskCluster('127.0.0.1:x').check_visible([])"
+    code = "from spectra_cli.execution.executors.dask import DaskCluster; DaskCluster('tls://127.0.0.1:1').check_visible([])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stderr.splitlines()[-1].startswith("spectra_cli.errors.InputError: 127.0.0.1:x: no Dask scheduler")
+    assert done.stderr.splitlines()[-1].startswith(
+        "spectra_cli.errors.InputError: tls://127.0.0.1:1: no Dask scheduler"
+    )
 
 
 def test_distributed_logs_nothing_while_it_works_for_spectra(
@@ -175,15 +180,61 @@ def test_the_file_that_a_scheduler_writes_stands_for_its_address(cluster: Cluste
     assert outcome.error is None
 
 
-def test_a_file_that_no_scheduler_writes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_a_scheduler_is_about_to_write_is_waited_for(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The jobs of a batch system begin at the same time; a file may be there and not be whole yet."""
+    monkeypatch.setattr(schedulerfile, "TOLD_S", 0.2)
+    path, whole = tmp_path / "scheduler.json", cluster.file.read_text()
+
+    def write() -> None:
+        time.sleep(0.5)
+        path.write_text(whole[: len(whole) // 2])
+        time.sleep(0.5)
+        path.write_text(whole)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    with pytest.warns(NoSchedulerFileWarning, match=r"scheduler\.json: .* waiting up to 10 minutes") as told:
+        (outcome,) = DaskCluster(str(path)).outcomes(PlantedWork(), chunks_of(1), Heard())
+    writing.join()
+    assert outcome.error is None
+    assert len(told) == 1
+
+
+def test_a_file_that_does_not_come_is_told_with_the_time_that_it_was_waited_for(tmp_path: Path) -> None:
+    path = str(tmp_path / "scheduler.json")
+    with pytest.raises(InputError, match=r"no Dask scheduler has written its address .* for 0\.005 minutes") as raised:
+        DaskCluster(path, patience_s=0.3).survey()
+    assert raised.value.where == path
+
+
+def test_the_file_of_a_scheduler_that_has_ended_is_left_to_the_next_one(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daskclient, "CONNECT_S", 1.0)
+    (path := tmp_path / "scheduler.json").write_text('{"address": "tcp://127.0.0.1:1"}')
+    with pytest.raises(InputError, match="no Dask scheduler can be reached") as raised:
+        DaskCluster(str(path)).survey()
+    assert raised.value.where == f"{path} (tcp://127.0.0.1:1)"
+    writing = threading.Timer(0.3, path.write_text, [cluster.file.read_text()])
+    writing.start()
+    assert DaskCluster(str(path)).survey().threads == 2
+    writing.join()
+
+
+def test_a_file_that_no_scheduler_writes_is_told_at_once(tmp_path: Path) -> None:
     """Neither is the other end of a pipe waited for, nor a huge file read, though it holds an address."""
-    monkeypatch.setattr(daskclient, "CONNECT_S", 0.3)
     os.mkfifo(pipe := tmp_path / "pipe.json")
     with pytest.raises(InputError, match="this is a pipe"):
         DaskCluster(str(pipe)).survey()
     (huge := tmp_path / "huge.json").write_text('{"address": "tcp://127.0.0.1:1"}' + " " * (1 << 20))
     with pytest.raises(InputError, match="larger than 1 MiB"):
         DaskCluster(str(huge)).survey()
+    for content in ('{"hidden_size": 64}', "[1, 2]", '{"address": 8786}'):
+        (other := tmp_path / "config.json").write_text(content)
+        with pytest.raises(InputError, match="it holds no address"):
+            DaskCluster(str(other)).survey()
 
 
 @pytest.fixture
@@ -220,9 +271,54 @@ def test_a_worker_that_does_not_answer_is_told_once_and_the_other_does_the_work(
         f"the Dask worker {frozen} does not answer: the others do the work"
     ]
     assert survey.threads == 1
-    assert sorted(outcome.place for outcome in outcomes) == list(range(12))
+    assert sorted(outcome.index for outcome in outcomes) == list(range(12))
     assert {outcome.facts["pid"] for outcome in outcomes}.isdisjoint({pid})
     assert sending.survey().threads == 2, "it is not used again after it has answered"
+
+
+def test_a_worker_that_stands_still_in_the_midst_of_its_work_is_told(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before the scheduler gives it up; when it goes on, it finishes what it was doing."""
+    monkeypatch.setattr(daskpresence, "HEARTBEATS_S", 0.2)
+    monkeypatch.setattr(daskpresence, "FROZEN_S", 3.0)
+    with cluster.client() as looking:
+        frozen, pid = next(iter(looking.run(os.getpid).items()))
+    told = list[str]()
+
+    def tell(message: Warning | str, *_: object, **__: object) -> None:
+        told.append(str(message))
+        os.kill(pid, signal.SIGCONT)
+
+    sending, work = DaskCluster(cluster.address, "cpu"), PlantedWork(trail=tmp_path, pause_s=0.2)
+    late = threading.Timer(60, os.kill, [pid, signal.SIGCONT])  # else a failure would take minutes
+    late.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", tell)
+        outcomes = sending.outcomes(work, chunks_of(12), Heard())
+        arrived = [next(outcomes)]
+        with stopped(pid):
+            arrived += outcomes
+    late.cancel()
+    assert len(told) == 1
+    assert told[0].startswith(f"nothing has been heard of the Dask worker {frozen} for 3 s: ")
+    assert sorted(outcome.index for outcome in arrived) == list(range(12))
+    assert pid in {outcome.facts["pid"] for outcome in arrived}
+    assert sending.survey().threads == 2
+
+
+def test_a_work_that_is_taken_from_the_workers_is_an_error_and_loses_no_unit(cluster: Cluster, tmp_path: Path) -> None:
+    """Another client does so where it finds that this one is gone; the units that are not done are not passed over."""
+    outcomes = DaskCluster(cluster.address, "cpu").outcomes(
+        PlantedWork(trail=tmp_path, pause_s=0.05), chunks_of(100), Heard()
+    )
+    next(outcomes)
+    with cluster.client() as looking:
+        for name in works(looking):
+            looking.unregister_worker_plugin(name)
+    with pytest.raises(InputError, match="has dropped the work"):
+        list(outcomes)
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -280,7 +376,7 @@ from tests.execution.planted_work import Heard, PlantedWork, chunks_of
 work = PlantedWork(trail=pathlib.Path(sys.argv[2]), pause_s=0.02)
 try:
     for outcome in DaskCluster(sys.argv[1], "cpu").outcomes(work, chunks_of(int(sys.argv[3]), 2), Heard()):
-        print(outcome.place, flush=True)
+        print(outcome.index, flush=True)
 except KeyboardInterrupt:
     print("interrupted")
 """
@@ -355,25 +451,52 @@ def checkpoints(root: Path, number: int) -> tuple[CheckpointWork, list[Chunk]]:
     return CheckpointWork(make_plan([str(root)], Options(), ("rank",))), chunks_of(number)
 
 
+DRAWS = """
+import time
+import torch
+from tests.analyses.tiny_tasks import cnn
+
+def make():
+    task, metrics = cnn(), cnn().metrics
+
+    def noisy(model, batch):
+        inputs, labels = batch
+        torch.manual_seed(0)
+        time.sleep(0.002)
+        return metrics(model, (inputs + torch.rand_like(inputs), labels))
+
+    task.metrics = noisy
+    return task
+"""
+"""A task that draws random numbers, which all threads of a process draw from one source."""
+
+
 def test_threads_of_one_worker_make_what_one_process_makes(
     empty_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each with what it knows of matrices, and one model after the other."""
+    """Each with what it knows of matrices, and one model after the other, pruned or between two others."""
     empty_cluster.add_worker(threads=3)
     analysed, chunks = checkpoints(tmp_path / "run", 9)
     (tmp_path / "models").mkdir()
     for step in range(4):
-        torch.save(tiny_tasks.mlp().model().state_dict(), tmp_path / "models" / f"step_{step}.pt")
+        torch.manual_seed(step)
+        torch.save(tiny_tasks.cnn().model().state_dict(), tmp_path / "models" / f"step_{step}.pt")
     monkeypatch.chdir(tmp_path)
-    Path("own.py").write_text("from tests.analyses.tiny_tasks import mlp\n")
-    pruned = PruneWork(make_plan(["models"], Options(), (VALUES,)), TaskOptions(task="own.py:mlp"), Pruning(("full",)))
-    for work, each in ((analysed, chunks), (pruned, [(Assignment(place, (VALUES,)),) for place in range(4)])):
-        expected = {outcome.place: outcome for outcome in InProcess("cpu").outcomes(work, each, Heard())}
-        made = {
-            outcome.place: outcome
-            for outcome in DaskCluster(empty_cluster.address, "cpu").outcomes(work, each, Heard())
-        }
-        assert [made[place].error for place in sorted(made)] == [None] * len(each)
-        assert repr({place: made[place].tables for place in sorted(made)}) == repr(
-            {place: expected[place].tables for place in sorted(expected)}
-        )
+    Path("own.py").write_text(DRAWS)
+    task = TaskOptions(task="own.py:make")
+    pruned = PruneWork(make_plan(["models"], Options(), (VALUES,)), task, Pruning(("full", "top", "random")))
+    pairs = [(f"models@{a}", f"models@{b}") for a in range(4) for b in range(a)]
+    between = BarrierWork(make_barrier_plan(pairs, Options(), task, 3), agreement=True)
+    for work, each in (
+        (analysed, chunks),
+        (pruned, [(Assignment(index, (VALUES,)),) for index in range(4)]),
+        (between, [(Assignment(index, (BARRIER, AGREEMENT)),) for index in range(len(pairs))]),
+    ):
+        alone = {outcome.index: outcome for outcome in InProcess("cpu").outcomes(work, each, Heard())}
+        cluster = DaskCluster(empty_cluster.address, "cpu")
+        together = {outcome.index: outcome for outcome in cluster.outcomes(work, each, Heard())}
+        assert sorted(together) == sorted(alone) == list(range(len(each)))
+        for index, outcome in together.items():
+            assert outcome.error is None
+            assert repr(outcome.tables) == repr(alone[index].tables)
+            assert (outcome.facts, outcome.content) == (alone[index].facts, alone[index].content)

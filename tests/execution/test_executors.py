@@ -39,8 +39,8 @@ def test_the_outcome_of_each_unit_arrives_once_and_whole(executor: Executor) -> 
     """Rows with their arrays, content, facts, remarks, the errors of units that failed, and all events; no more."""
     heard, units = Heard(), 11
     work = PlantedWork({4: "fails"}, payload_bytes=1_000_000)
-    outcomes = sorted(executor.outcomes(work, chunks_of(units, 3), heard), key=lambda outcome: outcome.place)
-    assert [outcome.place for outcome in outcomes] == list(range(units))
+    outcomes = sorted(executor.outcomes(work, chunks_of(units, 3), heard), key=lambda outcome: outcome.index)
+    assert [outcome.index for outcome in outcomes] == list(range(units))
     failed = outcomes.pop(4)
     assert type(failed.error) is CheckpointError
     assert (failed.error.what, failed.error.where, failed.error.remedy) == ("it is broken", "unit 4", "Mend it")
@@ -48,12 +48,12 @@ def test_the_outcome_of_each_unit_arrives_once_and_whole(executor: Executor) -> 
     for outcome in outcomes:
         (row,) = outcome.tables["rank"]
         assert row["values"].dtype == np.float32
-        assert np.array_equal(row["values"], np.full(250_000, outcome.place))
+        assert np.array_equal(row["values"], np.full(250_000, outcome.index))
         assert row["values"].flags.writeable
         assert (row["parameter"], row["status"], outcome.error) == ("w", "ok", None)
-        assert outcome.content == f"{outcome.place:032x}"
+        assert outcome.content == f"{outcome.index:032x}"
         assert outcome.facts["device"] == "cpu"
-        assert list(outcome.remarks) == [Remark("told once", "once", matter="it"), Remark(f"of {outcome.place}")]
+        assert list(outcome.remarks) == [Remark("told once", "once", matter="it"), Remark(f"of {outcome.index}")]
     expected = Counter(Opened(matrices=1, work=float(place)) for place in range(units))
     assert Counter(heard.events) == expected + Counter({CheckpointDone(): units - 1})
 

@@ -9,6 +9,8 @@ import pkgutil
 import traceback
 import warnings
 from collections.abc import Iterator
+from dataclasses import fields
+from typing import get_args
 
 import pytest
 
@@ -16,6 +18,7 @@ import spectra_cli
 from spectra_cli.errors import SpectraError, UsageError
 from spectra_cli.execution.executors.device import DeviceWarning
 from spectra_cli.execution.executors.wire import Raised, Warned, received
+from spectra_cli.execution.work.events import Event
 from tests.execution.planted_work import Heard, UnreadableByPickleError
 
 
@@ -44,6 +47,13 @@ def test_every_error_travels_whole() -> None:
             assert type(travelled) is kind
             assert str(travelled) == "there: it is so. Do this."
             assert (travelled.args, travelled.exit_status) == (("it is so",), 77)
+
+
+@pytest.mark.parametrize("kind", get_args(Event), ids=lambda kind: kind.__name__)
+def test_every_event_is_passed_on(kind: type[Event]) -> None:
+    heard, event = Heard(), kind(*range(len(fields(kind))))
+    assert received(pickle.loads(pickle.dumps(event)), heard) is None
+    assert heard.events == [event]
 
 
 def test_an_error_that_is_raised_again_shows_where_it_came_from() -> None:

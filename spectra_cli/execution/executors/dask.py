@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spectra_cli.checkpoints.runs import Run
 from spectra_cli.errors import MissingExtraError, SpectraError, UsageError
-from spectra_cli.execution.evaluation.pairs import BarrierPlan
-from spectra_cli.execution.executors.lostworkers import in_rounds
-from spectra_cli.execution.planning.plan import Plan
-from spectra_cli.execution.work.units import Chunk, Hears, Outcome, Work
+from spectra_cli.execution.executors.lostworkers import with_retries
+from spectra_cli.execution.executors.schedulerfile import check_address
+from spectra_cli.execution.work.units import Chunk, EventSink, Outcome, Work
 from spectra_cli.storage.places import Place
 
 if TYPE_CHECKING:
@@ -51,15 +49,17 @@ class DaskCluster:
     Args:
         address: of the scheduler, such as ``tcp://head:8786``, or path of the file, ``.json``, that it writes it to.
         device: name of the device that each worker works on.
-        patience_s: how long to wait where there are no workers.
+        patience_s: how long to wait for that file, for a scheduler that falls silent, and where there are no workers.
 
     Raises:
         MissingExtraError: if distributed is not installed.
+        UsageError: if no scheduler ever has such an address.
     """
 
     def __init__(self, address: str, device: str = "auto", patience_s: float = PATIENCE_S) -> None:
         if find_spec("distributed") is None:
             raise MissingExtraError("a Dask cluster needs distributed", remedy="pip install 'spectra-weights[dask]'")
+        check_address(address)
         self._address = address
         self._device = device
         self._patience_s = patience_s
@@ -105,7 +105,7 @@ class DaskCluster:
         said = ", ".join(dict.fromkeys(devices)) or self._device
         return Survey(max(sum(threads.values()), 1), max(hosts.values(), default=1), said)
 
-    def outcomes(self, work: Work, chunks: Sequence[Chunk], hears: Hears) -> Generator[Outcome, None, None]:
+    def outcomes(self, work: Work, chunks: Sequence[Chunk], sink: EventSink) -> Generator[Outcome, None, None]:
         """Do the work of all chunks; closing the iterator cancels what is queued, and workers stop soon.
 
         Raises:
@@ -119,8 +119,8 @@ class DaskCluster:
         with daskclient.connected(self._address, self._patience_s, self._silent) as (client, presence):
             _check_seen(presence, [*read.roots, *read.firsts])
             with daskclient.shared(client, work, self._device, read.roots, presence) as name:
-                submitted = daskclient.Submitted(client, name, presence, hears)
-                yield from in_rounds(chunks, submitted.outcomes, lambda: "see the log of the scheduler", REMEDY)
+                submitted = daskclient.Submitted(client, name, presence, sink)
+                yield from with_retries(chunks, submitted.outcomes, lambda: "see the log of the scheduler", REMEDY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +138,7 @@ class _Read:
 
 def _read_by(work: Work) -> _Read:
     """What is there of the runs of a work; URLs are the same everywhere."""
-    plan, runs = getattr(work, "plan", None), list[Run]()
-    if isinstance(plan, Plan):
-        compared = (reference.run for references in plan.references for reference in references.values())
-        runs = [*plan.runs, *compared]
-    elif isinstance(plan, BarrierPlan):
-        runs = [replace(end.run, checkpoints=(end.checkpoint,)) for pair in plan.pairs for end in pair.ends if end]
+    runs = work.runs_read()
     return _Read(
         _present(run.root for run in runs), _present(run.checkpoints[0].path for run in runs if run.checkpoints)
     )

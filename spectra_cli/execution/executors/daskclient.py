@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import pickle
-import time
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -22,22 +19,19 @@ from distributed.versions import VersionMismatchWarning
 
 from spectra_cli import __version__
 from spectra_cli.errors import InputError, SpectraError
-from spectra_cli.execution.executors.daskpresence import ANSWER_S, LOOK_S, Presence, within
+from spectra_cli.execution.executors.daskpresence import ANSWER_S, Presence, within
 from spectra_cli.execution.executors.daskworker import SharedWork, abandoned, do_chunk, name_for, version_here
-from spectra_cli.execution.executors.lostworkers import LostWorkerWarning
+from spectra_cli.execution.executors.lostworkers import LOOK_S, LostWorkerWarning
+from spectra_cli.execution.executors.schedulerfile import address_in, is_scheduler_file
 from spectra_cli.execution.executors.signalsdeferred import signals_deferred
 from spectra_cli.execution.executors.wire import Message, received
-from spectra_cli.execution.work.units import Assignment, Chunk, Hears, Outcome, Work
-from spectra_cli.regularfile import open_regular
+from spectra_cli.execution.work.units import Assignment, Chunk, EventSink, Outcome, Work
 
 CONNECT_S = 12.0
 """How long the scheduler may take to answer."""
 
 CLOSE_S = 3.0
 """How long a scheduler may take to be told that the work is over."""
-
-FILE_BYTES = 1 << 20
-"""Most that is read of a file with an address."""
 
 IN_FLIGHT = 2
 """Chunks per thread of the cluster that are with the scheduler: one being done, one to go on with."""
@@ -48,15 +42,15 @@ def connected(address: str, patience_s: float, silent: set[str]) -> Iterator[tup
     """A connection to a cluster with workers that have this version of spectra, and who looks after them.
 
     Args:
-        address: of the scheduler.
-        patience_s: how long to wait where there are no workers, or the scheduler does not answer.
+        address: of the scheduler, or path of the file that it writes it to.
+        patience_s: how long to wait for the file, where there are no workers, or the scheduler does not answer.
         silent: workers that have not answered; kept up to date.
 
     Raises:
         InputError: if there is no such cluster.
     """
     with _quiet():
-        client = _Connection(address)
+        client = _connection(address, patience_s)
         try:
             presence = Presence(client, address, patience_s, silent)
             presence.wait()
@@ -66,19 +60,45 @@ def connected(address: str, patience_s: float, silent: set[str]) -> Iterator[tup
             client.close()
 
 
-class _Connection(Client):
-    """A client of Dask that is nobody's default and leaves nothing behind where it cannot be connected."""
+def _connection(address: str, patience_s: float) -> _Connection:
+    """A connection to the scheduler of an address, or of a file with one.
 
-    def __init__(self, address: str) -> None:
+    Raises:
+        InputError: if it cannot be reached.
+    """
+    if not is_scheduler_file(address):
+        return _Connection(address, address)
+    found = address_in(address, patience_s)
+    while True:
+        try:
+            return _Connection(found, f"{address} ({found})")
+        except InputError:  # a scheduler that has ended may have left its file to the next one
+            before, found = found, address_in(address, patience_s)
+            if found == before:
+                raise
+
+
+class _Connection(Client):
+    """A client of Dask that is nobody's default and leaves nothing behind where it cannot be connected.
+
+    Args:
+        address: of the scheduler.
+        named: what it is called in errors.
+
+    Raises:
+        InputError: if it cannot be reached.
+    """
+
+    def __init__(self, address: str, named: str) -> None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", VersionMismatchWarning)  # of libraries that the work does not use
-                super().__init__(_told(address), timeout=CONNECT_S, set_as_default=False, name="spectra")
+                super().__init__(address, timeout=CONNECT_S, set_as_default=False, name="spectra")
         except Exception as error:
             self.close()  # it is half made
             raise InputError(
                 f"no Dask scheduler can be reached there: {error}",
-                where=address,
+                where=named,
                 remedy="Give the address that the scheduler tells when it begins, such as tcp://head:8786",
             ) from error
 
@@ -92,30 +112,6 @@ class _Connection(Client):
                 self._loop_runner.stop(timeout=CLOSE_S)
 
 
-def _told(address: str) -> str:
-    """An address, or the one in the file that a scheduler writes, which may not be there yet.
-
-    Raises:
-        OSError: if it does not come.
-        ValueError: if something else stands there.
-    """
-    if not address.endswith(".json"):
-        return address
-    deadline = time.monotonic() + CONNECT_S
-    while True:
-        try:
-            with open_regular(Path(address)) as file:
-                text = file.read(FILE_BYTES + 1)
-            if len(text) > FILE_BYTES:
-                break
-            return str(json.loads(text)["address"])
-        except (OSError, ValueError, LookupError, TypeError):
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(LOOK_S / 4)
-    raise ValueError(f"the file is larger than {FILE_BYTES >> 20} MiB, and no scheduler writes such a one")
-
-
 class Submitted:
     """Chunks that are with the scheduler.
 
@@ -123,11 +119,11 @@ class Submitted:
         client: connected to it.
         name: by which the workers know the work.
         presence: of workers.
-        hears: told of events.
+        sink: told of events.
     """
 
-    def __init__(self, client: Client, name: str, presence: Presence, hears: Hears) -> None:
-        self._client, self._name, self._presence, self._hears = client, name, presence, hears
+    def __init__(self, client: Client, name: str, presence: Presence, sink: EventSink) -> None:
+        self._client, self._name, self._presence, self._sink = client, name, presence, sink
 
     def outcomes(self, chunks: Sequence[Chunk], alone: bool) -> Generator[Outcome, None, list[Assignment]]:
         """Do chunks; returns the assignments that Dask has given up."""
@@ -154,9 +150,13 @@ class Submitted:
                     warnings.warn("Dask workers have died: their work is done again", LostWorkerWarning, stacklevel=2)
                     lost += chunk
                     continue
+                missing = {assignment.index for assignment in chunk}
                 for message in messages:
-                    if (outcome := received(message, self._hears)) is not None:
+                    if (outcome := received(message, self._sink)) is not None:
+                        missing.discard(outcome.index)
                         yield outcome
+                if missing:  # the workers were told, not by this client, that the work is over
+                    raise self._presence.gone()
         finally:
             futures = [future for future, _ in pending.values()]
             with suppress(Exception):  # the scheduler may be gone

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from distributed import Client
 
 from spectra_cli.errors import InputError
+from spectra_cli.execution.executors.lostworkers import LOOK_S
+from spectra_cli.execution.executors.schedulerfile import TOLD_S, in_minutes
 
 ANSWER_S = 12.0
 """How long a worker may take to answer."""
@@ -22,11 +24,11 @@ IMPORT_S = 120.0
 AGAIN_S = 1.0
 """How long one may take that has not answered before."""
 
-LOOK_S = 1.0
-"""How often is looked for workers that have joined or left."""
+HEARTBEATS_S = 5.0
+"""How often is looked when the scheduler has heard of its workers."""
 
-TOLD_S = 10.0
-"""How long there may be no workers, or no answer of the scheduler, until people are told."""
+FROZEN_S = 30.0
+"""How long it may not have heard of one; they tell twice a second, of many more seldom."""
 
 T = TypeVar("T")
 
@@ -69,9 +71,11 @@ class Presence:
 
     def __init__(self, client: Client, address: str, patience_s: float, silent: set[str]) -> None:
         self._client, self.address, self._patience_s = client, address, patience_s
+        self._patience = in_minutes(patience_s)
         self._silent = silent
         self._threads: Mapping[str, int] = {}
-        self._looked = -LOOK_S
+        self._heartbeats: dict[str, tuple[float, float]] = {}  # the scheduler's time of the last, and ours when it came
+        self._looked, self._listened = -LOOK_S, time.monotonic()
         self._seen = self._answered = time.monotonic()
         self._told = self._told_of_silence = False
 
@@ -103,6 +107,12 @@ class Presence:
         while not self.threads():
             time.sleep(LOOK_S / 4)
 
+    def _wait_for_any(self) -> None:
+        """Wait for a worker to ask, be it one that has not answered before."""
+        while not self._threads:
+            time.sleep(LOOK_S / 4)
+            self.workers()
+
     def ask(self, function: Callable[..., T], *args: object, limit_s: float | None = None) -> dict[str, T | Exception]:
         """What a function returns, or raises, on each worker; people are told of those that do not answer.
 
@@ -117,6 +127,7 @@ class Presence:
         limit_s = ANSWER_S if limit_s is None else limit_s
         found: dict[str, T | Exception] = {}
         while not found:
+            self._wait_for_any()
             asked = list(self._threads)
             found = within(self._client, 2 * limit_s, partial(self._answers, asked, function, args, limit_s))
             self._silent -= set(found)
@@ -174,11 +185,42 @@ class Presence:
         finally:
             self._looked = time.monotonic()
         self._answered, self._told_of_silence = self._looked, False
+        if self._looked - self._listened >= HEARTBEATS_S:
+            self._listen()
         if any(worker not in self._silent for worker in self._threads):
             self._seen, self._told = self._looked, False
         else:
             self._note_absence()
         return True
+
+    def _listen(self) -> None:
+        """Find workers that stand still in the midst of their work, and those that go on.
+
+        By clocks of one machine each: that of the scheduler tells whether a heartbeat is a new one, and that of this
+        machine how long ago it came.
+        """
+        self._listened = time.monotonic()
+        scheduler: Any = self._client.scheduler  # Dask says that there may be none, which is before it is connected
+        try:
+            known = within(self._client, min(TOLD_S, self._patience_s), scheduler.identity)
+        except OSError:  # a TimeoutError is one; what is amiss with the scheduler, the next look says
+            return
+        now = time.monotonic()
+        limit = max(FROZEN_S, len(known["workers"]) / 20)  # of thousands, Dask has each tell every n / 200 s
+        for worker, state in known["workers"].items():
+            heartbeat, came = self._heartbeats.get(worker, (None, now))
+            if heartbeat != state["last_seen"]:
+                self._heartbeats[worker] = state["last_seen"], now
+                if heartbeat is not None:
+                    self._silent.discard(worker)
+            elif now - came >= limit and worker not in self._silent:
+                self._silent.add(worker)
+                warnings.warn(
+                    f"nothing has been heard of the Dask worker {worker} for {limit:.3g} s: others do its work when "
+                    "the scheduler gives it up (see distributed.scheduler.worker-ttl, 5 minutes by default)",
+                    SilentClusterWarning,
+                    stacklevel=2,
+                )
 
     def _note_silence(self) -> None:
         """Say that the scheduler does not answer, or give up."""
@@ -201,8 +243,9 @@ class Presence:
         away = time.monotonic() - self._seen
         if not self._told and away >= min(TOLD_S, self._patience_s):
             self._told = True
+            what = "no Dask workers that answer" if self._threads else "no Dask workers"
             warnings.warn(
-                f"{self.address} has no Dask workers: waiting up to {self._patience} for one",
+                f"{self.address} has {what}: waiting up to {self._patience} for one",
                 NoWorkerWarning,
                 stacklevel=2,
             )
@@ -212,7 +255,3 @@ class Presence:
                 where=self.address,
                 remedy="Start workers, and run the same command again",
             )
-
-    @property
-    def _patience(self) -> str:
-        return f"{self._patience_s / 60:.3g} minutes"

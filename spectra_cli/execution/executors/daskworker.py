@@ -106,7 +106,7 @@ class SharedWork(WorkerPlugin):
         self._nthreads = worker.state.nthreads
         self._lock = threading.Lock()
         self._work: Work | None = None
-        self._workers: dict[int, tuple[Worker, _Collecting]] = {}
+        self._workers: dict[int, tuple[Worker, _EventCollector]] = {}
         self._busy: set[int] = set()
         self._over = False
         _take_warnings()
@@ -142,7 +142,7 @@ class SharedWork(WorkerPlugin):
         if (torch := sys.modules.get("torch")) is not None:  # else the work does without it
             torch.set_num_threads(max(1, available_cores() // self._nthreads))
         if thread not in self._workers:
-            collecting = _Collecting(messages)
+            collecting = _EventCollector(messages)
             self._workers[thread] = work.worker(self._device, collecting), collecting
         worker, collecting = self._workers[thread]
         collecting.messages = messages
@@ -172,8 +172,8 @@ class SharedWork(WorkerPlugin):
             own[0].close()
 
 
-class _Collecting:
-    """Hears events and keeps them among the messages of a chunk."""
+class _EventCollector:
+    """Keeps events among the messages of a chunk."""
 
     def __init__(self, messages: list[Message]) -> None:
         self.messages = messages

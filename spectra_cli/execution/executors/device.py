@@ -59,7 +59,7 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda", int(index or 0))
 
 
-def place_of(
+def work_place_of(
     options: Options, device: str, *, sharing: int = 1, keeps_vectors: bool = False, knows_factors: bool = False
 ) -> WorkPlace:
     """Where a worker does its work, and how much memory that may take.

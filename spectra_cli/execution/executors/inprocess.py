@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import closing
 
-from spectra_cli.execution.work.units import Chunk, Hears, Outcome, Work
+from spectra_cli.execution.work.units import Chunk, EventSink, Outcome, Work
 
 
 class InProcess:
@@ -18,7 +18,7 @@ class InProcess:
     def __init__(self, device: str) -> None:
         self._device = device
 
-    def outcomes(self, work: Work, chunks: Sequence[Chunk], hears: Hears) -> Generator[Outcome, None, None]:
+    def outcomes(self, work: Work, chunks: Sequence[Chunk], sink: EventSink) -> Generator[Outcome, None, None]:
         """Do the work of all chunks; what a worker raises is raised here.
 
         Raises:
@@ -26,6 +26,6 @@ class InProcess:
         """
         if not chunks:
             return
-        with closing(work.worker(self._device, hears)) as worker:
+        with closing(work.worker(self._device, sink)) as worker:
             for chunk in chunks:
                 yield from worker.outcomes(chunk)

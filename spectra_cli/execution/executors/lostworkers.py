@@ -7,10 +7,13 @@ from collections.abc import Callable, Generator, Sequence
 from spectra_cli.errors import CheckpointError
 from spectra_cli.execution.work.units import Assignment, Chunk, Outcome
 
-Round = Callable[[Sequence[Chunk], bool], Generator[Outcome, None, list[Assignment]]]
+Attempt = Callable[[Sequence[Chunk], bool], Generator[Outcome, None, list[Assignment]]]
 """Does chunks, one at a time if it is told so; returns the assignments that were lost with workers that died."""
 
-ROUNDS = 3
+ATTEMPTS = 3
+
+LOOK_S = 1.0
+"""How often is looked for workers that have joined, left or died."""
 
 
 class WorkerDiedError(CheckpointError):
@@ -23,8 +26,8 @@ class LostWorkerWarning(UserWarning):
     """A worker has died; what it was doing is done again."""
 
 
-def in_rounds(
-    chunks: Sequence[Chunk], do: Round, death: Callable[[], str], remedy: str
+def with_retries(
+    chunks: Sequence[Chunk], attempt: Attempt, death: Callable[[], str], remedy: str
 ) -> Generator[Outcome, None, None]:
     """Do chunks, and again what is lost with workers that die.
 
@@ -34,15 +37,15 @@ def in_rounds(
 
     Args:
         chunks: to do.
-        do: does them.
+        attempt: does them.
         death: how the last worker died, in a few words.
         remedy: what may help.
     """
-    lost = yield from do(chunks, False)
-    lost = yield from do([(assignment,) for assignment in lost], False)
-    lost = yield from do([(assignment,) for assignment in lost], True)
+    lost = yield from attempt(chunks, False)
+    lost = yield from attempt([(assignment,) for assignment in lost], False)
+    lost = yield from attempt([(assignment,) for assignment in lost], True)
     for assignment in lost:
         error = WorkerDiedError(
-            f"its worker died, {ROUNDS} times, at last with nothing beside it ({death()})", remedy=remedy
+            f"its worker died, {ATTEMPTS} times, at last with nothing beside it ({death()})", remedy=remedy
         )
-        yield Outcome(assignment.place, {table: [{"status": error.status}] for table in assignment.tables}, error=error)
+        yield Outcome(assignment.index, {table: [{"status": error.status}] for table in assignment.tables}, error=error)

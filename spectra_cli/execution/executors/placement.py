@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from dataclasses import dataclass
 
 from spectra_cli.errors import UsageError
 from spectra_cli.execution.executors.device import described, resolve_device
 from spectra_cli.execution.executors.inprocess import InProcess
+from spectra_cli.execution.planning.options import ExecutionOptions
 from spectra_cli.execution.work.units import Executor
 
+WORKERS_PER_CORE = 2
+"""More of them than that wait for one another even where storage is slow."""
 
-@dataclass(frozen=True)
-class Doing:
-    """How a command is to do its work.
 
-    Attributes:
-        workers: processes; None for one for each device.
-        scheduler: address of a Dask scheduler, whose workers do the work.
-        fresh: whether to start over, whatever is there.
-        verify: whether to look at the bytes of weights where files seem to be unchanged.
-    """
-
-    workers: int | None = None
-    scheduler: str | None = None
-    fresh: bool = False
-    verify: bool = False
-
-    def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"--workers {self.workers} does nothing", remedy="Give at least 1")
-        if self.workers is not None and self.scheduler is not None:
-            raise UsageError(
-                "--workers and --scheduler exclude each other", remedy="The cluster has workers of its own"
-            )
-        if self.fresh and self.verify:
-            raise UsageError("--fresh and --verify exclude each other", remedy="A fresh start has nothing to verify")
+class CrowdedCoresWarning(UserWarning):
+    """There are to be many more workers than cores."""
 
 
 @dataclass(frozen=True)
-class Where:
+class Placement:
     """Where work is done.
 
     Attributes:
@@ -54,39 +37,57 @@ class Where:
     device: str
 
 
-def where_of(device: str, doing: Doing) -> Where:
+def placement_of(device: str, execution: ExecutionOptions) -> Placement:
     """Choose the executor.
 
     Args:
         device: name of a device, or of several between commas, each for a worker of its own.
-        doing: what the user chose.
+        execution: what the user chose.
 
     Raises:
         SpectraError: if a device is not there, or no scheduler answers.
     """
     names = [name.strip() for name in device.split(",")]
-    if doing.scheduler is not None:
+    if execution.scheduler is not None:
         from spectra_cli.execution.executors.dask import DaskCluster  # noqa: PLC0415 - an extra
 
         if len(names) > 1:
             raise UsageError(
                 f"--device {device}: a worker of a cluster has one device", remedy="Give auto, cpu or cuda"
             )
-        cluster = DaskCluster(doing.scheduler, names[0])
+        cluster = DaskCluster(execution.scheduler, names[0])
         found = cluster.survey()
-        return Where(cluster, found.threads, found.sharing, found.device)
+        return Placement(cluster, found.threads, found.sharing, found.device)
     devices = [resolve_device(name) for name in names]
     if len({each.type for each in devices}) > 1:
         raise UsageError(f"--device {device}: numbers of one table are made by one kind of device")
-    workers = doing.workers or len(devices)
+    workers = execution.workers or len(devices)
     if workers < len(devices):
         raise UsageError(
             f"--workers {workers} are fewer than the {len(devices)} devices", remedy="Give a worker to each device"
         )
+    _warn_where_crowded(workers, on_cpu=devices[0].type == "cpu")
     said = ", ".join(dict.fromkeys(map(described, devices)))
     if workers == 1:
-        return Where(InProcess(names[0]), 1, 1, said)
+        return Placement(InProcess(names[0]), 1, 1, said)
     from spectra_cli.execution.executors.processes import Processes  # noqa: PLC0415 - only where there are several
 
     sharing = workers if devices[0].type == "cpu" else -(-workers // len(set(devices)))
-    return Where(Processes(workers, names), workers, sharing, said)
+    return Placement(Processes(workers, names), workers, sharing, said)
+
+
+def _warn_where_crowded(workers: int, *, on_cpu: bool) -> None:
+    """Warn of more workers than are of use; they are begun all the same, as the user has said."""
+    cores = _cores()
+    if on_cpu and workers > WORKERS_PER_CORE * cores:
+        has = "1 core" if cores == 1 else f"{cores} cores"
+        warnings.warn(
+            f"--workers {workers} on {has}: they wait for one another, and share the memory budget",
+            CrowdedCoresWarning,
+            stacklevel=3,
+        )
+
+
+def _cores() -> int:
+    """Of this machine that this process may use; a setting of the number of threads does not change them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

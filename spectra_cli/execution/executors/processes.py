@@ -20,11 +20,11 @@ from multiprocessing import Pipe
 from multiprocessing.connection import wait
 
 from spectra_cli.analyses.lanes import available_cores
-from spectra_cli.errors import InputError, UsageError
-from spectra_cli.execution.executors.lostworkers import LostWorkerWarning, WorkerDiedError, in_rounds
+from spectra_cli.errors import InputError
+from spectra_cli.execution.executors.lostworkers import LOOK_S, LostWorkerWarning, WorkerDiedError, with_retries
 from spectra_cli.execution.executors.wire import Message, received
 from spectra_cli.execution.executors.workerprocess import FREE, Order
-from spectra_cli.execution.work.units import Assignment, Chunk, Hears, Outcome, Work
+from spectra_cli.execution.work.units import Assignment, Chunk, EventSink, Outcome, Work
 
 BEGIN = (
     "import sys; from multiprocessing.connection import Connection; connection = Connection(int(sys.argv[1])); "
@@ -39,13 +39,10 @@ THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 GRACE_S = 2.0
 """Time to clean up for workers whose work is not wanted any more."""
 
-LOOK_S = 1.0
-"""How often is looked for workers that died and left their pipe to processes of their own."""
-
-STILLBORN = 3
+FAILED_STARTS = 3
 """Workers that may die one after the other before they have begun."""
 
-FRUITLESS = 10
+FRUITLESS_DEATHS = 10
 """Workers that may die as long as there is not a single outcome."""
 
 REMEDY = "Give it more memory: fewer --workers, or a smaller --memory-budget"
@@ -60,92 +57,92 @@ class Processes:
         workers: number of processes.
         devices: names of the devices to work on, dealt out in turn.
         threads: of each worker; None for an equal share of the cores.
-
-    Raises:
-        UsageError: if there are to be no workers.
     """
 
     def __init__(self, workers: int, devices: Sequence[str], threads: int | None = None) -> None:
-        if workers < 1:
-            raise UsageError(f"--workers {workers} leaves nobody to work", remedy="Give 1 or more")
         self._workers = workers
         self._devices = tuple(devices)
         self._threads = threads or max(1, available_cores() // workers)
 
-    def outcomes(self, work: Work, chunks: Sequence[Chunk], hears: Hears) -> Generator[Outcome, None, None]:
+    def outcomes(self, work: Work, chunks: Sequence[Chunk], sink: EventSink) -> Generator[Outcome, None, None]:
         """Do the work of all chunks; closing the iterator ends the processes.
+
+        No more workers are begun than there are chunks. The threads of each are as many as if all were, since the last
+        digits of numbers depend on them, and those of a table are not to depend on how much of it is done at a time.
 
         Raises:
             SpectraError: if no worker can be begun, or what a worker raises.
         """
-        crew = _Crew(work, self._workers, self._devices, self._threads, hears)
-        yield from in_rounds(chunks, crew.outcomes, lambda: crew.last_death, REMEDY)
+        pool = _WorkerPool(work, self._workers, self._devices, self._threads, sink)
+        yield from with_retries(chunks, pool.outcomes, lambda: pool.last_death, REMEDY)
 
 
-class _Crew:
+class _WorkerPool:
     """Worker processes for one work.
 
     Attributes:
         last_death: how the worker ended that died last.
     """
 
-    def __init__(self, work: Work, workers: int, devices: Sequence[str], threads: int, hears: Hears) -> None:
+    def __init__(self, work: Work, workers: int, devices: Sequence[str], threads: int, sink: EventSink) -> None:
         self.last_death = ""
         self._workers = workers
         self._orders = [pickle.dumps(Order(work, device)) for device in devices]
         self._environment = {**os.environ, **dict.fromkeys(THREAD_SETTINGS, str(threads))}
-        self._hears = hears
-        self._stillborn = self._deaths = 0
+        self._sink = sink
+        self._failed_starts = self._deaths = 0
         self._fruitful = False
 
     def outcomes(self, chunks: Sequence[Chunk], alone: bool) -> Generator[Outcome, None, list[Assignment]]:
         """Do chunks, one at a time if `alone`; returns the assignments that were lost with workers that died."""
-        workers = 1 if alone else self._workers
-        waiting, lost, hands = deque(chunks), list[Assignment](), list[_Hand]()
+        most = 1 if alone else self._workers
+        waiting, lost, workers = deque(chunks), list[Assignment](), list[_WorkerHandle]()
         try:
             while True:
-                while len(hands) < workers and sum(not hand.begun for hand in hands) < len(waiting):
-                    hands.append(self._new_hand(hands))
-                if not hands:
+                while len(workers) < most and sum(not worker.begun for worker in workers) < len(waiting):
+                    workers.append(self._begin_worker(workers))
+                if not workers:
                     return lost
-                for hand in _with_news(hands):
-                    message = hand.next_message()
-                    if hand.gone:
-                        hands.remove(hand)
-                        lost += self._lost_with(hand)
+                for worker in _with_news(workers):
+                    message = worker.next_message()
+                    if worker.gone:
+                        workers.remove(worker)
+                        lost += self._lost_with(worker)
                     elif message is FREE:
-                        self._stillborn = 0
-                        hand.give(waiting.popleft() if waiting else FREE)
-                    elif (outcome := received(message, self._hears)) is not None:
+                        self._failed_starts = 0
+                        worker.give(waiting.popleft() if waiting else FREE)
+                    elif (outcome := received(message, self._sink)) is not None:
                         self._fruitful = True
-                        hand.left.pop(outcome.place, None)
+                        worker.left.pop(outcome.index, None)
                         yield outcome
         finally:
-            _end(hands)
+            _end(workers)
 
-    def _new_hand(self, hands: Sequence[_Hand]) -> _Hand:
-        index = next(index for index in range(len(hands) + 1) if all(hand.index != index for hand in hands))
-        return _Hand(index, self._orders[index % len(self._orders)], self._environment)
+    def _begin_worker(self, workers: Sequence[_WorkerHandle]) -> _WorkerHandle:
+        index = next(index for index in range(len(workers) + 1) if all(worker.index != index for worker in workers))
+        return _WorkerHandle(index, self._orders[index % len(self._orders)], self._environment)
 
-    def _lost_with(self, hand: _Hand) -> list[Assignment]:
+    def _lost_with(self, worker: _WorkerHandle) -> list[Assignment]:
         """What a worker that has ended leaves undone."""
-        how = hand.end()
-        if hand.dismissed:
+        how = worker.end()
+        if worker.dismissed:
             return []
         self.last_death = how
-        if not hand.begun:
-            self._stillborn += 1
-            if self._stillborn >= STILLBORN:
+        if not worker.begun:
+            self._failed_starts += 1
+            if self._failed_starts >= FAILED_STARTS:
                 raise WorkerDiedError(f"worker processes die before they can begin ({how})", remedy=REMEDY)
             return []
         self._deaths += 1
-        if self._deaths >= FRUITLESS and not self._fruitful:
-            raise WorkerDiedError(f"{FRUITLESS} worker processes have died, and nothing is done ({how})", remedy=REMEDY)
+        if self._deaths >= FRUITLESS_DEATHS and not self._fruitful:
+            raise WorkerDiedError(
+                f"{FRUITLESS_DEATHS} worker processes have died, and nothing is done ({how})", remedy=REMEDY
+            )
         warnings.warn(f"a worker process has died ({how}): its work is done again", LostWorkerWarning, stacklevel=2)
-        return list(hand.left.values())
+        return list(worker.left.values())
 
 
-class _Hand:
+class _WorkerHandle:
     """A worker process, as the parent sees it.
 
     Attributes:
@@ -182,7 +179,7 @@ class _Hand:
     def give(self, chunk: Chunk | None) -> None:
         """Answer that it is free."""
         self.dismissed = chunk is FREE
-        self.left = {assignment.place: assignment for assignment in chunk or ()}
+        self.left = {assignment.index: assignment for assignment in chunk or ()}
         with suppress(OSError):  # as above
             self.connection.send(chunk)
 
@@ -219,25 +216,27 @@ def _started(descriptor: int, environment: Mapping[str, str]) -> subprocess.Pope
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
 
 
-def _with_news(hands: Sequence[_Hand]) -> list[_Hand]:
+def _with_news(workers: Sequence[_WorkerHandle]) -> list[_WorkerHandle]:
     """Workers that have sent something, or are dead, as soon as there are any."""
     while True:
-        dead = [hand for hand in hands if hand.process.poll() is not None]  # before the look at what they have sent
-        speaking = wait([hand.connection for hand in hands], 0.0 if dead else LOOK_S)
+        dead = [
+            worker for worker in workers if worker.process.poll() is not None
+        ]  # before the look at what they have sent
+        speaking = wait([worker.connection for worker in workers], 0.0 if dead else LOOK_S)
         if dead or speaking:
-            return [hand for hand in hands if hand in dead or hand.connection in speaking]
+            return [worker for worker in workers if worker in dead or worker.connection in speaking]
 
 
-def _end(hands: Sequence[_Hand]) -> None:
+def _end(workers: Sequence[_WorkerHandle]) -> None:
     """End workers whose work is not wanted any more."""
-    for hand in hands:
-        hand.process.terminate()
+    for worker in workers:
+        worker.process.terminate()
     try:
         deadline = time.monotonic() + GRACE_S
-        for hand in hands:
+        for worker in workers:
             with suppress(subprocess.TimeoutExpired):
-                hand.process.wait(max(0.0, deadline - time.monotonic()))
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
     finally:  # after another Ctrl-C as well
-        for hand in hands:
-            hand.process.kill()
-            hand.end()
+        for worker in workers:
+            worker.process.kill()
+            worker.end()

@@ -12,16 +12,30 @@ DEFERRED = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM wait until the context is left; only the main thread is ever broken off by them."""
+    """Have Ctrl-C and SIGTERM wait until the context is left; a second one does not wait.
+
+    Only the main thread is ever broken off by them.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     came: list[int] = []
-    before = {number: signal.signal(number, lambda number, _frame: came.append(number)) for number in DEFERRED}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def note(number: int, _frame: object) -> None:
+        came.append(number)
+        if len(came) > 1:  # whoever asks twice does not want to wait
+            restore()
+            came.clear()
+            signal.raise_signal(number)
+
+    before = {number: signal.signal(number, note) for number in DEFERRED}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if came:
-            signal.raise_signal(came[0])
+        restore()
+        for number in came:
+            signal.raise_signal(number)

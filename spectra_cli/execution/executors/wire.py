@@ -8,9 +8,9 @@ import warnings
 from dataclasses import dataclass
 
 from spectra_cli.execution.work.events import CheckpointDone, Evaluated, Event, MatrixDone, Opened
-from spectra_cli.execution.work.units import Hears, Outcome
+from spectra_cli.execution.work.units import EventSink, Outcome
 
-FAR_KNOWN = {"builtins", "spectra_cli"}
+KNOWN_EVERYWHERE = {"builtins", "spectra_cli"}
 """Packages whose classes of warnings are there wherever a message arrives."""
 
 
@@ -29,7 +29,7 @@ class Warned:
     @classmethod
     def of(cls, message: Warning | str, category: type[Warning]) -> Warned:
         """What :func:`warnings.showwarning` is called with."""
-        known = (base for base in category.__mro__ if base.__module__.partition(".")[0] in FAR_KNOWN)
+        known = (base for base in category.__mro__ if base.__module__.partition(".")[0] in KNOWN_EVERYWHERE)
         return cls(str(message), next(known))
 
 
@@ -80,7 +80,7 @@ class WorkerTraceback(Exception):  # noqa: N818 - never raised: it stands in tra
 Message = Outcome | Event | Warned | Raised
 
 
-def received(message: Message, hears: Hears) -> Outcome | None:
+def received(message: Message, sink: EventSink) -> Outcome | None:
     """Do with a message what it is for: pass on an event, warn, raise; or give back an outcome.
 
     Raises:
@@ -90,7 +90,7 @@ def received(message: Message, hears: Hears) -> Outcome | None:
         case Outcome():
             return message
         case Opened() | MatrixDone() | Evaluated() | CheckpointDone():
-            hears.hear(message)
+            sink.hear(message)
         case Warned():
             warnings.warn(message.text, message.category, stacklevel=2)
         case Raised():

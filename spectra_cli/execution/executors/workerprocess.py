@@ -59,7 +59,7 @@ def _serve(connection: Connection) -> None:
     warnings.showwarning = lambda message, category, *_, **__: send(Warned.of(message, category))
     try:
         order: Order = connection.recv()
-        with closing(order.work.worker(order.device, _Telling(send))) as worker:
+        with closing(order.work.worker(order.device, _EventSender(send))) as worker:
             send(FREE)
             while (chunk := _next_chunk(connection)) is not FREE:
                 for outcome in worker.outcomes(chunk):
@@ -87,8 +87,8 @@ class _Sender:
             self._connection.send_bytes(content)
 
 
-class _Telling:
-    """Hears events and sends them."""
+class _EventSender:
+    """Sends events to the parent process."""
 
     def __init__(self, send: Callable[[Message], None]) -> None:
         self._send = send

@@ -102,11 +102,12 @@ def _visited(
     def work(loaded: list[LoadedMatrix]) -> Results:
         return _visit_group(loaded, asked, share, known)
 
-    if planned.lanes == 1:
-        yield from _one_after_another(reader, planned.groups, work, share, memory)
-    else:
-        with full_float32(), blas_threads(planned.threads):  # around all lanes, as both are settings of the process
-            yield from _in_lanes(reader, planned, work, share, memory)
+    with full_float32():  # once, as it is a setting of the process, and takes its time
+        if planned.lanes == 1:
+            yield from _one_after_another(reader, planned.groups, work, share, memory)
+        else:
+            with blas_threads(planned.threads):  # around all lanes, as it is a setting of the process as well
+                yield from _in_lanes(reader, planned, work, share, memory)
 
 
 Work = Callable[[list[LoadedMatrix]], Results]

@@ -30,6 +30,7 @@ from spectra_cli.cli import (
     train,
 )
 from spectra_cli.errors import SpectraError
+from spectra_cli.execution.executors.allocation import keep_freed_memory
 
 TERMINATED = 128 + signal.SIGTERM
 STOPPED = {128 + signal.SIGINT: "interrupted", TERMINATED: "terminated"}
@@ -105,6 +106,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def main() -> NoReturn:
     """Entry point of the installed command."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that files beside the table are removed
+    keep_freed_memory()
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of any alphabet, on a terminal of any encoding
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run())

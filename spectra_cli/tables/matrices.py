@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
@@ -80,7 +81,7 @@ class MatrixIndex:
         if code is None or words is None:
             return None
         for block in self._blocks:
-            index = int(np.searchsorted(block["first"], words[0]))
+            index = bisect_left(block["first"], words[0])  # np.searchsorted would copy all of the strided column
             while index < len(block) and block["first"][index] == words[0]:
                 _, second, *shape, part, row = block[index].item()
                 if second == words[1] and shape == [code, rows, cols]:

@@ -34,6 +34,13 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True)
+class Events:
+    """Some events, in the order in which they came to pass."""
+
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Raised:
     """An exception that ends the work.
 
@@ -77,7 +84,7 @@ class WorkerTraceback(Exception):  # noqa: N818 - never raised: it stands in tra
         return f"in a worker:\n\n{self.args[0]}"
 
 
-Message = Outcome | Event | Warned | Raised
+Message = Outcome | Event | Events | Warned | Raised
 
 
 def received(message: Message, sink: EventSink) -> Outcome | None:
@@ -91,6 +98,9 @@ def received(message: Message, sink: EventSink) -> Outcome | None:
             return message
         case Opened() | MatrixDone() | Evaluated() | CheckpointDone():
             sink.hear(message)
+        case Events():
+            for event in message.events:
+                sink.hear(event)
         case Warned():
             warnings.warn(message.text, message.category, stacklevel=2)
         case Raised():

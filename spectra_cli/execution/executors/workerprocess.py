@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import math
 import os
 import pickle
 import signal
@@ -15,12 +17,16 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from spectra_cli.execution.executors.wire import Message, Raised, Warned
+from spectra_cli.execution.executors.allocation import keep_freed_memory
+from spectra_cli.execution.executors.wire import Events, Message, Raised, Warned
 from spectra_cli.execution.work.events import Event
 from spectra_cli.execution.work.units import Chunk, Work
 
 FREE = None
 """Sent by a worker that is ready for a chunk; sent to it, there is none left."""
+
+TELL_S = 0.1
+"""Between two messages about how the work goes on: of small matrices they would take longer than the matrices."""
 
 PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>."""
@@ -50,6 +56,8 @@ def main(connection: Connection, parent: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by the parent until it could be ignored
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary files are removed
     _end_with(parent)
+    keep_freed_memory()
+    gc.disable()  # while everything is imported, when there is nothing to collect
     with suppress(OSError):  # the parent is gone, and nobody to be told
         _serve(connection)
 
@@ -59,11 +67,16 @@ def _serve(connection: Connection) -> None:
     warnings.showwarning = lambda message, category, *_, **__: send(Warned.of(message, category))
     try:
         order: Order = connection.recv()
-        with closing(order.work.worker(order.device, _EventSender(send))) as worker:
+        events = EventSender(send)
+        with closing(order.work.worker(order.device, events)) as worker:
+            gc.freeze()  # what is there by now stays, and need not be looked through again
+            gc.enable()
             send(FREE)
             while (chunk := _next_chunk(connection)) is not FREE:
                 for outcome in worker.outcomes(chunk):
+                    events.flush()
                     send(outcome)
+                events.flush()
                 send(FREE)
     except Exception as error:  # noqa: BLE001 - raised again in the parent
         send(Raised.of(error))
@@ -87,15 +100,38 @@ class _Sender:
             self._connection.send_bytes(content)
 
 
-class _EventSender:
-    """Sends events to the parent process."""
+class EventSender:
+    """Sends events to the parent process, those that come in quick succession together.
+
+    What comes right after something was sent waits for the next event, or for :meth:`flush`.
+
+    Args:
+        send: sends a message.
+    """
 
     def __init__(self, send: Callable[[Message], None]) -> None:
         self._send = send
+        self._sent = -math.inf
+        self._waiting: list[Event] = []
+        self._lock = threading.Lock()
 
     def hear(self, event: Event) -> None:
-        """Send an event at once."""
-        self._send(event)
+        """Send an event, at once or soon; from any thread."""
+        with self._lock:
+            self._waiting.append(event)
+            if time.monotonic() - self._sent >= TELL_S:
+                self._flush()
+
+    def flush(self) -> None:
+        """Send what has not been sent."""
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._send(Events(tuple(self._waiting)))
+            self._waiting.clear()
+        self._sent = time.monotonic()
 
 
 def _end_with(parent: int) -> None:

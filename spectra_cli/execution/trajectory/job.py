@@ -27,8 +27,8 @@ from spectra_cli.storage.secrets import recorded
 HARMLESS = {"rank": rank.HARMLESS, "align": align.HARMLESS, "sva": sva.HARMLESS}
 """By table, statuses that say all there is to say."""
 
-CHUNKS_PER_WORKER = 8
-"""At least: with fewer, workers would wait for one that has more to do at the end."""
+CHUNKS_PER_WORKER = 2
+"""What is left is cut into so many for each: the last chunks are the smallest, as all workers wait for the last one."""
 
 LARGEST_CHUNK = 8
 """A cluster keeps what a worker finishes when the chunk is finished."""
@@ -157,7 +157,14 @@ class TrajectoryJob:
 
 
 def chunked(assignments: Sequence[Assignment], workers: int) -> list[Chunk]:
-    """Put assignments in a row together, all of them where there is one worker."""
-    size = len(assignments) if workers == 1 else min(LARGEST_CHUNK, len(assignments) // (workers * CHUNKS_PER_WORKER))
-    size = max(size, 1)
-    return [tuple(assignments[start : start + size]) for start in range(0, len(assignments), size)]
+    """Put assignments in a row together: all of them for one worker, for several fewer and fewer.
+
+    That is guided self-scheduling (Polychronopoulos and Kuck, 1987), with an upper limit.
+    """
+    chunks, start = list[Chunk](), 0
+    while start < len(assignments):
+        left = len(assignments) - start
+        size = left if workers == 1 else max(1, min(LARGEST_CHUNK, left // (workers * CHUNKS_PER_WORKER)))
+        chunks.append(tuple(assignments[start : start + size]))
+        start += size
+    return chunks

@@ -1,0 +1,36 @@
+"""How memory is given back to the system that matrices were in."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from contextlib import suppress
+
+MMAP_THRESHOLD_BYTES = 32 << 20
+TRIM_THRESHOLD_BYTES = 64 << 20
+"""The most that glibc sets for itself, once it has seen blocks that large come and go."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""From <malloc.h>."""
+
+SETTINGS = {
+    "MALLOC_MMAP_THRESHOLD_": (M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES),
+    "MALLOC_TRIM_THRESHOLD_": (M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES),
+}
+"""By the variable of the environment with which a user sets it."""
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep some freed memory for what comes next; a setting of the process, so for whoever owns it.
+
+    By itself, glibc gives the matrices of each batch back to the system, which clears every page of them again for the
+    next batch. What the user has set stays, and other C libraries are left alone.
+    """
+    if sys.platform != "linux":
+        return
+    with suppress(OSError, AttributeError):  # a C library without it
+        mallopt = ctypes.CDLL(None).mallopt
+        for variable, (parameter, value) in SETTINGS.items():
+            if variable not in os.environ:
+                mallopt(parameter, value)

@@ -18,8 +18,9 @@ from spectra_cli.analyses.align import AlignRows
 from spectra_cli.analyses.demands import Analysis, Demand, Row, Visited, WorkPlace
 from spectra_cli.analyses.factors import Factors, compact
 from spectra_cli.analyses.hashes import Hashes
-from spectra_cli.analyses.known import ENTRY_BYTES, KnownFactors, MatrixKey, key_of
+from spectra_cli.analyses.known import ENTRY_BYTES, KnownFactors, MatrixKey, factors_key, key_of
 from spectra_cli.analyses.lanes import blas_threads
+from spectra_cli.analyses.loading import LoadedMatrix
 from spectra_cli.analyses.rank import RankRows
 from spectra_cli.analyses.sva import KeepVectors, SvaRows
 from spectra_cli.analyses.vectorstore import VectorStore
@@ -27,6 +28,7 @@ from spectra_cli.analyses.visits import visit
 from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.layers.inventory import take_inventory
 from spectra_cli.layers.matricize import MatrixSpec, declared
+from spectra_cli.layers.parts import Part
 from spectra_cli.spectrum.factorize import Spectrum, factorize
 from spectra_cli.spectrum.matrix import Matrix
 from spectra_cli.tensors import TensorInfo
@@ -178,6 +180,23 @@ def test_what_nobody_factorizes_is_read_and_hashed(tmp_path: Path, factorized: C
     assert hashes.content == again.content
 
 
+def test_what_a_checkpoint_hashes_to_is_its_parameters_and_their_bytes() -> None:
+    """In whatever order its matrices are done; nothing where one of them could not be read."""
+
+    def content(*digests: tuple[str, str | None]) -> str | None:
+        hashes = Hashes()
+        for name, digest in digests:
+            spec = MatrixSpec(name, "linear", 4, 4, TensorInfo(name, (4, 4), "float32"))
+            hashes.take(Visited(0, spec, digest, None, {}))
+        return hashes.content
+
+    one = content(("a", "1"), ("b", "2"))
+    assert one is not None
+    assert content(("b", "2"), ("a", "1")) == one
+    assert one not in {content(("a", "2"), ("b", "1")), content(("a", "1"), ("c", "2")), content(("a", "1"))}
+    assert content(("a", "1"), ("b", None)) is None
+
+
 def test_lanes_and_threads_follow_from_all_matrices_whatever_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,8 +329,6 @@ def test_only_parts_that_are_missing_are_factorized(tmp_path: Path, factorized: 
             self.seen: dict[int, Visited] = {}
 
         def demand(self, depth: int) -> Demand:
-            from spectra_cli.layers.parts import Part
-
             parts = {Part(depth, rows=((start, start + 4),)): frozenset({"left"}) for start in self.starts}
             return Demand(whole=True, parts=parts) if depth == 0 else Demand()  # type: ignore[arg-type]
 
@@ -343,6 +360,28 @@ def test_a_transpose_has_factors_of_its_own(tmp_path: Path, factorized: Counted)
     assert not torch.allclose(left[0].abs(), left[1].abs(), atol=1e-3)
 
 
+@pytest.mark.parametrize("experts", [(), (2,)], ids=["matrix", "experts"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_transpose_that_is_known_has_the_numbers_of_a_fresh_run(
+    tmp_path: Path, experts: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    """Square, with the same bytes: no table tells the two apart, so that all numbers are equal to the bit."""
+    shape = (*experts, 40, 40)
+    names = ("experts.up_proj", "other.experts.up_proj") if experts else ("one.weight", "two.weight")
+    weights = {name: normal(*shape, seed=2, dtype=dtype) for name in names}
+    path = save(tmp_path / "model.safetensors", weights)
+    fresh = rank_rows(path, transposed=[names[0]])
+    assert len({_key(row) for row in fresh}) == len(fresh) // 2
+    numbers: dict[MatrixKey, Any] = {}
+    for row in exactly(fresh):
+        told = {name: value for name, value in row.items() if name not in {"depth", "parameter"}}
+        assert numbers.setdefault(_key(row), told) == told
+    stored_alone = rank_rows(save(tmp_path / "alone.safetensors", {names[1]: weights[names[1]]}))
+    assert [row["singular_values"].tobytes() for row in stored_alone] == [
+        row["singular_values"].tobytes() for row in fresh if row["parameter"].startswith(names[1])
+    ]
+
+
 def entry(size: int) -> Factors:
     return Factors("ok", Spectrum(np.zeros(size), 0.0, "gram_float64"))
 
@@ -365,6 +404,65 @@ def test_factors_are_let_go_when_their_matrix_has_changed_or_is_gone() -> None:
     assert len(known) == 2
     known.begin("other terms")
     assert len(known) == 0
+
+
+def test_nothing_that_was_found_under_other_terms_counts() -> None:
+    """Not even for a matrix that the last checkpoint had: other lanes or threads make other last bits."""
+    known, owner = KnownFactors(1 << 20), ("a", (), ())
+    known.begin("two lanes")
+    known.put(owner, "a", entry(5))
+    known.begin("two lanes")
+    assert known.get(owner, "a") is not None
+    known.begin("one lane")
+    assert known.get(owner, "a") is None
+    known.put(owner, "a", entry(5))
+    known.begin("one lane")
+    assert known.get(owner, "a") is not None
+
+
+def test_a_trajectory_whose_lanes_change_has_the_rows_of_each_checkpoint_by_itself(tmp_path: Path) -> None:
+    """A layer is added: what is unchanged is worked on with more lanes, each with less memory and fewer threads."""
+    few = {f"layers.{place}.weight": normal(90, 70, seed=place) for place in range(2)}
+    many = few | {f"more.{place}.weight": normal(90 + place, 71, seed=place) for place in range(9)}
+    paths = [save(tmp_path / f"{name}.safetensors", weights) for name, weights in (("few", few), ("many", many))]
+    known = KnownFactors(1 << 20)
+    with blas_threads(4):
+        for path in (*paths, paths[0]):
+            assert exactly(rank_rows(path, known=known)) == exactly(rank_rows(path))
+
+
+def test_factors_are_told_apart_by_all_that_they_depend_on() -> None:
+    """Bytes, layout, shape, part, sides, and how many were worked on at once."""
+
+    def key(digest: str = "d", layout: Any = "stored", *, rows: int = 4, **others: Any) -> Any:
+        info = TensorInfo("a.weight", (4, 4), "float32")
+        spec = MatrixSpec(others.pop("parameter", "a.weight"), "linear", rows, 16 // rows, info, layout)
+        part = others.pop("part", Part(0))
+        loaded = LoadedMatrix(0, spec, None, digest)
+        return factors_key(loaded, part, others.pop("sides", frozenset()), others.pop("together", 0))
+
+    others = [
+        key("e"),
+        key(layout="transposed"),
+        key(rows=2),
+        key(part=Part(0, rows=((0, 2),))),
+        key(part=Part(0, cols=((0, 2),))),
+        key(sides=frozenset({"left"})),
+        key(sides=frozenset({"left", "right"})),
+        key(together=2),
+        key(together=3),
+    ]
+    assert len({key(), *others}) == len(others) + 1
+    assert key(parameter="b.weight", part=Part(7)) == key()
+
+
+def test_what_has_changed_makes_room_for_what_it_is_now() -> None:
+    """The memory is full: the new factors of a matrix take the place of the old."""
+    known, owner = KnownFactors(ENTRY_BYTES + 8 * 5), ("a", (), ())
+    for step in range(3):
+        known.begin("terms")
+        known.put(owner, step, entry(5))
+        assert known.get(owner, step) is not None
 
 
 def test_no_more_is_kept_than_there_is_room_for() -> None:

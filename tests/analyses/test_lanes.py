@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 import spectra_cli
 from spectra_cli.analyses import lanes, visits
-from spectra_cli.analyses.lanes import as_completed, blas_threads, heaviest_first, lane_count
+from spectra_cli.analyses.lanes import as_completed, available_cores, blas_threads, heaviest_first, lane_count
 from spectra_cli.execution.work.listener import SkippedWorkWarning
 
 WORK = st.lists(st.floats(1e3, 1e12), min_size=1, max_size=40)
@@ -55,6 +55,38 @@ def test_lanes_work_at_the_same_time_and_few_results_wait() -> None:
     assert len(begun) <= 4
     results.close()
     assert len(begun) <= 6
+
+
+def test_a_lane_works_on_while_a_result_is_looked_at_and_no_further_once_they_are_let_go_of() -> None:
+    begun: list[int] = []
+    held, over = threading.Event(), threading.Event()
+
+    def work(item: int) -> int:
+        begun.append(item)
+        if item:
+            held.set()
+            over.wait(20)
+        return item
+
+    results = as_completed(range(50), work, 1)
+    assert next(results) == 0
+    assert held.wait(20)
+    threading.Timer(0.2, over.set).start()
+    results.close()
+    assert begun == [0, 1]
+
+
+@pytest.mark.parametrize(("asked", "cores"), [("3", 3), ("3,2", 3), ("0", 2), ("many", 2), ("", 2), (None, 2)])
+def test_cores_are_those_that_the_process_may_use_unless_it_is_told(
+    asked: str | None, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5}, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    if asked is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert available_cores() == cores
 
 
 def test_an_error_in_a_lane_reaches_the_caller() -> None:

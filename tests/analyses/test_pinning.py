@@ -101,6 +101,18 @@ def test_what_has_no_room_stays_where_it_is(log: list[str]) -> None:
     assert slots.pinned(torch.zeros(3)) is None
 
 
+def test_a_buffer_is_used_to_its_last_byte(log: list[str]) -> None:
+    slots = PinnedSlots(CUDA, ALIGNMENT)
+    slots.next_group()
+    assert slots.pinned(torch.zeros(ALIGNMENT, dtype=torch.uint8)) is not None
+
+
+def test_where_work_is_done_on_the_cpu_nothing_is_copied(log: list[str]) -> None:
+    slots = PinnedSlots(torch.device("cpu"), 4 * ALIGNMENT)
+    slots.next_group()
+    assert slots.pinned(torch.zeros(3)) is None
+
+
 @given(st.lists(st.lists(st.integers(1, 5000), max_size=6), max_size=5), st.integers(0, 20_000))
 def test_a_buffer_holds_any_group_as_far_as_it_may(groups: list[list[int]], most: int) -> None:
     size = slot_bytes_for(groups, most)

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from spectra_cli.analyses import visits
+from spectra_cli.analyses import groups, visits
 from spectra_cli.analyses.demands import Row, WorkPlace
 from spectra_cli.analyses.lanes import blas_threads
 from spectra_cli.analyses.rank import RankRows
@@ -281,6 +281,135 @@ def test_an_error_amid_the_work_closes_everything(tmp_path: Path) -> None:
         stop()
     assert threads_alive() == []
     assert all(reader.closed for reader in checkpoints.readers)
+
+
+class Closed:
+    """An item that notes whether it has been closed, by whoever opened it and not by the end of its life."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __enter__(self) -> Closed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.times += 1
+
+
+def test_what_is_opened_is_closed_once() -> None:
+    """Whether its turn comes or not, and where nobody else lets go of it."""
+    used, unused = Closed(), Closed()
+    with OpenedAhead[Closed, Closed](lambda item: item) as ahead:
+        ahead.expect(used)
+        with ahead.opened(used) as opened:
+            assert opened is used
+            ahead.expect(unused)
+        assert used.times == 1
+    assert (used.times, unused.times) == (1, 1)
+
+
+def in_time(work: Callable[[], bool]) -> bool:
+    """What work that must not wait says; False if it waits."""
+    said: list[bool] = []
+    thread = threading.Thread(target=lambda: said.append(work()), daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    return said == [True]
+
+
+def test_room_is_for_so_many_bytes_and_not_one_more() -> None:
+    """It is not made smaller; and closing it sends those away who wait."""
+    room, taken = Room(), threading.Event()
+    room.grow(10)
+    room.grow(5)
+    assert in_time(lambda: room.take(4))
+    assert in_time(lambda: room.take(6))
+    waiting = threading.Thread(target=lambda: room.take(1) or taken.set(), daemon=True)
+    waiting.start()
+    assert not taken.wait(0.05)
+    room.close()
+    assert taken.wait(PATIENCE_S)
+
+
+def test_room_that_is_there_before_an_item_is_expected_is_for_it(tmp_path: Path) -> None:
+    """As where the last matrix of a checkpoint has been read before the next one is known."""
+    paths = trajectory(tmp_path, 1)
+    checkpoints, all_read = Checkpoints(), threading.Event()
+    checkpoints.on_read = lambda *_: all_read.set() if checkpoints.reads.total() == 9 else None
+    with OpenedAhead(checkpoints.open, checkpoints.prime) as ahead:
+        ahead.on_room(1 << 20)
+        ahead.expect(paths[0])
+        assert all_read.wait(PATIENCE_S)
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_what_is_too_large_to_be_held_is_not_read_ahead(
+    tmp_path: Path, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be read again, slab by slab; each of several lanes holds less."""
+    monkeypatch.setattr(groups, "lane_count", lambda *_: lanes)
+    paths = []
+    for step in range(2):
+        generator = torch.Generator().manual_seed(step)
+        shapes = [(400, 30), (399, 30), (398, 30), (190, 30), (30, 30), (20, 30)]
+        weights = {f"layers.{at}.weight": torch.randn(*shape, generator=generator) for at, shape in enumerate(shapes)}
+        paths.append(tmp_path / f"step_{step}.safetensors")
+        save_file(weights, paths[-1])
+    largest = 400 * 30 * 4
+    place = WorkPlace(torch.device("cpu"), 8 * (largest - 1) * lanes)
+    assert memory.resident_bytes(place.budget_bytes // lanes) == largest - 1
+    ahead, plain = Checkpoints(place=place), Checkpoints(place=place)
+    with blas_threads(lanes):
+        found = ahead.along(paths)
+        for path, rows in zip(paths, found, strict=True):
+            assert {row["status"] for row in rows} == {"ok"}
+            with plain.open(path) as opened:
+                assert comparable(plain.rows(opened)) == comparable(rows)
+    assert ahead.reads == plain.reads
+    assert plain.reads["step_1", "layers.0.weight"] > 1, "it was held: the test says nothing"
+    early, room = Checkpoints(place=place), Room()
+    room.grow(1 << 20)
+    with blas_threads(lanes), early.open(paths[0]) as opened:
+        early.prime(opened, room)
+    assert {name for _, name in early.reads} == {f"layers.{at}.weight" for at in range(1, 6)}
+
+
+def test_where_memory_runs_out_nothing_more_is_read_ahead(tmp_path: Path) -> None:
+    """The visit, which begins when the other checkpoint is let go of, finds that there is enough."""
+    (path,) = trajectory(tmp_path, 1)
+    checkpoints = Checkpoints()
+    failed = threading.Event()
+
+    def failing(*_: str) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise MemoryError
+
+    checkpoints.on_read = failing
+    with OpenedAhead(checkpoints.open, checkpoints.prime) as ahead:
+        ahead.on_room(1 << 20)
+        ahead.expect(path)
+        assert failed.wait(PATIENCE_S)
+        with ahead.opened(path) as opened:
+            assert {row["status"] for row in checkpoints.rows(opened)} == {"ok"}
+    assert checkpoints.reads.total() == 9 + 1
+
+
+def test_a_part_of_what_was_read_ahead_is_that_part(tmp_path: Path) -> None:
+    """And what was read stays there for whoever asks for all of it."""
+    (path,) = trajectory(tmp_path, 1)
+    checkpoints, room = Checkpoints(), Room()
+    room.grow(1 << 20)
+    with checkpoints.open(path) as opened, open_checkpoint(path) as plain:
+        checkpoints.prime(opened, room)
+        before = checkpoints.reads.total()
+        name = "layers.0.weight"
+        whole = plain.read(name)
+        assert torch.equal(opened.reader.read(name, cols=slice(2, 5)), whole[:, 2:5])
+        assert torch.equal(opened.reader.read(name, slice(1, 4)), whole[1:4])
+        assert checkpoints.reads.total() == before + 2
+        assert torch.equal(opened.reader.read(name), whole)
+        assert checkpoints.reads.total() == before + 2
 
 
 def test_an_interpreter_ends_although_nobody_asks_for_what_is_expected() -> None:

@@ -5,19 +5,28 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
+import shlex
+import shutil
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from typer.main import get_command
 
 import spectra_cli
-from spectra_cli.cli.main import run
+from spectra_cli.cli.main import app, run
 from spectra_cli.figures.plots.registry import FIGURES
 from spectra_cli.figures.rows.gathered import KINDS
 from spectra_cli.layers.family_files import known_architectures, parse_architecture
 from spectra_cli.tasks.registry import task_names
+from tests.execution.planted_work import wait_until
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -168,3 +177,102 @@ def test_the_example_of_a_family_is_one() -> None:
     (example,) = blocks("toml")
     architecture = parse_architecture(example, "my")
     assert [rule.name for rule in architecture.rules] == ["embedding-input", "up-down", "residual"]
+
+
+STAND_IN = """#!/bin/bash
+printf '%q ' "${OMP_NUM_THREADS-}" "${0##*/}" "$@" >> "$CALLS"; echo >> "$CALLS"
+for given; do [[ $before == --scheduler-file ]] && file=$given; before=$given; done
+case "${0##*/} $1" in
+  srun*)
+    while [[ $1 == -* ]]; do shift; done
+    trap 'kill $(jobs -p); exit 143' TERM
+    for ((task = 0; task < SLURM_NTASKS; task++)); do "$@" & done
+    wait ;;
+  "dask scheduler") echo '{"address": "tcp://head:1234"}' > "$file"; exec sleep 600 ;;
+  "dask worker") until [[ -e $file ]]; do sleep 0.05; done; exec sleep 600 ;;
+  spectra*)
+    until [[ $(grep -c 'dask worker' "$CALLS") == "$((SLURM_NTASKS + 1))" ]]; do sleep 0.05; done
+    exit "$STATUS" ;;
+esac
+"""
+"""For every program of the SLURM recipe: leaves word of how it was called, and does what the others wait for.
+
+The call of srun names the worker as well, hence one more than there are tasks.
+"""
+
+
+def slurm_recipe() -> str:
+    (recipe,) = (block for block in blocks("bash") if "#SBATCH" in block)
+    return recipe
+
+
+def _is_there(group: int) -> bool:
+    """Whether a process of a group is there."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def parsed(command: object, arguments: Sequence[str]) -> dict[str, object]:
+    """What a command of Click makes of its arguments.
+
+    Raises:
+        click.UsageError: if it has no such option.
+    """
+    params: dict[str, object] = command.make_context("it", list(arguments)).params  # type: ignore[attr-defined]
+    return params
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize("status", [0, 1, 3])
+def test_the_slurm_recipe_begins_a_cluster_and_ends_as_spectra_does(tmp_path: Path, status: int) -> None:
+    """With the stand-in of each program; those of Dask and spectra have all the options that they are given."""
+    from distributed.cli.dask_scheduler import main as scheduler_command
+    from distributed.cli.dask_worker import main as worker_command
+
+    script, calls, programs = tmp_path / "job.sh", tmp_path / "calls", tmp_path / "bin"
+    script.write_text(slurm_recipe())
+    assert len(slurm_recipe().splitlines()) <= 10
+    subprocess.run(["bash", "-n", script], check=True)
+    asked = dict(re.findall(r"--([a-z-]+)=(\S+)", re.findall(r"^#SBATCH (.*)", slurm_recipe(), re.MULTILINE)[0]))
+    assert int(asked["ntasks"]) > 1
+    programs.mkdir()
+    for name in ("srun", "dask", "spectra"):
+        (programs / name).write_text(STAND_IN)
+        (programs / name).chmod(0o755)
+    home = tmp_path / "with a space"
+    for name in ("a", "b"):
+        (home / "runs" / name).mkdir(parents=True)
+    slurm = {"SLURM_JOB_ID": "4711", "SLURM_NTASKS": "2", "SLURM_CPUS_PER_TASK": asked["cpus-per-task"]}
+    environment = {**os.environ, **slurm, "CALLS": str(calls), "STATUS": str(status)}
+    environment["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    job = subprocess.Popen(["bash", script], cwd=home, env=environment, start_new_session=True)
+    try:
+        assert job.wait(60) == status
+        wait_until(lambda: not _is_there(job.pid))  # a job ends when all that it has begun has ended
+    finally:
+        if _is_there(job.pid):
+            os.killpg(job.pid, signal.SIGKILL)
+    assert not list(home.glob("dask-*"))
+    called = [shlex.split(line) for line in calls.read_text().splitlines()]
+    assert Counter(name for _, name, *_ in called) == {"dask": 3, "srun": 1, "spectra": 1}
+    ((_, _, *to_srun),) = [call for call in called if call[1] == "srun"]
+    assert f"--cpus-per-task={asked['cpus-per-task']}" in to_srun[: to_srun.index("dask")]
+    dask = [(threads, *arguments) for threads, name, *arguments in called if name == "dask"]
+    ((_, _, *to_scheduler),) = [call for call in dask if call[1] == "scheduler"]
+    workers = [call for call in dask if call[1] == "worker"]
+    assert parsed(scheduler_command, to_scheduler)["port"] == "0", "another job may be on the node"
+    cluster = parsed(scheduler_command, to_scheduler)["scheduler_file"]
+    assert isinstance(cluster, str)
+    assert Path(cluster).parent == home
+    assert "4711" in Path(cluster).name
+    for threads, _, *to_worker in workers:
+        given = parsed(worker_command, to_worker)
+        assert (given["scheduler_file"], given["nthreads"], given["memory_limit"]) == (cluster, 1, "0")
+        assert threads == asked["cpus-per-task"]
+    ((_, _, command, *to_spectra),) = [call for call in called if call[1] == "spectra"]
+    given = parsed(get_command(app).commands[command], to_spectra)  # type: ignore[attr-defined]  # a group
+    assert given["scheduler"] == cluster
+    assert [str(path) for path in given["paths"]] == ["runs/a", "runs/b"]  # type: ignore[attr-defined]

@@ -6,12 +6,13 @@ Layers are frozen, weights are tied by copying them, and checkpoints are copied.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from threading import Lock
 from typing import Protocol
 
 from spectra_cli.analyses.factors import Factors
 from spectra_cli.analyses.loading import LoadedMatrix
-from spectra_cli.layers.matricize import MatrixSpec
+from spectra_cli.layers.matricize import LazyMatrix, MatrixSpec
 from spectra_cli.layers.parts import Part, Ranges, Side
 
 ENTRY_BYTES = 1 << 10
@@ -33,9 +34,10 @@ def key_of(spec: MatrixSpec, digest: str) -> MatrixKey | None:
     """What tells one matrix from every other in a table; None where a digest does not.
 
     A digest stands for bytes, shape and dtype, and not for the order in which a matrix has its axes. Where the first
-    two sizes differ, rows and columns say that. Of a square matrix and its transpose the singular values are the same.
-    What remains are tensors with a kernel and as many inputs as outputs: read as (out, in, kernel...) they have other
-    singular values than read as (in, out, kernel...), and only a ``conv`` is always the first.
+    two sizes differ, rows and columns say that. Of a square matrix and its transpose the singular values are the same,
+    to the bit as :func:`valued` has it. What remains are tensors with a kernel and as many inputs as outputs: read as
+    (out, in, kernel...) they have other singular values than read as (in, out, kernel...), and only a ``conv`` is
+    always the first.
 
     Args:
         spec: which matrix.
@@ -45,6 +47,18 @@ def key_of(spec: MatrixSpec, digest: str) -> MatrixKey | None:
     if len(sizes) > 2 and sizes[0] == sizes[1] and spec.kind != "conv":
         return None
     return (digest, spec.kind, spec.rows, spec.cols)
+
+
+def valued(matrix: LazyMatrix) -> LazyMatrix:
+    """What the singular values of a matrix are found of, where no vectors are asked for.
+
+    Of a square one that is stored as its transpose, the transpose: of the matrix itself would come other last digits
+    than of one of the same bytes that is stored as it is, and no table tells the two apart.
+    """
+    spec = matrix.spec
+    if spec.rows != spec.cols or spec.layout not in {"transposed", "expert_transposed"}:
+        return matrix
+    return replace(matrix, spec=replace(spec, layout="stored" if spec.expert is None else "expert"))
 
 
 Owner = tuple[str, Ranges, Ranges]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from spectra_cli.analyses.demands import Analysis, Asked, Demand, OnProblem, Row, Visited, WorkPlace
 from spectra_cli.analyses.factors import Factors, factors_of
 from spectra_cli.analyses.groups import Arrangement, Group, arranged, batches
-from spectra_cli.analyses.known import KnownFactors, factors_key, owner_of
+from spectra_cli.analyses.known import KnownFactors, factors_key, owner_of, valued
 from spectra_cli.analyses.lanes import as_completed, blas_threads
 from spectra_cli.analyses.loading import InMemory, LoadedMatrix, OneAtATime, OnRoom, Reads, ahead, load
 from spectra_cli.analyses.pinning import PinnedSlots, slot_bytes_for
@@ -214,7 +214,7 @@ def _batches(
 ) -> Iterator[tuple[frozenset[Side], Sequence[_Piece]]]:
     """What was asked for, whole matrices first, then parts, those of one shape together; with the sides to find."""
     wholes = [
-        _Piece(loaded, Part(loaded.depth), matrix, needed.whole)
+        _Piece(loaded, Part(loaded.depth), matrix if asked.of(loaded.depth).sides else valued(matrix), needed.whole)
         for loaded, matrix, needed in readable
         if asked.of(loaded.depth).whole
     ]

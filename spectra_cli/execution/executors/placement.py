@@ -48,6 +48,8 @@ def placement_of(device: str, execution: ExecutionOptions) -> Placement:
         SpectraError: if a device is not there, or no scheduler answers.
     """
     names = [name.strip() for name in device.split(",")]
+    if not all(names):
+        raise UsageError(f"--device '{device}' has an empty name", remedy="Give auto, cpu, cuda, cuda:N or mps")
     if execution.scheduler is not None:
         from spectra_cli.execution.executors.dask import DaskCluster  # noqa: PLC0415 - an extra
 

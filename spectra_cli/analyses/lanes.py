@@ -30,8 +30,11 @@ def work_of(spec: MatrixSpec) -> float:
 def available_cores() -> int:
     """Threads that torch will use, told without torch."""
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    if asked.isdecimal() and int(asked) > 0:
-        return int(asked)
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else usable_cores()
+
+
+def usable_cores() -> int:
+    """Cores of this machine that this process may use; a setting of the number of threads does not change them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

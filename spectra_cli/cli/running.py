@@ -114,14 +114,19 @@ def preparation(
 
 
 def tell_idle_workers(invocation: Invocation, job: TableJob, listener: Shown) -> None:
-    """Say once where there is not enough to do for all workers, as the cores and the memory are dealt out to all."""
+    """Say once where there are more workers than units, as cores and memory are shared out to all workers.
+
+    What is kept does not count: whoever runs a command again for a new checkpoint has not made a slip.
+    """
     workers, units = invocation.execution.workers, len(job.units)
     matter = f"--workers {workers}"
     if workers is None or workers <= units or matter in invocation.told:
         return
     invocation.told.add(matter)
     there_are = f"there {'is' if units == 1 else 'are'} {counted(units, job.noun)}"
-    listener.notice(f"{matter}: {there_are}, and no more are begun; of fewer, each has more threads and memory.")
+    listener.notice(
+        f"{matter}: {there_are}, and no more workers are begun; of fewer, each has more threads and memory."
+    )
 
 
 def write_tables(

@@ -172,6 +172,10 @@ def part(tensor: Tensor, axis: int, positions: slice) -> Tensor:
     return tensor.narrow(axis, start, max(0, stop - start))
 
 
+STACKED_WEIGHTS = 1 << 20
+"""More weights than a matrix may have that is in a batch with others on a CPU."""
+
+
 class MatrixBatch:
     """Matrices of one shape, dtype and device, seen along their long axis.
 
@@ -224,7 +228,12 @@ class MatrixBatch:
         blocks = [
             matrix.block(rows=positions) if self.tall else matrix.block(cols=positions) for matrix in self.matrices
         ]
-        return blocks[0].unsqueeze(0) if len(blocks) == 1 else torch.stack(blocks)
+        if len(blocks) > 1:
+            return torch.stack(blocks)
+        (block,) = blocks
+        if self.rows * self.cols <= STACKED_WEIGHTS:  # laid out as in a stack: the last bits of products depend on it
+            block = block.contiguous()
+        return block.unsqueeze(0)
 
     def slabs(self, length: int, *dtypes: torch.dtype) -> SlabIterator:
         """Iterate over the long axis in steps of `length`, each slab in every one of `dtypes`."""

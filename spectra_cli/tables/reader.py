@@ -142,7 +142,8 @@ def open_table(path: Path) -> TableFile:
         with open_regular(path) as file:
             found = recognise(file)
     except InputError as error:
-        raise error.at(str(path)) from error
+        error.at(str(path))
+        raise
     except FileNotFoundError as error:
         raise InputError("there is no such file", where=str(path), remedy=MAKE_ONE) from error
     except IsADirectoryError as error:

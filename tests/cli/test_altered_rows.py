@@ -119,9 +119,9 @@ def test_a_status_that_is_none_is_made_anew(spectra: Fixture, line: str, status:
 
 
 def test_whatever_is_a_status_is_printed_as_text(capsys: pytest.CaptureFixture[str]) -> None:
-    from spectra_cli.cli import output, running
+    from spectra_cli.cli import output, summaries
 
-    running.print_closing(output.stderr_console(), "out", {ESCAPES: 2, "y" * 500: 1, "ok": 3}, "from here")
+    summaries.print_closing(output.stderr_console(), "out", {ESCAPES: 2, "y" * 500: 1, "ok": 3}, "from here")
     said = capsys.readouterr().err
     assert "\x1b" not in said
     assert "\x07" not in said

@@ -423,7 +423,7 @@ def test_ctrl_c_when_all_is_written_does_not_say_that_it_is_not(
     monkeypatch.setattr(Ledger, "settle", interrupt)
     done = spectra("rank", trajectory(), "--out", "out")
     assert done.status == 130
-    assert "interrupted: all 4 checkpoints are finished, and the tables are written.\n" in done.err
+    assert "interrupted: the tables are written, with 4 of 4 checkpoints.\n" in done.err
     assert steps_in("out") == {0, 100, 200, 300}
 
 

@@ -16,7 +16,7 @@ def test_more_workers_than_checkpoints_are_told_in_a_line_and_make_the_same_rows
     done = spectra("rank", run, "--workers", "2", "--out", "out")
     told = [line for line in done.err.splitlines() if "--workers" in line]
     assert len(told) == 1
-    assert told[0].startswith("--workers 2: there is 1 checkpoint, and no more are begun")
+    assert told[0].startswith("--workers 2: there is 1 checkpoint, and no more workers are begun")
     assert spectra("rank", run, "--out", "fresh").status == 0
     assert_same("rank", "out", "fresh")
     assert spectra("rank", run, "--workers", "2", "--out", "out", "--quiet").err == ""

@@ -60,3 +60,34 @@ def test_other_threads_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert done == ["all of it"]
+
+
+def test_a_signal_that_is_ignored_stays_so_and_loses_no_other() -> None:
+    """A shell starts what is in the background with Ctrl-C ignored."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(signal.SIGTERM, lambda *_: came.append(15))
+    try:
+        with signals_deferred():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            assert came == []
+        assert came == [15]
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
+
+
+def test_both_signals_come_where_neither_raises() -> None:
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _: came.append(number)) for number in numbers]
+    try:
+        with signals_deferred():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            assert came == [signal.SIGINT, signal.SIGTERM]
+        assert came == [signal.SIGINT, signal.SIGTERM]
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -80,6 +80,8 @@ class BarrierJob:
         self._states = TaskStates()
         self._tasks = list(map(_NamedTasks(plan).of, plan.pairs))
         self._errors: list[SpectraError] = []
+        self._looked_at = 0
+        self._held_back: UsageError | None = None
         self._told: Counter[str] = Counter()
         self._noted: set[str] = set()
         self._unmatched = list(plan.options.transposed)
@@ -146,14 +148,21 @@ class BarrierJob:
             else:
                 self._listener.problem(remark.message)
         self._count(outcome.index, outcome.facts)
+        self._looked_at += 1
         if outcome.error is None:
+            self._tell_held_back()
             return
         pair, error, message = self._plan.pairs[outcome.index], outcome.error, str(outcome.error)
         if len(self._plan.pairs) == 1:
             raise pair.placed(error) from error.__cause__
         self._errors.append(error)
         self._told[message] += 1
-        if self._told[message] == 1 and not isinstance(error, UsageError):  # that may be about all pairs: see the end
+        if self._told[message] > 1:
+            return
+        if self._looked_at == 1 and isinstance(error, UsageError):
+            self._held_back = error
+        else:
+            self._tell_held_back()
             self._listener.problem(str(pair.placed(error)))
 
     def take_kept(self, unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:  # noqa: ARG002 - as a TableJob is asked
@@ -161,6 +170,8 @@ class BarrierJob:
         for problem in texts(facts, "problems"):
             self._listener.problem(f"{unit.label}: {problem}")
         self._count(unit.index, facts)
+        self._looked_at += 1
+        self._tell_held_back()
 
     def end(self) -> None:
         """Tell what is only known at the end.
@@ -169,13 +180,9 @@ class BarrierJob:
             UsageError: if no pair could be used for one reason that is none of its own, such as ``--split``.
             InputError: if no pair could be used.
         """
-        about_all = {str(error): error for error in self._errors if isinstance(error, UsageError)}
-        failed = len(self._errors) == len(self._plan.pairs)
-        if failed and len(self._told) == len(about_all) == 1:
-            raise self._errors[0]
-        for message in about_all:
-            self._listener.problem(message)
-        if failed:
+        if self._held_back is not None:
+            raise self._held_back
+        if len(self._errors) == len(self._plan.pairs):
             raise InputError(f"none of the {len(self._errors)} pairs could be used; see above") from self._errors[0]
         for message, count in self._told.items():
             if count > 1:
@@ -183,6 +190,12 @@ class BarrierJob:
         if self._looks:
             for glob in self._unmatched:
                 self._listener.problem(f"--transposed {glob} matches no parameter.")
+
+    def _tell_held_back(self) -> None:
+        """Tell an error of the command line that turns out not to be about all pairs."""
+        if self._held_back is not None:
+            self._listener.problem(str(self._held_back))
+            self._held_back = None
 
     def found(self) -> Mapping[str, Any]:
         """Nothing beside the rows."""

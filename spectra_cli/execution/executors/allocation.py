@@ -15,10 +15,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """From <malloc.h>."""
 
 SETTINGS = {
-    "MALLOC_MMAP_THRESHOLD_": (M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES),
-    "MALLOC_TRIM_THRESHOLD_": (M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES),
+    "mmap_threshold": (M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES),
+    "trim_threshold": (M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES),
 }
-"""By the variable of the environment with which a user sets it."""
+"""By the name that they have in ``GLIBC_TUNABLES``, after ``glibc.malloc.``."""
 
 
 def keep_freed_memory() -> None:
@@ -31,6 +31,11 @@ def keep_freed_memory() -> None:
         return
     with suppress(OSError, AttributeError):  # a C library without it
         mallopt = ctypes.CDLL(None).mallopt
-        for variable, (parameter, value) in SETTINGS.items():
-            if variable not in os.environ:
+        for name, (parameter, value) in SETTINGS.items():
+            if not _is_set(name):
                 mallopt(parameter, value)
+
+
+def _is_set(name: str) -> bool:
+    """Whether the user has set it, in either of the ways that glibc knows."""
+    return f"MALLOC_{name.upper()}_" in os.environ or f"glibc.malloc.{name}=" in os.environ.get("GLIBC_TUNABLES", "")

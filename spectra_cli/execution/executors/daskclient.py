@@ -67,11 +67,12 @@ def _connection(address: str, patience_s: float) -> _Connection:
         InputError: if it cannot be reached.
     """
     if not is_scheduler_file(address):
-        return _Connection(address, address)
+        return _Connection(address, address, "Give the address that the scheduler tells when it begins")
+    remedy = "Begin the scheduler again, or remove this file, which an earlier one has left"
     found = address_in(address, patience_s)
     while True:
         try:
-            return _Connection(found, f"{address} ({found})")
+            return _Connection(found, f"{address} ({found})", remedy)
         except InputError:  # a scheduler that has ended may have left its file to the next one
             before, found = found, address_in(address, patience_s)
             if found == before:
@@ -84,12 +85,13 @@ class _Connection(Client):
     Args:
         address: of the scheduler.
         named: what it is called in errors.
+        remedy: where it cannot be reached.
 
     Raises:
         InputError: if it cannot be reached.
     """
 
-    def __init__(self, address: str, named: str) -> None:
+    def __init__(self, address: str, named: str, remedy: str) -> None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", VersionMismatchWarning)  # of libraries that the work does not use
@@ -99,7 +101,7 @@ class _Connection(Client):
             raise InputError(
                 f"no Dask scheduler can be reached there: {error}",
                 where=named,
-                remedy="Give the address that the scheduler tells when it begins, such as tcp://head:8786",
+                remedy=remedy,
             ) from error
 
     def close(self, timeout: float = CLOSE_S) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 
+from spectra_cli.analyses.lanes import usable_cores
 from spectra_cli.errors import UsageError
 from spectra_cli.execution.executors.device import described, resolve_device
 from spectra_cli.execution.executors.inprocess import InProcess
@@ -74,22 +75,18 @@ def placement_of(device: str, execution: ExecutionOptions) -> Placement:
         return Placement(InProcess(names[0]), 1, 1, said)
     from spectra_cli.execution.executors.processes import Processes  # noqa: PLC0415 - only where there are several
 
-    sharing = workers if devices[0].type == "cpu" else -(-workers // len(set(devices)))
+    sharing = max(Counter(devices[index % len(devices)] for index in range(workers)).values())
     return Placement(Processes(workers, names), workers, sharing, said)
 
 
 def _warn_where_crowded(workers: int, *, on_cpu: bool) -> None:
-    """Warn of more workers than are of use; they are begun all the same, as the user has said."""
-    cores = _cores()
+    """Warn of more workers than are of use; cores and memory are shared out to all of them, as the user has said."""
+    cores = usable_cores()
     if on_cpu and workers > WORKERS_PER_CORE * cores:
         has = "1 core" if cores == 1 else f"{cores} cores"
         warnings.warn(
-            f"--workers {workers} on {has}: they wait for one another, and share the memory budget",
+            f"--workers {workers} on {has}: each has a share of 1 in {workers} of the memory budget, and more than "
+            f"{WORKERS_PER_CORE * cores} gain nothing",
             CrowdedCoresWarning,
             stacklevel=3,
         )
-
-
-def _cores() -> int:
-    """Of this machine that this process may use; a setting of the number of threads does not change them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

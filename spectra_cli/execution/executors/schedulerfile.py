@@ -107,6 +107,8 @@ def _read(path: str) -> str | None:
         found = json.loads(text)
     except ValueError:
         return None
+    except RecursionError as error:
+        raise _no_scheduler_file(path, "it is nested too deeply") from error
     address = found.get("address") if isinstance(found, dict) else None
     if not isinstance(address, str):
         raise _no_scheduler_file(path, "it holds no address")

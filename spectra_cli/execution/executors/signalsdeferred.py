@@ -19,23 +19,33 @@ def signals_deferred() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    before = {number: handler for number in DEFERRED if (handler := signal.getsignal(number)) != signal.SIG_IGN}
     came: list[int] = []
 
     def restore() -> None:
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, DEFERRED)  # none comes between the two
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def note(number: int, _frame: object) -> None:
         came.append(number)
         if len(came) > 1:  # whoever asks twice does not want to wait
             restore()
-            came.clear()
-            signal.raise_signal(number)
+            _raise_all(came)
 
-    before = {number: signal.signal(number, note) for number in DEFERRED}
+    for number in before:
+        signal.signal(number, note)
     try:
         yield
     finally:
         restore()
-        for number in came:
-            signal.raise_signal(number)
+        _raise_all(came)
+
+
+def _raise_all(came: list[int]) -> None:
+    """Have signals come that were noted, each kind once, the last one first."""
+    numbers = list(dict.fromkeys(reversed(came)))
+    came.clear()
+    for number in numbers:
+        signal.raise_signal(number)

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 
 from spectra_cli.execution.executors.allocation import keep_freed_memory
 from spectra_cli.execution.executors.wire import Events, Message, Raised, Warned
-from spectra_cli.execution.work.events import Event
+from spectra_cli.execution.work.events import Event, MatrixDone
 from spectra_cli.execution.work.units import Chunk, Work
 
 FREE = None
@@ -101,9 +101,9 @@ class _Sender:
 
 
 class EventSender:
-    """Sends events to the parent process, those that come in quick succession together.
+    """Sends events to the parent process, those of matrices that are done in quick succession together.
 
-    What comes right after something was sent waits for the next event, or for :meth:`flush`.
+    A matrix that is done right after something was sent waits for the next event, or for :meth:`flush`.
 
     Args:
         send: sends a message.
@@ -116,10 +116,10 @@ class EventSender:
         self._lock = threading.Lock()
 
     def hear(self, event: Event) -> None:
-        """Send an event, at once or soon; from any thread."""
+        """Send an event at once, unless it says no more than that a matrix is done; from any thread."""
         with self._lock:
             self._waiting.append(event)
-            if time.monotonic() - self._sent >= TELL_S:
+            if not isinstance(event, MatrixDone) or time.monotonic() - self._sent >= TELL_S:
                 self._flush()
 
     def flush(self) -> None:
@@ -131,7 +131,7 @@ class EventSender:
         if self._waiting:
             self._send(Events(tuple(self._waiting)))
             self._waiting.clear()
-        self._sent = time.monotonic()
+            self._sent = time.monotonic()
 
 
 def _end_with(parent: int) -> None:

@@ -85,24 +85,24 @@ class Filling:
     @property
     def progress(self) -> str:
         """How far the work is, in words, for who stops it."""
-        finished, units = self.filled.finished - self.filled.failed, len(self._job.units)
+        finished, units = self.filled.finished - self.filled.failed, counted(len(self._job.units), self._job.noun)
+        if self.filled.published:
+            return f"the tables are written, with {self.filled.finished} of {units}"
         if not finished:
             return "nothing was written"
-        if self.filled.published:
-            return f"all {units} {self._job.noun}s are finished, and the tables are written"
-        safe = f"{finished} of {units} {self._job.noun}s are finished and kept"
+        safe = f"{finished} of {units} are finished and kept"
         return f"{safe}, the tables are not written yet" if any(self._writing.outs.values()) else safe
 
     def fill(self, take: Take, *, whole: bool = False) -> Filled:
-        """Do what is to be done, and put the tables into their places.
+        """Do what is to be done, and publish the tables.
 
         Args:
             take: shown every unit at the end.
             whole: whether the tables are asked for in memory as well.
 
         Raises:
-            SpectraError: if nothing could be done, somebody else is making one of the tables, or what stands in the
-                place of one is not to be replaced.
+            SpectraError: if nothing could be done, somebody else is making one of the tables, or what stands where one
+                is to go is not to be replaced.
         """
         job, writing = self._job, self._writing
         directory = None if writing.directory is None else place_of(writing.directory)
@@ -224,7 +224,7 @@ class Filling:
                     job.take(outcome)
                     self._put(unit, outcome)
                     if self._patience is not None and outcome.error is not None:
-                        self._patience.errors[unit.key] = str(outcome.error)
+                        self._patience.errors[stored_key(unit.key)] = str(outcome.error)
                     self.filled.finished += 1
                     self.filled.failed += outcome.error is not None
                 del outcome
@@ -240,8 +240,9 @@ class Filling:
 
     def _tell_again(self, unit: Unit) -> None:
         """Say what is wrong with a checkpoint that could not be used at a look before this one, and has its rows."""
-        if self._patience is not None and unit.key in self._patience.errors:
-            self._listener.problem(self._patience.errors[unit.key])
+        key = stored_key(unit.key)  # of one that is gone, no other is known
+        if self._patience is not None and key in self._patience.errors:
+            self._listener.problem(self._patience.errors[key])
 
     def _is_bad(self, unit: Unit) -> bool:
         """Whether a look before this one has found that a checkpoint cannot be used, and its rows say so."""
@@ -279,7 +280,15 @@ class Filling:
                 ledger.put(unit, outcome)
 
     def _facts(self, unit: Unit) -> Mapping[str, Any]:
-        return {key: value for ledger in self._ledgers.values() for key, value in ledger.facts(unit).items()}
+        """The facts about a unit, of all tables; tables that were made at other times may each have some of a list."""
+        facts: dict[str, Any] = {}
+        for ledger in self._ledgers.values():
+            for key, value in ledger.facts(unit).items():
+                before = facts.get(key)
+                if isinstance(before, list) and isinstance(value, list):
+                    value = [*before, *(each for each in value if each not in before)]  # noqa: PLW2901 - of all tables
+                facts[key] = value
+        return facts
 
     def _join(self, units: Sequence[Unit], take: Take, *, whole: bool) -> None:
         """Write the tables from what is kept and what is new, and show every unit."""

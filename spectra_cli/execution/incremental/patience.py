@@ -16,7 +16,7 @@ class Patience:
 
     Attributes:
         attempts: by key, the state of the files at the last attempt, and how many attempts have met it.
-        errors: by key, what was said of those whose rows say that they are bad.
+        errors: by key, as tables have it, what was said of those whose rows say that they are bad.
     """
 
     attempts: dict[Key, tuple[str, int]] = field(default_factory=dict)

@@ -130,21 +130,14 @@ def options_of(
     )
 
 
-def doing_of(
-    *, workers: int | None = None, scheduler: str | None = None, fresh: bool = False, verify: bool = False
-) -> ExecutionOptions:
-    """How the work is to be done, as :class:`Common` says.
+def divided(given: Mapping[str, Any]) -> tuple[dict[str, Any], ExecutionOptions]:
+    """The keywords of a function without those that say how the work is done, and these.
 
     Raises:
         UsageError: if one means nothing.
     """
-    return ExecutionOptions(workers, scheduler, fresh=fresh, verify=verify)
-
-
-def divided(given: Mapping[str, Any]) -> tuple[dict[str, Any], ExecutionOptions]:
-    """The keywords of a function without those that say how the work is done, and these."""
     how = {name: value for name, value in given.items() if name in HOW}
-    return {name: value for name, value in given.items() if name not in HOW}, doing_of(**how)
+    return {name: value for name, value in given.items() if name not in HOW}, ExecutionOptions(**how)
 
 
 def frames_of(begin: Callable[[], PreparedWork[Any]], command: Sequence[str]) -> dict[str, pd.DataFrame]:

@@ -210,7 +210,8 @@ class Analyst:
             self._remarks.append(Remark(str(error), "checkpoint"))
         if "sva" in tables and "sva" not in making:
             rows["sva"], said = self._without_reference(run, self._reference_of(assignment))
-            facts[ONCE] = [*facts.get(ONCE, []), *said]
+            if said:
+                facts[ONCE] = [*facts.get(ONCE, []), *said]
             self._remarks += [Remark(sentence, "once") for sentence in said]
         self._remarks += [Remark(message, "checkpoint") for message in messages.problems(rows, first_errors)]
         return rows

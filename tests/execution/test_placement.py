@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spectra_cli.errors import UsageError
-from spectra_cli.execution.executors import placement as where
+from spectra_cli.execution.executors import placement
 from spectra_cli.execution.executors.device import work_place_of
 from spectra_cli.execution.executors.inprocess import InProcess
 from spectra_cli.execution.executors.placement import WORKERS_PER_CORE, CrowdedCoresWarning, placement_of
@@ -20,9 +20,9 @@ from spectra_cli.execution.work.units import Assignment
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with several."""
-    monkeypatch.setattr(where, "resolve_device", lambda name: torch.device("cuda:0" if name == "auto" else name))
-    monkeypatch.setattr(where, "described", str)
-    monkeypatch.setattr(where, "_cores", lambda: 4)
+    monkeypatch.setattr(placement, "resolve_device", lambda name: torch.device("cuda:0" if name == "auto" else name))
+    monkeypatch.setattr(placement, "described", str)
+    monkeypatch.setattr(placement, "usable_cores", lambda: 4)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,9 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cuda:0, cuda:1", 4, (Processes, 4, 2, "cuda:0, cuda:1")),
         ("cuda:0,cuda:1", 3, (Processes, 3, 2, "cuda:0, cuda:1")),
         ("cuda:1", 2, (Processes, 2, 2, "cuda:1")),
+        ("cuda:0,cuda:0,cuda:1", None, (Processes, 3, 2, "cuda:0, cuda:1")),
+        ("cuda:0,cuda:0,cuda:0,cuda:1", None, (Processes, 4, 3, "cuda:0, cuda:1")),
+        ("cuda:0,cuda:0,cuda:1", 4, (Processes, 4, 3, "cuda:0, cuda:1")),
     ],
 )
 @pytest.mark.usefixtures("gpus")

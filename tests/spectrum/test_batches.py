@@ -14,7 +14,7 @@ from spectra_cli.analyses.lanes import blas_threads
 from spectra_cli.spectrum.factorize import Spectrum, factorize
 from spectra_cli.spectrum.matrix import STACKED_WEIGHTS, TensorMatrix
 
-SHAPES = [(17, 33), (64, 48), (113, 400), (5000, 20), (20, 5000), (180, 180)]
+SHAPES = [(17, 33), (64, 48), (113, 400), (5000, 20), (20, 5000), (130, 130)]
 WORK = [
     *product((torch.float32, torch.bfloat16), ((0, "both"), (20, "both"))),
     (torch.float32, (20, "left")),

@@ -23,6 +23,18 @@ _LOG_IN = {
 }
 
 
+class StorageError(CheckpointError):
+    """A storage that is not read: no network, no credentials, a timeout.
+
+    Attributes:
+        reason: why not, for a sentence that says itself what cannot be done.
+    """
+
+    def __init__(self, what: str, *, reason: str, where: str, remedy: str) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.reason = reason
+
+
 def connect(url: str) -> Any:
     """The filesystem of fsspec behind a URL. It is configured as fsspec is: by environment variables and its files.
 
@@ -66,7 +78,7 @@ def storage_errors(url: str) -> Iterator[None]:
 
     Raises:
         OSError: FileNotFoundError, NotADirectoryError, IsADirectoryError or PermissionError, with the URL.
-        CheckpointError: for all else: no network, no credentials, a timeout.
+        StorageError: for all else.
     """
     try:
         yield
@@ -86,13 +98,11 @@ def storage_errors(url: str) -> Iterator[None]:
     except Exception as error:  # every storage has errors of its own, most of which are no OSError
         message = _one_line(error, url)
         if "credential" in f"{type(error).__name__} {message}".lower():
-            raise CheckpointError(
-                f"there are no credentials for the storage: {message}",
-                where=shown_url(url),
-                remedy=credentials_remedy(url),
-            ) from error
-        raise CheckpointError(
+            absent = f"there are no credentials for the storage: {message}"
+            raise StorageError(absent, reason=absent, where=shown_url(url), remedy=credentials_remedy(url)) from error
+        raise StorageError(
             f"the storage cannot be read: {message}",
+            reason=message,
             where=shown_url(url),
             remedy="Check the URL, the network and the credentials, then run again",
         ) from error

@@ -86,7 +86,11 @@ class RemoteFile(StoredFile):
                 self._no_room = True
 
     def keep_all(self) -> None:
-        """See :meth:`StoredFile.keep_all`."""
+        """See :meth:`StoredFile.keep_all`.
+
+        Raises:
+            CheckpointError: if the storage does not answer, or there is no room for a temporary copy.
+        """
         with self._lock:
             try:
                 self._bring(self._kept.missing(0, self.size_bytes))

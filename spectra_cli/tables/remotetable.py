@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from spectra_cli.errors import CheckpointError, InputError
-from spectra_cli.storage.connection import connect, storage_errors
+from spectra_cli.errors import InputError
+from spectra_cli.storage.connection import StorageError, connect, storage_errors
 from spectra_cli.storage.secrets import shown_url
 from spectra_cli.tables.companionfiles import make_partial, shown_name
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _WITH_BUCKETS = frozenset({"s3", "s3a", "gs", "gcs"})
 """Schemes of URLs that begin with the name of a bucket, which has to be there."""
@@ -87,7 +92,7 @@ class RemoteTable:
         return file is not None
 
     def open(self) -> BinaryIO | None:
-        """Open the object for reading; None if there is none.
+        """Open the object for reading; None if there is none. What fails later on is an OSError, as of any file.
 
         Raises:
             InputError: if it is a directory, its bucket is absent, or the storage does not let it be read.
@@ -102,8 +107,7 @@ class RemoteTable:
                 return None
             if kind == "directory":
                 raise InputError("this is a directory", where=str(self), remedy="Give --out the name of a file")
-            file: BinaryIO = self._storage.open(self._url, "rb")
-            return file
+            return io.BufferedReader(_ObjectFile(self._url, self._storage.open(self._url, "rb")))
 
         return self._asked("read", opened)
 
@@ -181,6 +185,60 @@ class RemoteTable:
                 where=str(self),
                 remedy=f"Check the URL and the permissions{_KEPT * (done == 'written')}",
             ) from error
-        except CheckpointError as error:
-            reason = error.what.removeprefix("the storage cannot be read: ")
-            raise InputError(f"the table cannot be {done}: {reason}", where=str(self), remedy=error.remedy) from error
+        except StorageError as error:
+            raise InputError(
+                f"the table cannot be {done}: {error.reason}", where=str(self), remedy=error.remedy
+            ) from error
+
+
+class _ObjectFile(io.RawIOBase):
+    """An open object whose failures are those of a file of this machine: each has a number and says why.
+
+    Args:
+        url: of the object; it may hold secrets.
+        file: that fsspec has opened.
+    """
+
+    def __init__(self, url: str, file: Any) -> None:
+        super().__init__()
+        self._url, self._file = url, file
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """See :meth:`io.IOBase.seek`."""
+        with self._failures():
+            position: int = self._file.seek(offset, whence)
+            return position
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill the beginning of `buffer`; 0 at the end of the object.
+
+        Raises:
+            OSError: if the storage cannot be read.
+        """
+        view = memoryview(buffer).cast("B")
+        with self._failures():
+            content = self._file.read(len(view))
+        view[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        """See :meth:`io.IOBase.close`."""
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            with storage_errors(self._url):
+                yield
+        except StorageError as error:
+            raise OSError(errno.EIO, error.reason, error.where) from error

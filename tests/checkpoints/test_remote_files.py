@@ -6,7 +6,9 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import fsspec
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from spectra_cli.checkpoints.aliases import _same_bytes
-from spectra_cli.checkpoints.filespan import FileSpan
+from spectra_cli.checkpoints.filespan import FileSpan, read_exactly
 from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.errors import CheckpointError, CorruptCheckpointError
 from spectra_cli.storage import remotefile
@@ -95,6 +97,51 @@ def test_any_reads_give_the_bytes_of_the_file(actions: list[tuple[bool, tuple[in
             assert file.dispensable_bytes <= kept_bytes
 
 
+@pytest.mark.parametrize("part", range(5))
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_short_answer_leaves_no_hole(monkeypatch: pytest.MonkeyPatch, part: int, kept: bool) -> None:
+    """One of several parts that comes short, once, ends the read there: zeros would pass for weights."""
+    monkeypatch.setattr(remotefile, "PART_BYTES", 1_000)
+    monkeypatch.setattr(remotefile, "SMALL_PART_BYTES", 700)
+    original, start = MemoryFile.read, 10_000
+    shortened: list[int] = []
+
+    def short(self: MemoryFile, size: int = -1) -> bytes:
+        if self.tell() == start + part * 1_000 and not shortened:
+            shortened.append(part)
+            return bytes(original(self, size // 3))
+        return bytes(original(self, size))
+
+    with opened() as file:
+        monkeypatch.setattr(MemoryFile, "read", short)
+        if kept:
+            file.keep(start, 4_500)
+        buffer = bytearray(4_500)
+        count = file.read_at(start, memoryview(buffer))
+        assert shortened
+        assert 0 < count <= len(buffer)
+        assert buffer[:count] == CONTENT[start : start + count]
+        read_exactly(file, start, memoryview(buffer))
+        assert buffer == CONTENT[start : start + 4_500]
+
+
+def test_file_objects_that_share_their_position_are_used_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a part is read from where another thread has put the position meanwhile."""
+    monkeypatch.setattr(remotefile, "PART_BYTES", 1_000)
+    monkeypatch.setattr(remotefile, "SMALL_PART_BYTES", 700)
+    original, two_threads = MemoryFile.seek, Barrier(2)
+
+    def waiting(self: MemoryFile, offset: int, whence: int = 0) -> int:
+        position = original(self, offset, whence)
+        with suppress(BrokenBarrierError):  # after the first that waits in vain, none does
+            two_threads.wait(0.5)
+        return position
+
+    with opened() as file:
+        monkeypatch.setattr(MemoryFile, "seek", waiting, raising=False)
+        assert read(file, 10_000, 4_000) == CONTENT[10_000:14_000]
+
+
 def test_what_is_kept_is_fetched_once(fetched: list[int]) -> None:
     with opened() as file:
         for start in (20_000, 10_000, 25_000):
@@ -123,6 +170,18 @@ def test_copies_of_all_files_together_stay_within_their_limit(
         before = sum(fetched)
         assert read(whole, 0, len(CONTENT)) == CONTENT
         assert sum(fetched) == before
+
+
+def test_a_file_that_more_is_kept_of_goes_after_those_unused_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remotefile, "KEPT_BYTES", 30_000)
+    for name in "gh":
+        fsspec.filesystem("memory").pipe_file(f"memory://{name}", CONTENT)
+    with opened() as first, opened("g") as second, opened("h") as third:
+        first.keep(0, 10_000)
+        second.keep(0, 10_000)
+        first.keep(10_000, 5_000)
+        third.keep(0, 10_000)
+        assert [file.dispensable_bytes for file in (first, second, third)] == [15_000, 0, 10_000]
 
 
 def test_a_block_of_columns_is_one_piece_of_the_file_and_not_a_row_each(fetched: list[int]) -> None:

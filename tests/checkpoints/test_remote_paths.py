@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,10 +18,11 @@ from spectra_cli.checkpoints.discovery import discover
 from spectra_cli.checkpoints.fingerprints import FileState, _tell_unversioned, fingerprint_files
 from spectra_cli.errors import CheckpointError, InputError
 from spectra_cli.execution.evaluation.taskruns import ChosenTask
-from spectra_cli.storage import copies
+from spectra_cli.storage import copies, listings
+from spectra_cli.storage.connection import StorageError
 from spectra_cli.storage.copies import is_plain_name, local_directory
-from spectra_cli.storage.files import LocalFile
-from spectra_cli.storage.listings import UNKNOWN_VERSION, RemoteEntry
+from spectra_cli.storage.files import LocalFile, open_file, read_up_to
+from spectra_cli.storage.listings import UNKNOWN_VERSION, Listings, RemoteEntry
 from spectra_cli.storage.places import entries_of, matching, place_of, relative_name
 from spectra_cli.storage.remote import RemotePath, remote_path
 from spectra_cli.tasks.hf_causal_lm import HuggingFaceCausalLM
@@ -190,6 +192,58 @@ def test_a_storage_that_lists_what_lies_elsewhere_is_not_followed(
     assert [entry.path for entry in entries_of(remote_path("memory://r"))] == ["memory://r/step_1.pt"]
 
 
+@pytest.mark.parametrize("kinds", [("file", "directory"), ("directory", "file")])
+def test_a_key_that_is_also_a_prefix_is_a_directory(
+    storage: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch, kinds: tuple[str, str]
+) -> None:
+    """In whatever order a storage lists both: what lies below is not lost."""
+    fill(storage, "r/step_1/model.pt")
+    original = MemoryFileSystem.ls
+    told = [{"name": "/r/step_1", "type": kind, "size": 0} for kind in kinds]
+
+    def both(self: MemoryFileSystem, path: str, **options: object) -> object:
+        return told if path == "memory://r" else original(self, path, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", both)
+    root = remote_path("memory://r")
+    assert [(entry.name, entry.is_dir()) for entry in entries_of(root)] == [("step_1", True)]
+    assert (root / "step_1").is_dir()
+    assert (root / "step_1" / "model.pt").is_file()
+
+
+def test_where_a_listing_tells_no_size_the_file_is_asked_for_its_own(
+    storage: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would seem empty."""
+    storage.pipe_file("memory://r/config.json", b"{...}")
+    told = [{"name": "/r/config.json", "type": "file", "size": None}]
+    monkeypatch.setattr(MemoryFileSystem, "ls", lambda *_, **__: told)
+    path = remote_path("memory://r") / "config.json"
+    assert path.stat().st_size == 5
+    with open_file(path) as file:
+        assert read_up_to(file, 100) == b"{...}"
+
+
+def test_small_files_are_remembered_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all together: beyond it they are read again, and one that exceeds it by itself is never held."""
+    monkeypatch.setattr(listings, "REMEMBERED_BYTES", 100)
+    known, asked = Listings("memory://r"), list[str]()
+
+    def content(name: str, size: int) -> bytes:
+        def read() -> bytes:
+            asked.append(name)
+            return name.encode() * size
+
+        return known.content(name, read)
+
+    for name, size in [("a", 50), ("b", 50), ("a", 50), ("b", 50), ("c", 1), ("c", 1), ("a", 50)]:
+        assert content(name, size) == name.encode() * size
+    assert asked == ["a", "b", "c", "a"]
+    asked.clear()
+    assert [len(content("large", 101)) for _ in range(2)] == [505, 505]
+    assert asked == ["large", "large"]
+
+
 def test_errors_of_a_library_become_those_of_a_checkpoint(
     storage: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +257,9 @@ def test_errors_of_a_library_become_those_of_a_checkpoint(
     with pytest.raises(CheckpointError, match=r"^memory://r: the storage cannot be read: no route to host\?") as caught:
         discover("memory://r")
     assert len(str(caught.value)) < 500
+    assert isinstance(caught.value, StorageError)
+    assert str(caught.value).startswith(f"memory://r: the storage cannot be read: {caught.value.reason}")
+    assert pickle.loads(pickle.dumps(caught.value)).reason == caught.value.reason  # as from another process
 
 
 def test_where_a_storage_tells_no_change_the_size_does_and_that_is_told_once(
@@ -253,6 +310,15 @@ def test_small_files_are_copied_for_libraries_that_need_them_here(storage: Memor
     }
     assert local_directory(directory, (".json",)) == copy
     assert local_directory(copy, (".json",)) is copy
+
+
+def test_a_large_file_is_not_copied(storage: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its name ends in; one of exactly the limit is."""
+    monkeypatch.setattr(copies, "LARGEST_COPY_BYTES", 20)
+    for name, size in (("tokenizer.json", 20), ("trace.json", 21)):
+        storage.pipe_file(f"memory://hub/step_5/{name}", b"x" * size)
+    copy = local_directory(remote_path("memory://hub/step_5"), (".json",))
+    assert {path.name: path.stat().st_size for path in copy.iterdir()} == {"tokenizer.json": 20}
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,14 @@ def test_errors_of_libraries_repeat_no_secret() -> None:
     assert TOKEN not in str(refused.value)
 
 
+@pytest.mark.parametrize("url", ["https://h/a?v=1", "https://h/a?v=", "https://me:x@h/a?v=501"])
+def test_values_too_short_for_a_secret_do_not_tear_messages(url: str) -> None:
+    """A version, a number or nothing."""
+    with pytest.raises(CheckpointError) as caught, storage_errors(url):
+        raise RuntimeError("HTTP 501 after 1 try at max")
+    assert caught.value.what == "the storage cannot be read: HTTP 501 after 1 try at max"
+
+
 def test_tables_hold_no_secret(storage: MemoryFileSystem, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither rows nor metadata, also not of a table whose own URL has one; a second run keeps what is there."""
     content = save({"w": torch.ones(3, 2)})

@@ -11,6 +11,7 @@ from typing import Any
 import fsspec
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFile
 
 from spectra_cli.errors import InputError, MissingExtraError, UsageError
 from spectra_cli.tables.journal import Journal
@@ -208,7 +209,7 @@ def test_a_cache_that_cannot_be_made_is_an_input_error(tmp_path: Path, monkeypat
             "there is no such bucket or directory.*Check the",
         ),
         (RuntimeError("Unable to locate credentials"), "cannot be written: .*no credentials.*Check the credentials"),
-        (TimeoutError("timed out"), "cannot be written: .*timed out"),
+        (TimeoutError("timed out"), "the table cannot be written: timed out"),
     ],
 )
 def test_what_a_storage_says_against_an_upload_is_an_input_error(
@@ -220,6 +221,44 @@ def test_what_a_storage_says_against_an_upload_is_an_input_error(
     monkeypatch.setattr(type(storage), "put_file", refuse)
     with pytest.raises(InputError, match=rf"(?s)^{URL}: .*{said}"), TableWriter(location_of(URL), "rank"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("connection lost"), "connection lost"),
+        (TimeoutError("timed out"), "timed out"),
+        (ConnectionResetError("reset by peer"), "reset by peer"),
+        (PermissionError("expired token"), "the storage denies access: expired token"),
+        (RuntimeError(f"lost\n{URL}?sig=s3cret again"), f"lost {URL}?sig=... again"),
+    ],
+)
+def test_a_storage_lost_while_a_table_is_looked_at_is_an_input_error(
+    storage: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    """Not said to be damage, whichever read fails, whether in Python or beneath pyarrow; the object stays."""
+    with TableWriter(location_of(URL), "rank") as writer:
+        writer.write(rank_rows("a"))
+    before = storage.cat_file(URL)
+    original, done, failing = MemoryFile.read, list[int](), set[int]()
+
+    def reading(self: MemoryFile, size: int = -1) -> bytes:
+        done.append(size)
+        if len(done) in failing:
+            raise error
+        return bytes(original(self, size))
+
+    monkeypatch.setattr(MemoryFile, "read", reading, raising=False)
+    check_replaceable(location_of(URL), "rank")
+    reads = len(done)
+    assert reads > 1
+    for each in range(1, reads + 1):
+        done.clear()
+        failing = {each}
+        with pytest.raises(InputError) as caught:
+            check_replaceable(location_of(URL), "rank")
+        assert str(caught.value) == f"{URL}: cannot be read: {said}."
+    assert storage.cat_file(URL) == before
 
 
 def test_without_the_extra_its_name_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from spectra_cli.checkpoints.filespan import read_exactly
-from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError
+from spectra_cli.checkpoints.formats.damage import corrupt
+from spectra_cli.errors import HostileCheckpointError
 from spectra_cli.storage.files import StoredFile
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Archive:
             OSError,
             OverflowError,
         ) as error:
-            raise _corrupt("the zip archive has no readable directory, as if it were cut short") from error
+            raise corrupt("the zip archive has no readable directory, as if it were cut short") from error
         if count != len(self._entries):
             raise HostileCheckpointError(
                 "two members of the zip archive have the same name", remedy="Save the checkpoint again with torch.save"
@@ -136,7 +137,7 @@ class Archive:
         """
         entry = self._entries.get(name)
         if entry is None:
-            raise _corrupt(f"the member '{name}' is absent from the zip archive")
+            raise corrupt(f"the member '{name}' is absent from the zip archive")
         if entry.flag_bits & _ENCRYPTED:
             raise HostileCheckpointError(f"the member '{name}' is encrypted", remedy="Save with torch.save")
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
@@ -147,12 +148,12 @@ class Archive:
             )
         header = bytearray(_LOCAL_HEADER.size)
         if entry.header_offset < 0 or entry.header_offset + len(header) > self._end:
-            raise _corrupt(f"the member '{name}' is not where the zip directory says")
+            raise corrupt(f"the member '{name}' is not where the zip directory says")
         read_exactly(self._file, self._start + entry.header_offset, memoryview(header))
         signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
         offset = entry.header_offset + len(header) + name_bytes + extra_bytes
         if signature != ZIP_MAGIC or offset + entry.file_size > self._end:
-            raise _corrupt(f"the member '{name}' is not where the zip directory says")
+            raise corrupt(f"the member '{name}' is not where the zip directory says")
         return Member(self._start + offset, entry.file_size)
 
     def open(self, name: str) -> BinaryIO:
@@ -177,7 +178,3 @@ def _too_many() -> HostileCheckpointError:
     return HostileCheckpointError(
         f"the zip archive has more than {MOST_MEMBERS} members", remedy="Save only the state dict of a model"
     )
-
-
-def _corrupt(what: str) -> CorruptCheckpointError:
-    return CorruptCheckpointError(what, remedy="Copy or save the checkpoint again")

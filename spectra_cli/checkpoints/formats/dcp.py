@@ -13,6 +13,7 @@ from spectra_cli.checkpoints.filenames import DCP_METADATA
 from spectra_cli.checkpoints.filespan import Span
 from spectra_cli.checkpoints.formats.archive import Archive, Window
 from spectra_cli.checkpoints.formats.chunked import Chunk, ChunkedSpan, check_cover
+from spectra_cli.checkpoints.formats.damage import corrupt
 from spectra_cli.checkpoints.formats.inert import load_inert
 from spectra_cli.checkpoints.formats.limits import Notes, printable, quoted
 from spectra_cli.checkpoints.formats.pickled import load_archive
@@ -135,7 +136,7 @@ def _well_formed() -> Iterator[None]:
     try:
         yield
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise _corrupt(f"{DCP_METADATA} does not describe a distributed checkpoint") from error
+        raise corrupt(f"{DCP_METADATA} does not describe a distributed checkpoint") from error
 
 
 def _parse(state: Mapping[Any, Any]) -> Metadata:
@@ -199,7 +200,7 @@ def _assemble(metadata: Metadata, files: dict[str, StoredFile]) -> StoredTensors
         except CheckpointError as error:
             raise type(error)(f"{quoted(name)}: {error.what}", remedy=error.remedy) from error
         if name in tensors:
-            raise _corrupt(f"two tensors are named {quoted(name)} when control characters are escaped")
+            raise corrupt(f"two tensors are named {quoted(name)} when control characters are escaped")
         tensors[name], spans[name] = info, ChunkedSpan(info.shape, dtype, chunks)
     if not tensors:
         raise CheckpointError(f"{DCP_METADATA} names no tensors", remedy="Save the model's state dict")
@@ -240,7 +241,7 @@ def _locate(file: StoredFile, item: Item, name: str, sizes: tuple[int, ...], dty
         archive = item.archive_in(file)
         root, prefix = load_archive(archive)
         if not isinstance(root, StoredTensor) or root.shape != sizes or root.dtype != dtype:
-            raise _corrupt(f"it does not hold a {dtype} chunk of shape {list(sizes)}")
+            raise corrupt(f"it does not hold a {dtype} chunk of shape {list(sizes)}")
         member = archive.member(f"{prefix}data/{root.storage.key}")
         return root.span(file, member.offset, member.size_bytes)
     except CheckpointError as error:
@@ -269,7 +270,3 @@ def _check_size(file: StoredFile, item: Item) -> None:
             f"{item.file} has {size_bytes} bytes, {DCP_METADATA} names byte {item.offset + item.size_bytes}",
             remedy="Copy the checkpoint again",
         )
-
-
-def _corrupt(what: str) -> CorruptCheckpointError:
-    return CorruptCheckpointError(what, remedy="Copy or save the checkpoint again")

@@ -76,6 +76,12 @@ class _Interpreter:
         self.values = 0
 
     def run(self, most_opcodes: int) -> Any:
+        """Carry out the stream up to its STOP instruction; returns what is on top of the stack.
+
+        Raises:
+            EndedEarlyError: if there is none.
+            HostileCheckpointError: if there are too many instructions before it.
+        """
         read, opcodes = self.file.read, _OPCODES
         for _ in range(most_opcodes):
             code = read(1)
@@ -91,6 +97,11 @@ class _Interpreter:
     # reading arguments
 
     def take(self, size: int) -> bytes:
+        """So many bytes.
+
+        Raises:
+            EndedEarlyError: if the stream has fewer.
+        """
         data = self.file.read(size)
         if len(data) != size:
             raise EndedEarlyError
@@ -100,6 +111,11 @@ class _Interpreter:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
     def count_value(self) -> None:
+        """Count one of those values of which there may be :data:`MOST_VALUES`.
+
+        Raises:
+            HostileCheckpointError: if there are more.
+        """
         self.values += 1
         if self.values > MOST_VALUES:
             raise HostileCheckpointError(
@@ -107,6 +123,11 @@ class _Interpreter:
             )
 
     def line(self) -> str:
+        """Text up to the end of its line.
+
+        Raises:
+            EndedEarlyError: if it does not end, or not soon enough.
+        """
         self.count_value()
         data = self.file.readline(LONGEST_VALUE_BYTES)
         if not data.endswith(b"\n"):
@@ -114,7 +135,15 @@ class _Interpreter:
         return data[:-1].decode("utf-8", "surrogateescape")
 
     def sized(self, form: str) -> bytes | Object:
-        """Bytes after their own length; too long for anything that matters here, they are passed over."""
+        """Bytes after their own length; too long for anything that matters here, they are passed over.
+
+        Args:
+            form: of the length, for :mod:`struct`.
+
+        Raises:
+            ValueError: if the length is negative.
+            EndedEarlyError: if the stream ends before them.
+        """
         self.count_value()
         size = self.number(form)
         if size < 0:
@@ -132,6 +161,11 @@ class _Interpreter:
         return data if isinstance(data, Object) else data.decode(encoding, "surrogatepass")
 
     def integer(self, size: int) -> int:
+        """A signed integer of so many bytes, little-endian.
+
+        Raises:
+            ValueError: if they are too many, or a negative number.
+        """
         self.count_value()
         if not 0 <= size <= LONGEST_INT_BYTES:
             raise ValueError("integer out of bounds")
@@ -181,6 +215,11 @@ class _Interpreter:
         self.push(self.construct(kind, tuple(arguments)))
 
     def stack_global(self) -> None:
+        """Name a global by two strings of the stack.
+
+        Raises:
+            TypeError: if they are no strings.
+        """
         name, module = self.stack.pop(), self.stack.pop()
         if not (isinstance(name, str) and isinstance(module, str)):
             raise TypeError("a global's name is a string")
@@ -207,6 +246,11 @@ class _Interpreter:
             target.extend(values)
 
     def set_items(self, flat: list[Any]) -> None:
+        """Put keys and values, in turn, into the dictionary on top of the stack.
+
+        Raises:
+            TypeError: if there is no dictionary.
+        """
         target = self.stack[-1]
         if isinstance(target, Object):
             target.add(flat)

@@ -144,6 +144,11 @@ def _read_legacy(file: StoredFile) -> StoredTensors:
     places = _legacy_places(file, keys, storages, stream.tell(), file_bytes)
 
     def place(storage: Storage) -> Member:
+        """Where a storage is.
+
+        Raises:
+            CorruptCheckpointError: if it is not listed.
+        """
         if storage.key not in places:
             raise CorruptCheckpointError(f"the storage {storage.key} is absent", remedy="Save the checkpoint again")
         return places[storage.key]

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from spectra_cli.checkpoints.filespan import FileSpan, read_exactly
+from spectra_cli.checkpoints.formats.damage import corrupt
 from spectra_cli.checkpoints.formats.limits import (
     LARGEST_JSON_BYTES,
     Notes,
@@ -19,7 +20,7 @@ from spectra_cli.checkpoints.formats.limits import (
     quoted,
 )
 from spectra_cli.checkpoints.formats.stored import StoredTensors, integer_metadata
-from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError
+from spectra_cli.errors import HostileCheckpointError
 from spectra_cli.storage.files import StoredFile
 from spectra_cli.tensors import TensorInfo
 
@@ -70,7 +71,7 @@ def open_safetensors(file: StoredFile) -> StoredTensors:
     read_exactly(file, 0, memoryview(length))
     header_bytes = int.from_bytes(length, "little")
     if header_bytes > LARGEST_HEADER_BYTES or 8 + header_bytes > file_bytes:
-        raise _corrupt(f"the header claims {header_bytes} bytes, the file has {file_bytes}")
+        raise corrupt(f"the header claims {header_bytes} bytes, the file has {file_bytes}")
     if header_bytes > LARGEST_JSON_BYTES:
         raise HostileCheckpointError(
             f"the header takes {header_bytes >> 20} MiB, more than the names and shapes of any model",
@@ -80,7 +81,7 @@ def open_safetensors(file: StoredFile) -> StoredTensors:
     read_exactly(file, 8, memoryview(text))
     header = parse_json(bytes(text), "the header")
     if not isinstance(header, dict):
-        raise _corrupt("the header is not a JSON object")
+        raise corrupt("the header is not a JSON object")
     stated = header.pop("__metadata__", {})
     data_start = 8 + header_bytes
     check_count(len(header))
@@ -100,9 +101,9 @@ def open_safetensors(file: StoredFile) -> StoredTensors:
             continue
         info = TensorInfo(name=name, shape=shape, dtype=DTYPES[dtype])
         if info.nbytes != end - begin:
-            raise _corrupt(f"{quoted(name)} has {end - begin} bytes, its shape and dtype need {info.nbytes}")
+            raise corrupt(f"{quoted(name)} has {end - begin} bytes, its shape and dtype need {info.nbytes}")
         if name in tensors:
-            raise _corrupt(f"two tensors are named {quoted(name)} when control characters are escaped")
+            raise corrupt(f"two tensors are named {quoted(name)} when control characters are escaped")
         tensors[name] = info
         spans[name] = FileSpan(file, data_start + begin, shape, info.dtype)
     _check_partition(ends, file_bytes - data_start)
@@ -123,14 +124,14 @@ def _parse_entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
-        raise _corrupt(f"the header entry of {quoted(name)} is incomplete") from error
+        raise corrupt(f"the header entry of {quoted(name)} is incomplete") from error
     if isinstance(shape, list):
         check_axes(name, len(shape))
     sizes = [*shape, begin, end] if isinstance(shape, list) else [None]
     if not isinstance(dtype, str) or not all(type(size) is int and 0 <= size < 1 << 63 for size in sizes):
-        raise _corrupt(f"the header entry of {quoted(name)} is malformed")
+        raise corrupt(f"the header entry of {quoted(name)} is malformed")
     if end < begin or math.prod(size for size in shape if size) >= 1 << 56:
-        raise _corrupt(f"the header entry of {quoted(name)} claims an impossible size")
+        raise corrupt(f"the header entry of {quoted(name)} claims an impossible size")
     return dtype, tuple(shape), begin, end
 
 
@@ -139,12 +140,10 @@ def _check_partition(ends: list[tuple[int, int, str]], data_bytes: int) -> None:
     position = 0
     for begin, end, name in sorted(ends):
         if begin != position:
-            raise _corrupt(
-                f"{quoted(name)} starts at byte {begin} of the data, the tensor before it ends at {position}"
-            )
+            raise corrupt(f"{quoted(name)} starts at byte {begin} of the data, the tensor before it ends at {position}")
         position = end
     if position != data_bytes:
-        raise _corrupt(f"the tensors end at byte {position} of the data, which has {data_bytes} bytes")
+        raise corrupt(f"the tensors end at byte {position} of the data, which has {data_bytes} bytes")
 
 
 def _stated_counters(stated: Any) -> dict[str, int]:
@@ -158,7 +157,3 @@ def _stated_counters(stated: Any) -> dict[str, int]:
             if isinstance(text, str) and text.isdecimal() and len(text) < 20
         }
     )
-
-
-def _corrupt(what: str) -> CorruptCheckpointError:
-    return CorruptCheckpointError(what, remedy="Copy or save the checkpoint again")

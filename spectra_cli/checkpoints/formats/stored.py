@@ -55,7 +55,11 @@ class StoredTensors:
         check_tensors(self.tensors)
 
     def read(self, name: str, rows: slice = slice(None), cols: slice = slice(None)) -> torch.Tensor:
-        """Read a block of one tensor; see :meth:`spectra_cli.checkpoints.reader.Reader.read`."""
+        """Read a block of one tensor; see :meth:`spectra_cli.checkpoints.reader.Reader.read`.
+
+        Raises:
+            CheckpointError: if there is no tensor of that name, or the file does not hold its bytes.
+        """
         span = self.spans.get(name)
         if span is None:
             raise CheckpointError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from spectra_cli.cli import options, output, parsing, running, summaries
+from spectra_cli.cli.summaries import RunView
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,7 +71,14 @@ def align(
         kv_heads=kv_heads,
         full=full,
     )
-    running.run_tables(invocation, paths, chosen, {"align": out})
+    running.run_tables(invocation, paths, chosen, {"align": out}, views)
+
+
+def views() -> dict[str, RunView]:
+    """How the table is shown."""
+    from spectra_cli.analyses.align_summary import RunAlignment
+
+    return {"align": RunView(RunAlignment, print_alignments)}
 
 
 def print_alignments(console: Console, name: str, run: RunAlignment) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from spectra_cli.cli import options, parsing, running
+from spectra_cli.cli import align, options, parsing, rank, running, sva
+from spectra_cli.cli.summaries import RunView
 
 
 def analyze(
@@ -68,4 +69,9 @@ def analyze(
         against=against,
     )
     outs = {table: f"{out.rstrip('/')}/{table}.parquet" for table in ("rank", "align", "sva")}
-    running.run_tables(invocation, paths, chosen, outs, directory=out)
+    running.run_tables(invocation, paths, chosen, outs, views, directory=out)
+
+
+def views() -> dict[str, RunView]:
+    """How each of the tables is shown."""
+    return {**rank.views(), **align.views(), **sva.views()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectra_cli.cli import options, output, parsing, running, summaries
+from spectra_cli.cli import options, output, parsing, running
 from spectra_cli.errors import UsageError
 from spectra_cli.shortening import counted, fitted_names, shortened
 
@@ -20,8 +19,9 @@ if TYPE_CHECKING:
     from spectra_cli.analyses.barrier_summary import BarrierSummary, Curve, PairSummary
     from spectra_cli.analyses.visits import Row
     from spectra_cli.cli.invocation import Invocation
+    from spectra_cli.cli.progress import Shown
     from spectra_cli.execution.evaluation.pairs import BarrierPlan
-    from spectra_cli.execution.work.units import Unit
+    from spectra_cli.execution.incremental.filling import PreparedWork
 
 SHOWN_MATRICES = 5
 SHOWN_CURVES = 12
@@ -32,6 +32,7 @@ NAME_WIDTH = 48
 PAIR_WIDTH = 22
 SPLIT_WIDTH = 11
 
+TABLE = "barrier"
 LINE = "The line between two checkpoints"
 
 A = Annotated[
@@ -115,11 +116,7 @@ def barrier(
         quiet=quiet,
         as_json=as_json,
     )
-    ends = [path for path in (a, b) if path is not None]
-    if pairs is not None and ends:
-        raise UsageError(f"--pairs and the PATH {ends[0]} exclude each other", remedy="Give two PATHs, or --pairs FILE")
-    if pairs is None and len(ends) != 2:
-        raise UsageError("two PATHs are needed, A and B, or else --pairs FILE", remedy="Give runs/a runs/b")
+    ends = _ends_given(a, b, pairs)
     chosen = parsing.chosen_options(
         steps=None,
         every=None,
@@ -138,11 +135,24 @@ def barrier(
     from spectra_cli.execution.evaluation.pairs import make_barrier_plan
 
     further = {"barrier_spectra": spectra_out, "sva": sva_out}
-    outs = {"barrier": out} | {table: path for table, path in further.items() if path is not None}
-    parsing.check_distinct(outs)
+    outs = {TABLE: out} | {table: path for table, path in further.items() if path is not None}
     given = PairFile([(ends[0], ends[1])], []) if pairs is None else read_pairs(pairs)
     plan = make_barrier_plan(given.pairs, chosen, task_options, alphas, given.tags)
     _look_along(invocation, plan, outs)
+
+
+def _ends_given(a: str | None, b: str | None, pairs: Path | None) -> list[str]:
+    """The PATHs of A and B; none with --pairs.
+
+    Raises:
+        UsageError: if they are not two, or there are any beside --pairs.
+    """
+    ends = [path for path in (a, b) if path is not None]
+    if pairs is not None and ends:
+        raise UsageError(f"--pairs and the PATH {ends[0]} exclude each other", remedy="Give two PATHs, or --pairs FILE")
+    if pairs is None and len(ends) != 2:
+        raise UsageError("two PATHs are needed, A and B, or else --pairs FILE", remedy="Give runs/a runs/b")
+    return ends
 
 
 def _look_along(invocation: Invocation, plan: BarrierPlan, outs: Mapping[str, str]) -> None:
@@ -152,44 +162,58 @@ def _look_along(invocation: Invocation, plan: BarrierPlan, outs: Mapping[str, st
         typer.Exit: with status 3 if something could not be used.
         SpectraError: if nothing could be done.
     """
-    from spectra_cli.analyses.barrier_summary import BarrierSummary
     from spectra_cli.cli.progress import EvaluationProgress
-    from spectra_cli.execution.evaluation.barrier import BarrierJob, agreement_of
-    from spectra_cli.execution.evaluation.interpolator import BARRIER
+    from spectra_cli.execution.evaluation.barrier import BarrierJob
     from spectra_cli.execution.executors.placement import placement_of
     from spectra_cli.execution.incremental.filling import PreparedWork
     from spectra_cli.execution.incremental.writing import writing_of
 
-    summary = BarrierSummary()
-    statuses = {table: Counter[str]() for table in outs}
+    def prepare() -> PreparedWork[Shown]:
+        writing = writing_of(outs, plan.tags, plan.options.columns_left_out, invocation.execution)
+        placement = placement_of(plan.options.device, invocation.execution)
+        listener = EvaluationProgress(len(plan.pairs), quiet=invocation.quiet)
+        job = BarrierJob(plan, listener, placement.device, tables=tuple(outs), agreement=True)
+        running.tell_idle_workers(invocation, job, listener)
+        return PreparedWork(job, listener, placement, writing)
 
-    def take(_unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:
-        summary.add(tables[BARRIER], agreement_of(facts))
+    running.write_tables(invocation, prepare, PairSummaries)
+
+
+class PairSummaries:
+    """Tables whose rows are shown pair by pair."""
+
+    def __init__(self) -> None:
+        from spectra_cli.analyses.barrier_summary import BarrierSummary
+
+        self._barriers = BarrierSummary()
+        self._statuses: dict[str, Counter[str]] = {}
+
+    def add(self, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:
+        """Take in a pair."""
+        from spectra_cli.execution.evaluation.barrier import agreement_of
+
+        self._barriers.add(tables[TABLE], agreement_of(facts))
         for table, rows in tables.items():
-            statuses[table].update(row["status"] for row in rows)
+            self._statuses.setdefault(table, Counter()).update(row["status"] for row in rows)
 
-    placement = placement_of(plan.options.device, invocation.execution)
-    listener = EvaluationProgress(len(plan.pairs), quiet=invocation.quiet)
-    job = BarrierJob(plan, listener, placement.device, tables=tuple(outs), agreement=True)
-    running.tell_idle_workers(invocation, job, listener)
-    writing = writing_of(outs, plan.tags, plan.options.columns_left_out, invocation.execution)
-    prepared = PreparedWork(job, listener, placement, writing)
-    filled = running.fill_tables(prepared, running.filling_of(invocation, prepared), take)
-    if invocation.as_json:
-        said = {table: {"rows": counts.total(), "statuses": dict(counts)} for table, counts in statuses.items()}
-        said[BARRIER] = summary.as_json()
-        each = [{"table": table, "out": str(out), **said[table]} for table, out in outs.items()]
-        tables = each[0] if len(each) == 1 else {"tables": each}
-        output.json_line({**tables, "kept": filled.kept, "problems": listener.problems})
-    if not invocation.quiet:
-        console = output.stderr_console()
-        print_barriers(console, summary)
-        source = f"from {counted(len(plan.pairs), 'pair')}{summaries.kept_of(filled.kept)}"
-        source += f" in {time.monotonic() - invocation.started:.1f} s"
-        for table, out in outs.items():
-            summaries.print_closing(console, out, statuses[table], source)
-    if not filled.usable:
-        raise typer.Exit(3)
+    def as_json(self, table: str) -> dict[str, Any]:
+        """What a table holds, for programs; that of barriers, the agreement of the ends as well."""
+        if table == TABLE:
+            return self._barriers.as_json()
+        statuses = self.statuses(table)
+        return {"rows": sum(statuses.values()), "statuses": dict(statuses)}
+
+    def show(self, console: Console) -> None:
+        """Print the barriers."""
+        print_barriers(console, self._barriers)
+
+    def statuses(self, table: str) -> Mapping[str, int]:
+        """How many rows of a table have each status."""
+        return self._statuses.get(table, Counter())
+
+    def units(self, _table: str) -> str:
+        """How many pairs there are, each with rows in every table."""
+        return counted(len(self._barriers.pairs), "pair")
 
 
 def print_barriers(console: Console, summary: BarrierSummary) -> None:

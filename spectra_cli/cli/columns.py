@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spectra_cli.cli import options, output
 from spectra_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from spectra_cli.tables.columns import Column
 
 
 def columns(
@@ -24,9 +27,7 @@ def columns(
 
     from spectra_cli.tables.schemas import TABLES
 
-    if table is not None and table not in TABLES:
-        raise UsageError(f"there is no table '{table}'", remedy=f"Tables: {', '.join(TABLES)}")
-    chosen = {name: TABLES[name] for name in TABLES if table in {None, name}}
+    chosen = dict(TABLES) if table is None else {table: _columns_of(table)}
     if as_json:
         output.json_line({name: [asdict(column) for column in listed] for name, listed in chosen.items()})
         return
@@ -39,3 +40,16 @@ def columns(
             unit = f" [{column.unit}]" if column.unit else ""
             shown.add_row(*(output.plain(cell) for cell in (column.name, column.type, column.meaning + unit)))
         console.print(shown)
+
+
+def _columns_of(table: str) -> tuple[Column, ...]:
+    """The columns of one table.
+
+    Raises:
+        UsageError: if there is none of that name.
+    """
+    from spectra_cli.tables.schemas import TABLES
+
+    if table not in TABLES:
+        raise UsageError(f"there is no table '{table}'", remedy=f"Tables: {', '.join(TABLES)}")
+    return TABLES[table]

@@ -6,13 +6,11 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectra_cli.errors import SpectraError
 
 if TYPE_CHECKING:
-    from spectra_cli.cli.trainshow import TrainingProgress
     from spectra_cli.execution.incremental.filling import Filling
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -75,40 +73,10 @@ def stopped(signal_sent: KeyboardInterrupt, progress: str, remedy: str | None = 
         progress: how far the work is.
         remedy: what to do about it.
     """
-    how, status = _of(signal_sent)
+    how, status = word_and_status(signal_sent)
     return InterruptedWorkError(f"{how}: {progress}", remedy=remedy, exit_status=status)
 
 
-def _of(signal_sent: KeyboardInterrupt) -> tuple[str, int]:
+def word_and_status(signal_sent: KeyboardInterrupt) -> tuple[str, int]:
     """What has come, in a word, and the exit status of a command that it stops."""
     return ("terminated", TERMINATED) if isinstance(signal_sent, Terminated) else ("interrupted", INTERRUPTED)
-
-
-def interrupted(progress: TrainingProgress, out: Path, signal_sent: KeyboardInterrupt) -> InterruptedWorkError:
-    """What a signal stopped, and what there is to go on from.
-
-    Weights come before what it takes to go on from them: the last ones may be there for reading only.
-
-    Args:
-        progress: what the user has been told of the training.
-        out: directory of the run.
-        signal_sent: Ctrl-C, or :class:`Terminated`.
-    """
-    from spectra_cli.tasks.states import StateFiles
-
-    how, status = _of(signal_sent)
-    steps = StateFiles(out).steps() if out.is_dir() else []
-    at = "" if progress.step is None else f" at step {progress.step}"
-    remedy = "Run the same command again"
-    if not steps:
-        what = f"{how} before a checkpoint was saved"
-        remedy += ", which begins anew"
-    elif progress.saved_step is None and progress.step is not None:
-        what = f"{how}{at}; only the weights of step {steps[-1]} are saved, without their metrics"
-        remedy += ", which begins anew"
-    else:
-        saved = steps[-1] if progress.saved_step is None else progress.saved_step
-        only = f"only the checkpoint at step {saved} is saved"
-        what = f"{how}{at}; " + (only if steps[0] >= saved else f"the checkpoints until step {saved} stay")
-        remedy += " to go on from there"
-    return InterruptedWorkError(what, where=str(out), remedy=remedy, exit_status=status)

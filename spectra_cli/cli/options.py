@@ -109,6 +109,7 @@ Device = Annotated[
         rich_help_panel=WORK,
     ),
 ]
+OneDevice = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=WORK)]
 Workers = Annotated[
     int | None,
     typer.Option(

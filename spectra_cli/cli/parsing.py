@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from spectra_cli.errors import UsageError
@@ -105,15 +104,3 @@ def invocation_of(
         raise UsageError("--watch and --fresh exclude each other", remedy="Start over once, then watch")
     execution = ExecutionOptions(workers, scheduler, fresh=fresh, verify=verify)
     return Invocation(tuple(context.obj or ()), execution, quiet=quiet, as_json=as_json, watch_s=watch)
-
-
-def check_distinct(outs: Mapping[str, str]) -> None:
-    """Check that no two tables go to one file.
-
-    Raises:
-        UsageError: if they do.
-    """
-    places = [out if "://" in out else str(Path(out).resolve()) for out in outs.values()]
-    for place, out in zip(places, outs.values(), strict=True):
-        if places.count(place) > 1:
-            raise UsageError(f"two tables would be written to {out}", remedy="Give each a file of its own")

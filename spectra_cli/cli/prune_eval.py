@@ -129,7 +129,6 @@ def prune_eval(
 
     pruning = Pruning(listed_variants([variants]), keep, mask_keep, mask_seed)
     outs = {"prune_eval": out} | ({} if sva_out is None else {"sva": sva_out})
-    parsing.check_distinct(outs)
     _evaluate(invocation, paths, chosen, task_options, pruning, outs)
 
 
@@ -160,8 +159,9 @@ def _evaluate(
         "prune_eval": summaries.RunView(RunPruning, print_pruning),
         "sva": summaries.RunView(RunPrunedAgreement, print_agreement),
     }
+    views = {table: views[table] for table in outs}
     prepare = running.preparation(invocation, paths, chosen, outs, job_of)
-    running.write_tables(invocation, prepare, lambda: views, closing=left_alone)
+    running.write_tables(invocation, prepare, lambda: summaries.RunSummaries(views), closing=left_alone)
 
 
 def print_pruning(console: Console, name: str, run: RunPruning) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from spectra_cli.cli import options, output, parsing, running, summaries
+from spectra_cli.cli.summaries import RunView
 from spectra_cli.shortening import fitted_names
 
 if TYPE_CHECKING:
@@ -69,7 +70,14 @@ def rank(
         memory_budget=memory_budget,
         tag=tag,
     )
-    running.run_tables(invocation, paths, chosen, {"rank": out})
+    running.run_tables(invocation, paths, chosen, {"rank": out}, views)
+
+
+def views() -> dict[str, RunView]:
+    """How the table is shown."""
+    from spectra_cli.analyses.rank_summary import RunRanks
+
+    return {"rank": RunView(RunRanks, print_ranks)}
 
 
 def print_ranks(console: Console, name: str, run: RunRanks) -> None:

@@ -13,18 +13,16 @@ import typer
 from spectra_cli.cli import output
 from spectra_cli.cli.interruption import InterruptedWorkError, stopping_told
 from spectra_cli.cli.invocation import Invocation
-from spectra_cli.cli.summaries import RunView, print_summaries
+from spectra_cli.cli.summaries import RunSummaries, RunView, TableSummaries, print_summaries
 from spectra_cli.cli.watching import LookResult, check_watchable, watch
 from spectra_cli.shortening import counted
 
 if TYPE_CHECKING:
-    from spectra_cli.analyses.summary import Summary
     from spectra_cli.analyses.visits import Row
     from spectra_cli.cli.progress import Shown
     from spectra_cli.execution.executors.placement import Placement
-    from spectra_cli.execution.incremental.filling import Filling, PreparedWork, Take
+    from spectra_cli.execution.incremental.filling import Filling, PreparedWork
     from spectra_cli.execution.incremental.patience import Patience
-    from spectra_cli.execution.incremental.writing import Filled
     from spectra_cli.execution.planning.options import Options
     from spectra_cli.execution.planning.plan import Plan
     from spectra_cli.execution.work.jobs import TableJob
@@ -36,6 +34,7 @@ def run_tables(
     paths: Sequence[str],
     chosen: Options,
     outs: Mapping[str, str],
+    views: Callable[[], Mapping[str, RunView]],
     *,
     directory: str | None = None,
 ) -> None:
@@ -46,6 +45,7 @@ def run_tables(
         paths: PATHs.
         chosen: by the user.
         outs: the file of each table.
+        views: how each is shown.
         directory: to make for the files, once it is known that there is something to do.
 
     Raises:
@@ -64,7 +64,7 @@ def run_tables(
 
     leave_out = chosen.columns_left_out
     prepare = preparation(invocation, paths, chosen, outs, job_of, leave_out=leave_out, directory=directory)
-    write_tables(invocation, prepare, _views)
+    write_tables(invocation, prepare, lambda: RunSummaries(views()))
 
 
 def preparation(
@@ -105,9 +105,9 @@ def preparation(
         from spectra_cli.execution.incremental.filling import PreparedWork
         from spectra_cli.execution.incremental.writing import writing_of
 
+        writing = writing_of(outs, chosen.tags, leave_out, invocation.execution, directory)
         job, listener = job_of(plan, placement().device)
         tell_idle_workers(invocation, job, listener)
-        writing = writing_of(outs, chosen.tags, leave_out, invocation.execution, directory)
         return PreparedWork(job, listener, placement(), writing)
 
     return prepare
@@ -132,7 +132,7 @@ def tell_idle_workers(invocation: Invocation, job: TableJob, listener: Shown) ->
 def write_tables(
     invocation: Invocation,
     prepare: Callable[[], PreparedWork[Shown]],
-    views: Callable[[], Mapping[str, RunView]],
+    summaries_of: Callable[[], TableSummaries],
     *,
     closing: Callable[[Mapping[str, Any]], Iterable[str]] = lambda _: (),
 ) -> None:
@@ -141,7 +141,7 @@ def write_tables(
     Args:
         invocation: how to go about it.
         prepare: plans the work.
-        views: how each table is shown.
+        summaries_of: makes what gathers the rows of a look.
         closing: lines on what the job has found beside the rows.
 
     Raises:
@@ -151,20 +151,16 @@ def write_tables(
 
     def look(patience: Patience | None) -> LookResult:
         prepared = prepare()
+        summaries = summaries_of()
 
-        from spectra_cli.analyses.summary import Summary
+        def add(_unit: Unit, tables: Mapping[str, list[Row]], facts: Mapping[str, Any]) -> None:
+            summaries.add(tables, facts)
 
-        shown = views()
-        summaries: dict[str, Summary[Any]] = {table: Summary(shown[table].of_run) for table in prepared.writing.outs}
-
-        def add(_unit: Unit, tables: Mapping[str, list[Row]], _facts: Mapping[str, Any]) -> None:
-            for table, rows in tables.items():
-                summaries[table].add(rows)
-
-        filling = filling_of(invocation, prepared, patience)
+        filling = _filling_of(invocation, prepared, patience)
         stopped = False
         try:
-            fill_tables(prepared, filling, add)
+            with prepared.listener, stopping_told(filling):
+                filling.fill(add)
         except InterruptedWorkError:
             if invocation.watch_s is None or not filling.filled.published:
                 raise
@@ -180,14 +176,14 @@ def write_tables(
         output.json_line(said)
     if not invocation.quiet:
         elapsed_s = time.monotonic() - invocation.started
-        print_summaries(summaries, views(), outs, kept=filled.kept, elapsed_s=elapsed_s)
+        print_summaries(summaries, outs, kept=filled.kept, elapsed_s=elapsed_s)
         for line in closing(filled.found):
             output.stderr_console().print(output.plain(line), soft_wrap=True)
     if not filled.usable:
         raise typer.Exit(3)
 
 
-def filling_of(invocation: Invocation, prepared: PreparedWork[Any], patience: Patience | None = None) -> Filling:
+def _filling_of(invocation: Invocation, prepared: PreparedWork[Any], patience: Patience | None) -> Filling:
     """What fills the tables of a work.
 
     Args:
@@ -202,38 +198,7 @@ def filling_of(invocation: Invocation, prepared: PreparedWork[Any], patience: Pa
     return Filling(job, writing, prepared.placement, prepared.listener, command=command, patience=patience)
 
 
-def fill_tables(prepared: PreparedWork[Any], filling: Filling, take: Take) -> Filled:
-    """Do the work and write its tables; they appear when all of it is done.
-
-    Args:
-        prepared: the work.
-        filling: of its tables.
-        take: shown every unit when all of them are done.
-
-    Raises:
-        InterruptedWorkError: if a signal stops it.
-        SpectraError: if nothing could be done.
-    """
-    with prepared.listener, stopping_told(filling):
-        return filling.fill(take)
-
-
-def _views() -> dict[str, RunView]:
-    from spectra_cli.analyses.align_summary import RunAlignment
-    from spectra_cli.analyses.rank_summary import RunRanks
-    from spectra_cli.analyses.sva_summary import RunAgreement
-    from spectra_cli.cli.align import print_alignments
-    from spectra_cli.cli.rank import print_ranks
-    from spectra_cli.cli.sva import print_agreements
-
-    return {
-        "rank": RunView(RunRanks, print_ranks),
-        "align": RunView(RunAlignment, print_alignments),
-        "sva": RunView(RunAgreement, print_agreements),
-    }
-
-
-def _json(outs: Mapping[str, Any], summaries: Mapping[str, Summary[Any]]) -> dict[str, Any]:
+def _json(outs: Mapping[str, Any], summaries: TableSummaries) -> dict[str, Any]:
     """One table says what it is; several are listed."""
-    each = [{"table": table, "out": str(out), **summaries[table].as_json()} for table, out in outs.items()]
+    each = [{"table": table, "out": str(out), **summaries.as_json(table)} for table, out in outs.items()]
     return each[0] if len(each) == 1 else {"tables": each}

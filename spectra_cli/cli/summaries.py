@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from spectra_cli.cli import output
 from spectra_cli.shortening import counted, shortened, width_of
@@ -12,10 +12,40 @@ from spectra_cli.shortening import counted, shortened, width_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from spectra_cli.analyses.summary import RunSummary, Summary
+    from spectra_cli.analyses.summary import RunSummary
+    from spectra_cli.analyses.visits import Row
 
 SHOWN_RUNS = 4
 SHOWN_STATUS = 40
+
+
+class TableSummaries(Protocol):
+    """What the tables of a command say in a few lines, gathered unit by unit."""
+
+    def add(self, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:
+        """Take in a unit.
+
+        Args:
+            tables: its rows, without bulky columns.
+            facts: about it.
+        """
+        ...
+
+    def as_json(self, table: str) -> dict[str, Any]:
+        """What a table holds, for programs."""
+        ...
+
+    def show(self, console: Console) -> None:
+        """Print what the tables hold."""
+        ...
+
+    def statuses(self, table: str) -> Mapping[str, int]:
+        """How many rows of a table have each status."""
+        ...
+
+    def units(self, table: str) -> str:
+        """How many units a table has rows of, in words."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -31,43 +61,64 @@ class RunView:
     show: Callable[[Console, str, Any], None]
 
 
-def print_summaries(
-    summaries: Mapping[str, Summary[Any]],
-    views: Mapping[str, RunView],
-    outs: Mapping[str, Any],
-    *,
-    kept: int,
-    elapsed_s: float,
-) -> None:
-    """Print what the tables hold of the first runs, and a closing line for each table.
+class RunSummaries:
+    """Tables whose rows are shown run by run.
 
     Args:
-        summaries: of the tables, by name.
-        views: how each is shown.
+        views: how each table is shown, in order.
+    """
+
+    def __init__(self, views: Mapping[str, RunView]) -> None:
+        from spectra_cli.analyses.summary import Summary
+
+        self._views = views
+        self._summaries = {table: Summary(view.of_run) for table, view in views.items()}
+
+    def add(self, tables: Mapping[str, Sequence[Row]], _facts: Mapping[str, Any]) -> None:
+        """Take in a checkpoint."""
+        for table, rows in tables.items():
+            self._summaries[table].add(rows)
+
+    def as_json(self, table: str) -> dict[str, Any]:
+        """What a table holds, for programs."""
+        return self._summaries[table].as_json()
+
+    def show(self, console: Console) -> None:
+        """Print what the tables hold of the first runs."""
+        shown = max(1, SHOWN_RUNS // len(self._summaries))
+        names = list(dict.fromkeys(name for summary in self._summaries.values() for name in summary.runs))
+        for name in names[:shown]:
+            for table, summary in self._summaries.items():
+                if name in summary.runs:
+                    self._views[table].show(console, name, summary.runs[name])
+        if len(names) > shown:
+            console.print(f"... and {counted(len(names) - shown, 'more run')}")
+
+    def statuses(self, table: str) -> Mapping[str, int]:
+        """How many rows of a table have each status."""
+        return self._summaries[table].statuses
+
+    def units(self, table: str) -> str:
+        """How many checkpoints a table has rows of, in words."""
+        return counted(sum(run.checkpoints for run in self._summaries[table].runs.values()), "checkpoint")
+
+
+def print_summaries(summaries: TableSummaries, outs: Mapping[str, Any], *, kept: int, elapsed_s: float) -> None:
+    """Print what the tables hold, and a closing line for each.
+
+    Args:
+        summaries: of the tables.
         outs: the file of each.
         kept: units that were there already.
         elapsed_s: since the command began.
     """
     console = output.stderr_console()
-    shown = max(1, SHOWN_RUNS // len(summaries))
-    names = list(dict.fromkeys(name for summary in summaries.values() for name in summary.runs))
-    for name in names[:shown]:
-        for table, summary in summaries.items():
-            if name in summary.runs:
-                views[table].show(console, name, summary.runs[name])
-    if len(names) > shown:
-        console.print(f"... and {counted(len(names) - shown, 'more run')}")
-    for table, summary in summaries.items():
-        last = table == list(summaries)[-1]
-        checkpoints = sum(run.checkpoints for run in summary.runs.values())
-        elapsed = f" in {elapsed_s:.1f} s" if last else ""
-        source = f"from {counted(checkpoints, 'checkpoint')}{kept_of(kept)}{elapsed}"
-        print_closing(console, outs[table], summary.statuses, source)
-
-
-def kept_of(kept: int) -> str:
-    """How many units were there already, for a closing line."""
-    return f" ({kept} kept)" if kept else ""
+    summaries.show(console)
+    for table, out in outs.items():
+        elapsed = f" in {elapsed_s:.1f} s" if table == list(outs)[-1] else ""
+        kept_of = f" ({kept} kept)" if kept else ""
+        source = f"from {summaries.units(table)}{kept_of}{elapsed}"
+        print_closing(console, out, summaries.statuses(table), source)
 
 
 def print_closing(console: Console, out: Any, statuses: Mapping[str, int], source: str) -> None:

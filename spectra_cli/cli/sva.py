@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from spectra_cli.cli import options, output, parsing, running
+from spectra_cli.cli.summaries import RunView
 from spectra_cli.shortening import fitted_names, shortened
 
 if TYPE_CHECKING:
@@ -73,7 +74,14 @@ def sva(
         reference=reference,
         against=against,
     )
-    running.run_tables(invocation, paths, chosen, {"sva": out})
+    running.run_tables(invocation, paths, chosen, {"sva": out}, views)
+
+
+def views() -> dict[str, RunView]:
+    """How the table is shown."""
+    from spectra_cli.analyses.sva_summary import RunAgreement
+
+    return {"sva": RunView(RunAgreement, print_agreements)}
 
 
 def print_agreements(console: Console, name: str, run: RunAgreement) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spectra_cli.cli import options, output
-from spectra_cli.cli.interruption import interrupted, termination_told
+from spectra_cli.cli.interruption import termination_told
 from spectra_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def train(
         ),
     ] = None,
     output_layer: options.OutputLayer = None,
-    device: options.Device = "auto",
+    device: options.OneDevice = "auto",
     threads: Annotated[
         int | None,
         typer.Option(
@@ -243,7 +243,7 @@ def _run(chosen: TrainOptions, command: Sequence[str], *, quiet: bool, as_json: 
         try:
             result = run_training(plan, progress, command)
         except KeyboardInterrupt as signal:
-            raise interrupted(progress, chosen.out, signal) from None
+            raise trainshow.interrupted(progress, chosen.out, signal) from None
     if as_json:
         output.json_line(trainshow.as_json(plan, result, progress.problems))
     if not quiet:

@@ -1,4 +1,4 @@
-"""What people see of a training: progress with the time that is left, and a closing summary."""
+"""What people see of a training: progress with the time that is left, a closing summary, what a signal stopped."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import math
 import shlex
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from spectra_cli.cli import output
+from spectra_cli.cli.interruption import InterruptedWorkError, word_and_status
 from spectra_cli.shortening import counted, shortened
 
 if TYPE_CHECKING:
@@ -111,6 +113,36 @@ class TrainingProgress:
         """Print the problem above the bar and keep it for the summary."""
         self.problems.append(message)
         output.warn(message, self._console)
+
+
+def interrupted(progress: TrainingProgress, out: Path, signal_sent: KeyboardInterrupt) -> InterruptedWorkError:
+    """What a signal stopped, and what there is to go on from.
+
+    Weights come before what it takes to go on from them: the last ones may be there for reading only.
+
+    Args:
+        progress: what the user has been told of the training.
+        out: directory of the run.
+        signal_sent: Ctrl-C, or :class:`spectra_cli.cli.interruption.Terminated`.
+    """
+    from spectra_cli.tasks.states import StateFiles
+
+    how, status = word_and_status(signal_sent)
+    steps = StateFiles(out).steps() if out.is_dir() else []
+    at = "" if progress.step is None else f" at step {progress.step}"
+    remedy = "Run the same command again"
+    if not steps:
+        what = f"{how} before a checkpoint was saved"
+        remedy += ", which begins anew"
+    elif progress.saved_step is None and progress.step is not None:
+        what = f"{how}{at}; only the weights of step {steps[-1]} are saved, without their metrics"
+        remedy += ", which begins anew"
+    else:
+        saved = steps[-1] if progress.saved_step is None else progress.saved_step
+        only = f"only the checkpoint at step {saved} is saved"
+        what = f"{how}{at}; " + (only if steps[0] >= saved else f"the checkpoints until step {saved} stay")
+        remedy += " to go on from there"
+    return InterruptedWorkError(what, where=str(out), remedy=remedy, exit_status=status)
 
 
 def readable_bytes(count: int) -> str:

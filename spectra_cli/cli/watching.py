@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spectra_cli.cli import output
 from spectra_cli.cli.interruption import InterruptedWorkError, stopped, termination_told
@@ -15,7 +15,7 @@ from spectra_cli.errors import CheckpointError, InputError, UsageError
 from spectra_cli.shortening import counted
 
 if TYPE_CHECKING:
-    from spectra_cli.analyses.summary import Summary
+    from spectra_cli.cli.summaries import TableSummaries
     from spectra_cli.execution.incremental.patience import Patience
     from spectra_cli.execution.incremental.writing import Filled
     from spectra_cli.execution.planning.options import Options
@@ -28,7 +28,7 @@ class LookResult:
     Attributes:
         filled: the tables.
         outs: the file of each.
-        summaries: of each.
+        summaries: of all of them.
         problems: what could not be used.
         held: keeps other commands away from the tables.
         stopped: whether a signal came when the tables were written already.
@@ -36,7 +36,7 @@ class LookResult:
 
     filled: Filled
     outs: Mapping[str, str | None]
-    summaries: Mapping[str, Summary[Any]]
+    summaries: TableSummaries
     problems: Sequence[str]
     held: Callable[[], AbstractContextManager[None]]
     stopped: bool = False

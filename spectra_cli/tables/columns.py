@@ -27,10 +27,9 @@ PER_CHECKPOINT = (
     Column("epoch", "int64", "epochs", "from the checkpoint's name or contents; null if unknown"),
 )
 
-WHOLE_CHECKPOINT = (
-    "and for a whole checkpoint unreadable, corrupt, incomplete, unsupported_format, refused, no_matrices, "
-    "architecture_mismatch, nothing_selected"
-)
+UNUSABLE = "unreadable, corrupt, incomplete, unsupported_format, refused, no_matrices, architecture_mismatch"
+WORKER_DIED = "worker_died (its worker processes died, three times)"
+WHOLE_CHECKPOINT = f"for a whole checkpoint {UNUSABLE}, nothing_selected, {WORKER_DIED}"
 MATRIX_FAILURES = "not_finite, out_of_range, empty, complex_dtype, no_convergence, over_memory_budget"
 
 RANK = (
@@ -62,7 +61,7 @@ RANK = (
         "string",
         "",
         "ok, or why numbers are null: all_zero, not_finite, out_of_range, empty, complex_dtype, no_convergence, "
-        f"over_memory_budget; {WHOLE_CHECKPOINT}",
+        f"over_memory_budget; and {WHOLE_CHECKPOINT}",
     ),
 )
 
@@ -112,7 +111,8 @@ ALIGN = (
         "string",
         "",
         "ok, or why numbers are null: shape_mismatch (the dimensions do not meet), no_head_count, "
-        f"head_count_mismatch, too_many_units, all_zero, {MATRIX_FAILURES}; {WHOLE_CHECKPOINT}, no_connections",
+        f"head_count_mismatch, too_many_units, all_zero, {MATRIX_FAILURES}; and {WHOLE_CHECKPOINT}, no_connections (no "
+        "matrix feeds another)",
     ),
     Column(
         "alignment", "list<list<float>>", "", "only with --full: A_jk, j and k <= 100, one list per upstream vector j"
@@ -145,9 +145,10 @@ SVA = (
         "string",
         "",
         "ok, or why numbers are null: missing (only one of the two has the matrix, or there is no checkpoint to "
-        f"compare with), shape_mismatch, all_zero, {MATRIX_FAILURES}; {WHOLE_CHECKPOINT}; with "
-        "reference_ in front where it is the reference's; with barrier --sva-out, for a whole pair as in the table "
-        "barrier",
+        f"compare with), shape_mismatch; all_zero, {MATRIX_FAILURES}, and for a whole checkpoint {UNUSABLE}, all of "
+        "these with reference_ in front where it is the reference's; for a whole checkpoint also nothing_selected, "
+        f"{WORKER_DIED}, with prune-eval --sva-out state_mismatch; with barrier --sva-out, for a whole pair as in the "
+        "table barrier",
     ),
     Column(
         "variant",
@@ -197,8 +198,8 @@ PRUNE_EVAL = (
         "",
         "ok, or why the value is null: not_finite (the value, or a matrix that the variant prunes), empty (there was "
         "nothing to take a mean over), nothing_selected (the variant would prune nothing), complex_dtype, "
-        f"out_of_range, no_convergence, over_memory_budget; {WHOLE_CHECKPOINT}, state_mismatch (it does not fit the "
-        "task's model)",
+        f"out_of_range, no_convergence, over_memory_budget; and {WHOLE_CHECKPOINT}, state_mismatch (it does not fit "
+        "the task's model)",
     ),
 )
 
@@ -228,7 +229,8 @@ OF_PAIR = (
     "no_input (a PATH leads to no checkpoint, to several runs, or to a run.json that cannot be used), usage (a PATH, "
     "the task or one of its options means nothing), shape_mismatch (A and B have tensors of other names or shapes), "
     "task_mismatch (their tasks, or options of them, differ), state_mismatch (they are not the task's model), "
-    "task_failed, missing_extra, over_memory_budget; unreadable, corrupt, incomplete, unsupported_format, refused, "
+    "task_failed (the task's own code raised an exception), error (it raised a SpectraError), missing_extra, "
+    f"over_memory_budget, {WORKER_DIED}; unreadable, corrupt, incomplete, unsupported_format, refused, "
     "architecture_mismatch, nothing_selected as for a checkpoint"
 )
 

@@ -14,45 +14,44 @@ OF_REFERENCE = "reference_"
 NOTHING_SELECTED = "nothing_selected"
 """Of a checkpoint that lacks the matrices asked for, or of a variant that would prune nothing."""
 
-_CHECKPOINT = frozenset(
-    {
-        "unreadable",
-        "corrupt",
-        "incomplete",
-        "unsupported_format",
-        "refused",
-        "no_matrices",
-        "architecture_mismatch",
-        NOTHING_SELECTED,
-        "no_connections",
-    }
-)
+WORKER_DIED = "worker_died"
+"""Of what has taken down the process that did it, every time."""
+
+_FILES = frozenset({"unreadable", "corrupt", "incomplete", "unsupported_format", "refused"})
+"""Of a checkpoint whose files cannot be used."""
+
+_MODEL = _FILES | {"architecture_mismatch"}
+_CHECKPOINT = _MODEL | {"no_matrices", NOTHING_SELECTED, WORKER_DIED}
 """Of a whole checkpoint."""
 
-_WORK = frozenset({"error", "usage", "no_input", "missing_extra", "over_memory_budget", "worker_died"})
-"""Of what could not be done at all."""
-
-_TASK = frozenset({"task_failed", "state_mismatch", "diverged"})
-"""Of a task, and of weights that are not those of its model."""
-
-_MATRIX = frozenset(
+_FACTORS = frozenset(
     {"not_finite", "out_of_range", "empty", "complex_dtype", "no_convergence", "over_memory_budget", "all_zero"}
 )
-_CONNECTION = frozenset({"shape_mismatch", "no_head_count", "head_count_mismatch", "too_many_units"})
-_PAIR = _TASK | {"task_mismatch", "shape_mismatch"}
+"""Of a matrix."""
 
-_ANY = frozenset({"ok"}) | _CHECKPOINT | _WORK
-_MATRICES = _ANY | _MATRIX
-_AGREEMENT = _MATRICES | _PAIR | {"missing"}
+_CONNECTION = frozenset({"shape_mismatch", "no_head_count", "head_count_mismatch", "too_many_units"})
+
+_COMMAND = frozenset({"usage", "no_input", "missing_extra", "over_memory_budget", "error"})
+"""Of one pair among several that cannot be looked at; of the only one, or of a checkpoint, such an error ends the
+command."""
+
+_PAIR = (
+    _MODEL
+    | _COMMAND
+    | {"shape_mismatch", "task_mismatch", "state_mismatch", "task_failed", NOTHING_SELECTED, WORKER_DIED}
+)
+"""Of a whole pair."""
+
+_REFERENCE = {OF_REFERENCE + status for status in _FACTORS | _MODEL | {"no_matrices"}}
 
 STATUSES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        "rank": _MATRICES,
-        "align": _MATRICES | _CONNECTION,
-        "sva": _AGREEMENT | {OF_REFERENCE + status for status in _AGREEMENT},
-        "prune_eval": _MATRICES | _TASK,
-        "barrier": _ANY | _PAIR | {"not_finite", "empty", "end_not_ok"},
-        "barrier_spectra": _MATRICES | _PAIR,
+        "rank": _CHECKPOINT | _FACTORS | {"ok"},
+        "align": _CHECKPOINT | _FACTORS | _CONNECTION | {"ok", "no_connections"},
+        "sva": _CHECKPOINT | _FACTORS | _REFERENCE | _PAIR | {"ok", "missing"},
+        "prune_eval": _CHECKPOINT | (_FACTORS - {"all_zero"}) | {"ok", "state_mismatch"},
+        "barrier": _PAIR | {"ok", "not_finite", "empty", "end_not_ok"},
+        "barrier_spectra": _PAIR | _FACTORS | {"ok", "no_matrices"},
         "metrics": frozenset({"ok", "not_finite", "empty"}),
     }
 )

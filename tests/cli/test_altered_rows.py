@@ -159,3 +159,18 @@ def test_what_a_journal_says_against_its_own_sums_is_doubtful(tmp_path: Path) ->
         for name, each in rows.items():
             journal.put((".", name), each, fingerprint="f", facts=facts[name])
         assert {key[1] for key in doubtful_in(journal, "rank", schema)} == rows.keys() - {"good"}
+
+
+def test_verify_finds_singular_values_that_were_edited_in_a_table_of_which_nothing_else_is_new(
+    spectra: Fixture,
+) -> None:
+    """They are not looked at otherwise, as all of the table would have to be read for it."""
+    run = trajectory()
+    assert spectra("rank", run, "--out", "out").status == 0
+    assert spectra("rank", run, "--out", "fresh").status == 0
+    rewritten(Path("out"), with_cell("singular_values", 4, [1.0]))
+    trusting = spectra("rank", run, "--out", "out", "--json")
+    assert (kept(trusting), ALTERED in trusting.err) == (4, False)
+    done = spectra("rank", run, "--out", "out", "--verify", "--json")
+    assert (done.status, kept(done), done.err.count(ALTERED)) == (0, 3, 1)
+    assert_same("rank", "out", "fresh")

@@ -483,3 +483,31 @@ def test_columns_that_a_file_of_pairs_adds_come_to_rows_that_are_kept(spectra: F
     for rows in contents(PAIRS_ALL):
         assert list(dict.fromkeys(row["note"] for row in rows)) == ["0", "1", "2"]
     assert contents(PAIRS_ALL) == fresh(spectra, PAIRS_ALL)
+
+
+def test_pairs_whose_rows_go_are_counted_and_named_as_pairs(spectra: Fixture) -> None:
+    """Also one of which a checkpoint was never found, by its PATH."""
+    lines = Path("pairs.csv").read_text()
+    Path("pairs.csv").write_text(f"{lines}run@0,absent.pt\n")
+    assert json.loads(spectra(*PAIRS, "--json").out)["dropped"] == 0
+    Path("pairs.csv").write_text(lines)
+    done = spectra(*PAIRS, "--json")
+    assert json.loads(done.out)["dropped"] == 1
+    assert "its rows go: run@step_0.pt and absent.pt." in done.err
+    Path("pairs.csv").write_text("run@10,run@20\n")
+    done = spectra(*PAIRS, "--json")
+    told = json.loads(done.out)
+    assert (told["kept"], told["dropped"], told["problems"]) == (1, 2, [])
+    names = ("run@step_0.pt and run@step_10.pt", "run@step_0.pt and run@step_20.pt")
+    assert f"their rows go: {', '.join(names)}." in done.err
+
+
+@BOTH
+def test_a_summary_for_programs_counts_the_same_of_checkpoints_as_of_pairs(
+    command: tuple[str, ...], spectra: Fixture
+) -> None:
+    told = json.loads(spectra(*command, "--json").out)
+    assert {"kept", "dropped", "problems"} < told.keys()
+    assert [each["table"] for each in told["tables"]] == [
+        name.replace("spectra.", "barrier_spectra.").removesuffix(".parquet") for name in TABLES[command]
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import torch
 
 import spectra_cli
 from spectra_cli.errors import InputError, UsageError
+from spectra_cli.execution.notebook.frames import Common, Shared
 from spectra_cli.execution.work.listener import SkippedWorkWarning
+from tests.analyses import tiny_tasks
 
 Fixture = Callable[..., Any]
 
@@ -110,3 +113,66 @@ def test_an_argument_that_is_none_is_told_by_the_name_of_the_function(name: str,
     with pytest.raises(TypeError) as caught:
         getattr(spectra_cli, name)("runs/a", **{argument: 3})
     assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize("function", ["rank", "align", "sva", "analyze", "prune_eval", "barrier"])
+def test_a_docstring_lists_all_shared_keywords_or_none(function: str) -> None:
+    """A reader takes a list for all that there is."""
+    doc = getattr(spectra_cli, function).__doc__
+    (described,) = re.findall(r"\*\*(?:shared|common): (.*?)\n\n", doc, re.DOTALL)
+    named = set(re.findall(r"\w+", described.replace("`", "")))
+    keywords = Shared.__annotations__.keys() if function != "barrier" else Common.__annotations__.keys()
+    assert named & keywords in (set(), set(keywords))
+
+
+@pytest.fixture
+def ends(tmp_path: Path) -> tuple[str, str]:
+    """Two checkpoints of a small model."""
+    for seed, name in enumerate("ab"):
+        torch.manual_seed(seed)
+        torch.save(tiny_tasks.mlp().model().state_dict(), tmp_path / f"{name}.pt")
+    (tmp_path / "link").symlink_to(tmp_path)
+    return "a.pt", "b.pt"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda _: "same.parquet",
+        lambda _: "./nowhere/../same.parquet",
+        lambda here: here / "same.parquet",
+        lambda here: here / "link" / "same.parquet",
+        lambda here: f"file://{here}/same.parquet",
+    ],
+    ids=["same", "dots", "absolute", "link", "url"],
+)
+def test_two_tables_do_not_go_to_one_file(
+    ends: tuple[str, str], other: Callable[[Path], str | Path], spectra: Fixture, tmp_path: Path
+) -> None:
+    """However the file is spelled; the message does not speak of another process."""
+    task = f"{tiny_tasks.__file__}:mlp"
+    out = other(tmp_path)
+    calls: list[Callable[[], object]] = [
+        lambda: spectra_cli.barrier(*ends, task=task, out="same.parquet", sva_out=out),
+        lambda: spectra_cli.barrier(*ends, task=task, spectra_out=out, sva_out="same.parquet"),
+        lambda: spectra_cli.prune_eval(ends[0], task=task, out=out, sva_out="same.parquet"),
+    ]
+    for call in calls:
+        with pytest.raises(UsageError, match=r"two tables would be written to .*same\.parquet"):
+            call()
+    for line in (["barrier", *ends], ["prune-eval", ends[0]]):
+        done = spectra(*line, "--task", task, "--out", "same.parquet", "--sva-out", out)
+        assert done.status == 2
+        assert f"two tables would be written to {out}. " in done.err
+    assert not Path("same.parquet").exists()
+
+
+def test_two_tables_do_not_go_to_one_object(ends: tuple[str, str]) -> None:
+    """Of which the storage need not be asked."""
+    task, url = f"{tiny_tasks.__file__}:mlp", "memory://bucket/same.parquet"
+    with pytest.raises(UsageError, match=r"two tables would be written to memory://bucket/x/\.\./same\.parquet"):
+        spectra_cli.barrier(*ends, task=task, out=url, sva_out="memory://bucket/x/../same.parquet")
+
+
+def test_tables_that_are_kept_in_memory_only_need_no_files(ends: tuple[str, str]) -> None:
+    assert len(spectra_cli.analyze(ends[0])) == 3

@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from spectra_cli.cli.interruption import Terminated, interrupted
+from spectra_cli.cli.interruption import Terminated
 from spectra_cli.cli.main import run
-from spectra_cli.cli.trainshow import TrainingProgress, _spread, readable_bytes, readable_time
+from spectra_cli.cli.trainshow import TrainingProgress, _spread, interrupted, readable_bytes, readable_time
 from spectra_cli.errors import UsageError
 from spectra_cli.execution.training.options import MaskChoice, Noise, TrainOptions, parse_mask, parse_noise
 from spectra_cli.execution.training.saver import Beginning
@@ -361,3 +361,12 @@ def test_modular_addition_is_killed_and_goes_on_bit_for_bit(spectra: Fixture) ->
     assert pq.read_table("whole/metrics.parquet").equals(pq.read_table("killed/metrics.parquet"))
     record = json.loads(Path("whole/run.json").read_text())
     assert (record["task"], record["options"]["prime"]) == ("modular-addition", 11)
+
+
+def test_what_the_help_says_of_devices_is_what_training_takes(spectra: Fixture) -> None:
+    """One: the help of commands that take several says so."""
+    helps = {command: " ".join(spectra(command, "--help").out.split()) for command in ("train", "rank")}
+    assert ["has a worker" in text for text in helps.values()] == [False, True]
+    assert "auto, cpu, cuda, cuda:N or mps" in helps["train"]
+    outcome = spectra("train", TINY, "--out", "a", "--device", "cpu,cpu")
+    assert (outcome.status, Path("a").exists()) == (2, False)

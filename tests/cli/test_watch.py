@@ -19,12 +19,15 @@ from typing import Any
 import pytest
 
 from spectra_cli.cli import watching
+from spectra_cli.execution.executors import placement
+from spectra_cli.execution.incremental.filling import Filling
 from spectra_cli.execution.incremental.ledger import Ledger
 from spectra_cli.execution.incremental.patience import ATTEMPTS
 from spectra_cli.execution.incremental.tableoutput import TableOutput
 from spectra_cli.execution.trajectory import openedcheckpoints
 from spectra_cli.tables.journal import Journal
 from tests.analyses.formulas import chain, save
+from tests.cli.test_altered_rows import rewritten, with_cell
 from tests.cli.trajectories import (
     SIZES,
     AtCheckpoint,
@@ -44,6 +47,7 @@ from tests.cli.trajectories import (
 Fixture = Callable[..., Any]
 Step = Callable[[], object]
 MATRICES = len(SIZES) - 1
+ALTERED_AND_GONE = "what the table has of it is not as spectra wrote it"
 
 
 def nothing() -> None:
@@ -52,14 +56,16 @@ def nothing() -> None:
 
 @pytest.fixture
 def watched(spectra: Fixture, monkeypatch: pytest.MonkeyPatch) -> Fixture:
-    """Watch with one step of a script after each look, and Ctrl-C after the last."""
+    """Watch with one step of a script after each look, and Ctrl-C after the last; not where it is to end by itself."""
 
-    def watch(script: Sequence[Step], *line: str | Path) -> Any:
+    def watch(script: Sequence[Step], *line: str | Path, ends_itself: bool = False) -> Any:
         steps = iter(script)
 
         def sleep(seconds: float) -> None:
             assert seconds == 60
             happens = next(steps, None)
+            if happens is None and ends_itself:
+                pytest.fail("it waits for another look")
             if happens is None:
                 raise KeyboardInterrupt
             happens()
@@ -218,6 +224,27 @@ def test_without_watching_rows_of_checkpoints_that_are_gone_go_and_that_is_told(
     assert json.loads(spectra("rank", run, "--steps", "final", "--out", "out", "--json").out)["dropped"] == 0
 
 
+@pytest.mark.parametrize("column", ["singular_values", "stable_rank"])
+def test_rows_of_a_checkpoint_that_is_gone_are_kept_only_as_they_were_written(
+    spectra: Fixture, watched: Fixture, column: str
+) -> None:
+    """Else they go, which is told, whether or not a summary looks at the column: they cannot be made again."""
+    run = trajectory()
+
+    def change() -> None:
+        step(run, 100).unlink()
+        rewritten(Path("out"), with_cell(column, MATRICES, [1.0] if column == "singular_values" else 0.125))
+        rewrite(run, 400, seed=4)
+
+    done = watched([change, nothing], "rank", run, "--out", "out")
+    assert done.status == 0
+    (told,) = [line for line in done.err.splitlines() if ALTERED_AND_GONE in line]
+    assert told.endswith(f"its rows go: {step(run, 100).name}.")
+    assert progress(done) == ["4 new checkpoints, 4 in all", "1 new checkpoint, 4 in all"]
+    assert spectra("rank", run, "--out", "fresh").status == 0
+    assert_same("rank", "out", "fresh")
+
+
 def test_a_run_that_is_removed_is_told_and_waited_for(spectra: Fixture, watched: Fixture) -> None:
     run = trajectory()
     script = [lambda: run.rename("away"), nothing, lambda: Path("away").rename(run), nothing]
@@ -315,6 +342,17 @@ def test_a_bad_checkpoint_stays_a_problem_as_long_as_it_has_its_row(watched: Fix
     assert done.status == 3
 
 
+def test_what_was_wrong_with_a_checkpoint_that_was_mended_does_not_come_back_when_it_goes(watched: Fixture) -> None:
+    """Its rows are kept, and they are good."""
+    run = trajectory()
+    step(run, 100).write_bytes(b"\xff" * 100)
+    script = [nothing] * ATTEMPTS + [lambda: rewrite(run, 100, seed=4), step(run, 100).unlink, nothing]
+    done = watched(script, "rank", run, "--out", "out", "--json")
+    assert (done.status, json.loads(done.out)["problems"]) == (0, [])
+    assert steps_in("out") == {0, 100, 200, 300}
+    assert {row["status"] for row in rows("out")} == {"ok"}
+
+
 def test_a_bad_checkpoint_that_is_mended_gets_its_rows(spectra: Fixture, watched: Fixture) -> None:
     run = trajectory()
     step(run, 100).write_bytes(b"\xff" * 100)
@@ -392,7 +430,7 @@ def test_ctrl_c_in_the_midst_of_a_look_ends_with_the_last_table(spectra: Fixture
 def test_ctrl_c_after_a_look_has_written_its_tables_ends_with_those(
     spectra: Fixture, watched: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A signal in the midst of their being put into their places waits until all are there."""
+    """A signal in the midst of their being put into their places waits until all are there; no look comes after."""
     run, line = trajectory(), ["analyze", "--reference", "first"]
     publish, published = TableOutput.publish, 0
 
@@ -405,7 +443,8 @@ def test_ctrl_c_after_a_look_has_written_its_tables_ends_with_those(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TableOutput, "publish", publishing)
-        done = watched([lambda: rewrite(run, 400, seed=4)], *line, run, "--out", "out", "--json")
+        script = [lambda: rewrite(run, 400, seed=4)]
+        done = watched(script, *line, run, "--out", "out", "--json", ends_itself=True)
     assert done.status == 0
     assert next(table["rows"] for table in json.loads(done.out)["tables"]) == 5 * MATRICES
     assert "rows from 5 checkpoints" in done.err.splitlines()[-1]
@@ -425,6 +464,27 @@ def test_ctrl_c_when_all_is_written_does_not_say_that_it_is_not(
     assert done.status == 130
     assert "interrupted: the tables are written, with 4 of 4 checkpoints.\n" in done.err
     assert steps_in("out") == {0, 100, 200, 300}
+
+
+def test_ctrl_c_when_nothing_but_failures_is_finished_does_not_ask_to_go_on_from_there(
+    spectra: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are tried again the next time, so that nothing is gained."""
+    run, put, count = trajectory(), Filling._put, 0
+    for number in (0, 100, 200):
+        step(run, number).write_bytes(b"\xff" * 100)
+
+    def putting(self: Filling, *arguments: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise KeyboardInterrupt
+        put(self, *arguments)
+
+    monkeypatch.setattr(Filling, "_put", putting)
+    done = spectra("rank", run, "--out", "out")
+    assert (done.status, count) == (130, 3)
+    assert done.err.splitlines()[-1] == "Error: interrupted: nothing was written."
 
 
 def test_ctrl_c_before_there_is_a_table_says_so(watched: Fixture) -> None:
@@ -527,6 +587,23 @@ def test_another_command_is_kept_away_between_two_looks(spectra: Fixture, watche
     assert "is being made by" in said[0]
     assert steps_in("out") == {0, 100, 200, 300, 400}
     assert not list(Path().glob(".*.journal"))
+
+
+def test_what_is_known_of_the_machine_is_asked_and_told_once(
+    spectra: Fixture, watched: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at every look: a cluster or a device is surveyed, and people are told that workers are idle."""
+    run, place, asked = trajectory(steps=(0,)), placement.placement_of, list[str]()
+    assert spectra("rank", run, "--out", "out").status == 0
+
+    def placing(device: str, *arguments: Any) -> Any:
+        asked.append(device)
+        return place(device, *arguments)
+
+    monkeypatch.setattr(placement, "placement_of", placing)
+    done = watched([nothing] * 3, "rank", run, "--out", "out", "--workers", "2")
+    assert (done.status, asked) == (0, ["auto"])
+    assert done.err.count("--workers 2: there is 1 checkpoint") == 1
 
 
 def test_quiet_is_quiet(watched: Fixture) -> None:

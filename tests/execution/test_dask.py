@@ -138,7 +138,7 @@ def test_where_nothing_answers_the_address_is_named(address: str, monkeypatch: p
 
 def test_an_address_that_is_none_does_not_hold_up_the_program() -> None:
     """What has been made of a connection is gone when the error is told, and does not wait for an answer later."""
-    code = "from spectra_cli.execution.executors.dask import DaskCluster; DaskCluster('tls://127.0.0.1:1').check_visible([])"
+    code = "from spectra_cli.execution.executors.dask import DaskCluster; DaskCluster('tls://127.0.0.1:1').survey()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1].startswith(
         "spectra_cli.errors.InputError: tls://127.0.0.1:1: no Dask scheduler"
@@ -161,18 +161,6 @@ def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingExtraError, match=r"spectra-weights\[dask\]"):
         DaskCluster("tcp://127.0.0.1:1")
-
-
-def test_a_path_that_workers_do_not_see_is_named(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A path relative to the working directory here, which may not be that of the workers."""
-    (tmp_path / "seen").touch()
-    monkeypatch.chdir(tmp_path)
-    DaskCluster(cluster.address).check_visible(["seen", tmp_path])
-    with pytest.raises(InputError, match="does not see it") as raised:
-        DaskCluster(cluster.address).check_visible(["seen", "unseen"])
-    assert raised.value.where == str(tmp_path / "unseen")
 
 
 def test_the_file_that_a_scheduler_writes_stands_for_its_address(cluster: Cluster) -> None:
@@ -235,6 +223,16 @@ def test_a_file_that_no_scheduler_writes_is_told_at_once(tmp_path: Path) -> None
         (other := tmp_path / "config.json").write_text(content)
         with pytest.raises(InputError, match="it holds no address"):
             DaskCluster(str(other)).survey()
+
+
+@pytest.mark.parametrize("content", ["", "hi", '{"address": "tcp'])
+def test_a_file_that_stays_no_json_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.setattr(schedulerfile, "WRITING_S", 0.3)
+    (path := tmp_path / "scheduler.json").write_text(content)
+    with pytest.raises(InputError, match="it is no JSON, and does not change"):
+        DaskCluster(str(path)).survey()
 
 
 @pytest.fixture
@@ -327,7 +325,7 @@ def test_where_no_worker_answers_it_is_an_error(cluster: Cluster) -> None:
         for pid in looking.run(os.getpid).values():
             stack.enter_context(stopped(pid))
         with pytest.warns(SilentClusterWarning), pytest.raises(InputError, match="none of the Dask workers answers"):
-            DaskCluster(cluster.address, "cpu").check_visible([])
+            DaskCluster(cluster.address, "cpu").survey()
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -427,12 +425,16 @@ os.path.exists = lambda path: os.environ["BLIND_TO"] not in os.fspath(path) and 
 def test_a_worker_that_does_not_see_the_checkpoints_is_an_error_before_any_work(
     empty_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the command that sends the work; and of one that joins afterwards, no row says so instead."""
+    """Of the command that sends the work; and of one that joins afterwards, no row says so instead.
+
+    The path is relative to the working directory here, which is not that of the worker.
+    """
     (tmp_path / "blind").mkdir()
     (tmp_path / "blind" / "sitecustomize.py").write_text(BLIND)
     environment = {"PYTHONPATH": f"{tmp_path / 'blind'}{os.pathsep}{ROOT}", "BLIND_TO": str(tmp_path / "run")}
     empty_cluster.add_worker(environment=environment)
-    (work, chunks), heard = checkpoints(tmp_path / "run", 1), Heard()
+    monkeypatch.chdir(tmp_path)
+    (work, chunks), heard = checkpoints(Path("run"), 1), Heard()
     where = str(tmp_path / "run")
     with pytest.raises(InputError, match=r"worker tcp://\S+ does not see it") as raised:
         list(DaskCluster(empty_cluster.address, "cpu").outcomes(work, chunks, heard))

@@ -92,4 +92,4 @@ def test_devices_of_two_kinds_are_refused(
 
 def test_fewer_workers_than_devices_are_refused(trained: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["rank", trained, "--device", "cpu,cpu,cpu", "--workers", "2", "--out", "table.parquet"]) == 2
-    assert "fewer than the 3 devices" in " ".join(capsys.readouterr().err.split())
+    assert "is less than the 3 devices. Give --workers 3 or more." in " ".join(capsys.readouterr().err.split())

@@ -40,3 +40,14 @@ def test_what_could_be_used_begins_anew() -> None:
     patience.done(KEY)
     assert patience.holds(KEY, "same")
     assert not patience.is_bad(KEY, "same")
+
+
+def test_what_is_wrong_with_a_checkpoint_is_known_until_it_could_be_used() -> None:
+    """By its key in the plan and in the table, which escapes bytes that are no text."""
+    patience, odd, stored = Patience(), ("run", "step\udcff.pt"), ("run", "step\\udcff.pt")
+    assert patience.error(odd) is None
+    patience.gave_up(odd, "cut short")
+    assert patience.error(odd) == patience.error(stored) == "cut short"
+    assert patience.error(KEY) is None
+    patience.done(odd)
+    assert patience.error(odd) is patience.error(stored) is None

@@ -81,7 +81,11 @@ def test_addresses_as_dask_has_them_are_tried(address: str) -> None:
     ("device", "execution", "said"),
     [
         ("cpu,cuda:0", ExecutionOptions(), "one kind of device"),
-        ("cuda:0,cuda:1", ExecutionOptions(1), "--workers 1"),
+        (
+            "cuda:0,cuda:1",
+            ExecutionOptions(1),
+            r"^--workers 1 is less than the 2 devices\. Give --workers 2 or more\.$",
+        ),
         ("cuda:0,cuda:1", ExecutionOptions(scheduler="tcp://127.0.0.1:1"), "has one device"),
     ],
 )

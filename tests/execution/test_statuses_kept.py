@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from spectra_cli.execution.executors.placement import Placement
 from spectra_cli.execution.incremental.filling import Filling
 from spectra_cli.execution.incremental.writing import Filled, Writing
 from spectra_cli.execution.work.units import Assignment, Chunk, EventSink, Outcome, Unit
+from spectra_cli.tables.entries import Key
 from spectra_cli.tables.statuses import OF_REFERENCE, STATUSES
 from tests.execution.jobs_done import Heard
 
@@ -53,6 +54,7 @@ class PlantedJob:
     statuses: Sequence[str]
     fails: bool = False
     noun = "checkpoint"
+    reusable = None
 
     @property
     def command(self) -> str:
@@ -96,6 +98,12 @@ class PlantedJob:
             rows = [{**self.identity(unit, self.table), "status": said} for said in ("ok", status)]
             error = PlantedError(f"it is {status}") if self.fails else None
             yield Outcome(assignment.index, {self.table: rows}, content="0" * 32, error=error)
+
+    def remade(self, missing: Collection[str]) -> tuple[str, ...]:
+        return self.tables
+
+    def label(self, key: Key) -> str:
+        return str(key)
 
     def settings(self, table: str) -> Mapping[str, Any]:
         return {}

@@ -25,6 +25,7 @@ from spectra_cli.execution.evaluation.taskstate import TaskStates, chunks_by_tas
 from spectra_cli.execution.incremental.provenance import provenance
 from spectra_cli.execution.planning.recordedsettings import hashed
 from spectra_cli.execution.trajectory.facts import TRANSPOSED, texts
+from spectra_cli.execution.trajectory.job import remade
 from spectra_cli.execution.work.listener import Listener
 from spectra_cli.execution.work.units import Assignment, Chunk, Outcome, Unit
 from spectra_cli.storage.places import Place
@@ -74,6 +75,7 @@ class BarrierJob:
             SPECTRA: rank.HARMLESS,
             AGREEMENT: sva.HARMLESS,
         }
+        self.reusable: str | None = None
         self._plan, self._listener, self._device = plan, listener, device
         self._agreement = agreement
         self._looks = agreement or bool({SPECTRA, AGREEMENT} & set(tables))
@@ -93,6 +95,14 @@ class BarrierJob:
     def chunks(self, assignments: Sequence[Assignment], workers: int) -> list[Chunk]:
         """One chunk for one worker; of several, each has a pair at a time, those of one task in a row."""
         return chunks_by_task(assignments, workers, self._task)
+
+    def remade(self, missing: Collection[str]) -> tuple[str, ...]:
+        """All tables, unless only the agreement is missing."""
+        return remade(self.tables, missing)
+
+    def label(self, key: Key) -> str:
+        """``runs/a@step_400.safetensors and runs/b@step_400.safetensors``; of what was not found, the PATH alone."""
+        return " and ".join(_end_label(*key[at : at + 2]) for at in (0, 2))
 
     def fingerprint(self, unit: Unit, table: str) -> str:
         """Of the files of both checkpoints, of what the run.json of both say, and of the data that they name.
@@ -233,6 +243,10 @@ def agreement_of(facts: Mapping[str, Any]) -> list[Row]:
 def _key(pair: Pair) -> Key:
     identity = pair.identity
     return tuple(identity.get(name) for name in PAIR_KEY)
+
+
+def _end_label(run: str | None, checkpoint: str | None) -> str:
+    return "@".join(part for part in (run, checkpoint) if part not in {None, "", "."})
 
 
 def _unique_keys(pairs: Sequence[Pair]) -> Iterator[Key]:

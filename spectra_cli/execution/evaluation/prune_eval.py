@@ -21,10 +21,12 @@ from spectra_cli.execution.planning.options import TaskOptions
 from spectra_cli.execution.planning.plan import Plan
 from spectra_cli.execution.planning.recordedsettings import hashed
 from spectra_cli.execution.trajectory.facts import texts
+from spectra_cli.execution.trajectory.job import checkpoint_label, remade
 from spectra_cli.execution.trajectory.telling import Telling
 from spectra_cli.execution.work.events import Remark
 from spectra_cli.execution.work.listener import Listener
 from spectra_cli.execution.work.units import Assignment, Chunk, Outcome, Unit
+from spectra_cli.tables.entries import Key
 
 
 class PruneEvalJob:
@@ -50,6 +52,7 @@ class PruneEvalJob:
         self.units: Sequence[Unit] = checkpoint_units(plan.runs)
         self.key_columns: Mapping[str, Sequence[str]] = dict.fromkeys(plan.tables, CHECKPOINT_KEY)
         self.harmless: Mapping[str, Collection[str]] = {VALUES: prune_eval.HARMLESS, AGREEMENT: sva.HARMLESS}
+        self.reusable: str | None = None
         self._plan, self._task_options, self._pruning, self._device = plan, task_options, pruning, device
         self._telling = Telling(plan, listener)
         self._checkpoints = [
@@ -66,6 +69,14 @@ class PruneEvalJob:
     def chunks(self, assignments: Sequence[Assignment], workers: int) -> list[Chunk]:
         """One chunk for one worker; of several, each has a checkpoint at a time, those of one task in a row."""
         return chunks_by_task(assignments, workers, self._task)
+
+    def remade(self, missing: Collection[str]) -> tuple[str, ...]:
+        """Both tables, unless only the agreement is missing."""
+        return remade(self.tables, missing)
+
+    def label(self, key: Key) -> str:
+        """Run and checkpoint, as a path."""
+        return checkpoint_label(key)
 
     def fingerprint(self, unit: Unit, table: str) -> str:
         """Of the files of the checkpoint, of what its run.json says, and of the data that it names."""

@@ -65,17 +65,6 @@ class DaskCluster:
         self._patience_s = patience_s
         self._silent: set[str] = set()
 
-    def check_visible(self, paths: Sequence[str | os.PathLike[str]]) -> None:
-        """Check that all workers see some paths, relative to the working directory of this process.
-
-        Raises:
-            SpectraError: if one does not see one of them, or there is no cluster that can be used.
-        """
-        from spectra_cli.execution.executors import daskclient  # noqa: PLC0415 - an extra
-
-        with daskclient.connected(self._address, self._patience_s, self._silent) as (_, presence):
-            _check_seen(presence, [os.path.abspath(path) for path in paths])
-
     def survey(self) -> Survey:
         """Look at the workers that are there now.
 

@@ -1,4 +1,4 @@
-"""Who is there of a Dask cluster, and who answers: nothing is asked of it without a limit of time."""
+"""Monitors the workers of a Dask cluster; every request has a time limit."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ AGAIN_S = 1.0
 """How long one may take that has not answered before."""
 
 HEARTBEATS_S = 5.0
-"""How often is looked when the scheduler has heard of its workers."""
+"""Seconds between two checks of the workers' heartbeats."""
 
 FROZEN_S = 30.0
-"""How long it may not have heard of one; they tell twice a second, of many more seldom."""
+"""Seconds without a heartbeat after which a worker counts as frozen; each sends two a second, and fewer where there are
+many workers."""
 
 T = TypeVar("T")
 
@@ -216,8 +217,8 @@ class Presence:
             elif now - came >= limit and worker not in self._silent:
                 self._silent.add(worker)
                 warnings.warn(
-                    f"nothing has been heard of the Dask worker {worker} for {limit:.3g} s: others do its work when "
-                    "the scheduler gives it up (see distributed.scheduler.worker-ttl, 5 minutes by default)",
+                    f"nothing has been heard of the Dask worker {worker} for {limit:.3g} s: its work is done "
+                    "again when the scheduler gives it up (distributed.scheduler.worker-ttl, 5 minutes by default)",
                     SilentClusterWarning,
                     stacklevel=2,
                 )

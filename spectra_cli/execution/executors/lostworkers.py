@@ -11,9 +11,10 @@ Attempt = Callable[[Sequence[Chunk], bool], Generator[Outcome, None, list[Assign
 """Does chunks, one at a time if it is told so; returns the assignments that were lost with workers that died."""
 
 ATTEMPTS = 3
+"""At one assignment, at least two; before the last one, workers do others at the same time."""
 
 LOOK_S = 1.0
-"""How often is looked for workers that have joined, left or died."""
+"""Seconds between two checks for workers that joined, left or died, or for a file that is waited for."""
 
 
 class WorkerDiedError(CheckpointError):
@@ -42,8 +43,8 @@ def with_retries(
         remedy: what may help.
     """
     lost = yield from attempt(chunks, False)
-    lost = yield from attempt([(assignment,) for assignment in lost], False)
-    lost = yield from attempt([(assignment,) for assignment in lost], True)
+    for number in range(2, ATTEMPTS + 1):
+        lost = yield from attempt([(assignment,) for assignment in lost], number == ATTEMPTS)
     for assignment in lost:
         error = WorkerDiedError(
             f"its worker died, {ATTEMPTS} times, at last with nothing beside it ({death()})", remedy=remedy

@@ -14,7 +14,7 @@ from spectra_cli.execution.planning.options import ExecutionOptions
 from spectra_cli.execution.work.units import Executor
 
 WORKERS_PER_CORE = 2
-"""More of them than that wait for one another even where storage is slow."""
+"""Above this, workers compete for cores even if storage is slow."""
 
 
 class CrowdedCoresWarning(UserWarning):
@@ -46,6 +46,7 @@ def placement_of(device: str, execution: ExecutionOptions) -> Placement:
         execution: what the user chose.
 
     Raises:
+        UsageError: if the devices, or the workers, do not go together.
         SpectraError: if a device is not there, or no scheduler answers.
     """
     names = [name.strip() for name in device.split(",")]
@@ -67,7 +68,8 @@ def placement_of(device: str, execution: ExecutionOptions) -> Placement:
     workers = execution.workers or len(devices)
     if workers < len(devices):
         raise UsageError(
-            f"--workers {workers} are fewer than the {len(devices)} devices", remedy="Give a worker to each device"
+            f"--workers {workers} is less than the {len(devices)} devices",
+            remedy=f"Give --workers {len(devices)} or more",
         )
     _warn_where_crowded(workers, on_cpu=devices[0].type == "cpu")
     said = ", ".join(dict.fromkeys(map(described, devices)))

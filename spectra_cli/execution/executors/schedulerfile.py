@@ -15,6 +15,9 @@ from spectra_cli.regularfile import open_regular
 TOLD_S = 10.0
 """How long a part of a cluster may be away until people are told."""
 
+WRITING_S = 10.0
+"""How long a file may be no JSON: the scheduler may be writing it."""
+
 FILE_BYTES = 1 << 20
 """Most that is read of a file with an address."""
 
@@ -64,8 +67,14 @@ def address_in(path: str, patience_s: float) -> str:
         InputError: if it does not come, or something else stands there.
     """
     began, told, patience = time.monotonic(), False, in_minutes(patience_s)
-    while (address := _read(path)) is None:
-        waited_s = time.monotonic() - began
+    half_s, half_written = began, None
+    while not isinstance(address := _read(path), str):
+        now = time.monotonic()
+        waited_s = now - began
+        if address != half_written:
+            half_s, half_written = now, address
+        elif half_written is not None and now - half_s >= WRITING_S:
+            raise _no_scheduler_file(path, "it is no JSON, and does not change")
         if waited_s >= patience_s:
             raise InputError(
                 f"no Dask scheduler has written its address to this file for {patience}",
@@ -88,8 +97,8 @@ def in_minutes(seconds: float) -> str:
     return f"{seconds / 60:.3g} minutes"
 
 
-def _read(path: str) -> str | None:
-    """The address in a file; None if it is not there yet, or not whole yet.
+def _read(path: str) -> str | bytes | None:
+    """The address in a file; None if it is not there yet, and what is there if that is not whole yet.
 
     Raises:
         InputError: if something else stands there.
@@ -106,7 +115,7 @@ def _read(path: str) -> str | None:
     try:
         found = json.loads(text)
     except ValueError:
-        return None
+        return text
     except RecursionError as error:
         raise _no_scheduler_file(path, "it is nested too deeply") from error
     address = found.get("address") if isinstance(found, dict) else None

@@ -141,7 +141,13 @@ class Filling:
             for ledger in ledgers:
                 ledger.doubt_bulky()
             self._tell()
-        return [unit for unit in gone if all(ledger.holds(unit) for ledger in ledgers)]
+        kept = [unit for unit in gone if all(ledger.holds(unit) for ledger in ledgers)]
+        self.filled.gone = len(kept)
+        if altered := [unit.key for unit in gone if unit not in kept]:
+            self._drop(altered, "not there any more, and what the table has of {them} is not as spectra wrote it")
+        for unit in kept:
+            self._tell_again(unit)
+        return kept
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -157,20 +163,19 @@ class Filling:
         A run that is watched may keep its last checkpoints only: their rows are kept. Else they go, which is told.
         """
         keys = list(dict.fromkeys(key for ledger in self._ledgers.values() for key in ledger.gone()))
-        if self._patience is None:
-            self.filled.dropped = len(keys)
-            if keys:
-                names = shown([_label(key) for key in keys])
-                what = f"{counted(len(keys), self._job.noun)} of the table that is there"
-                are, their = ("is", "its") if len(keys) == 1 else ("are", "their")
-                self._listener.notice(f"{what} {are} not there or not selected any more, and {their} rows go: {names}.")
-            return []
-        units = [Unit(-1, key, str(key[0]), _label(key)) for key in keys]
-        kept = [unit for unit in units if all(ledger.holds(unit) for ledger in self._ledgers.values())]
-        self.filled.gone = len(kept)
-        for unit in kept:
-            self._tell_again(unit)
-        return kept
+        if self._patience is not None:
+            return [Unit(-1, key, str(key[0]), self._job.label(key)) for key in keys]
+        if keys:
+            self._drop(keys, "not there or not selected any more")
+        return []
+
+    def _drop(self, keys: Sequence[Key], why: str) -> None:
+        """Tell of units whose rows go."""
+        self.filled.dropped = len(keys)
+        what = f"{counted(len(keys), self._job.noun)} of the table that is there"
+        are, their, them = ("is", "its", "it") if len(keys) == 1 else ("are", "their", "them")
+        names = shown([self._job.label(key) for key in keys])
+        self._listener.notice(f"{what} {are} {why.format(them=them)}, and {their} rows go: {names}.")
 
     def _with(self, gone: Sequence[Unit], units: Sequence[Unit]) -> list[Unit]:
         """The units, and those that are gone where they were, after what was before them."""
@@ -195,9 +200,7 @@ class Filling:
                 self._keep(unit)
                 self._tell_again(unit)
             elif missing:
-                # What is made together is made together again: numbers may depend on it in their last digits.
-                again = ("sva",) if missing == {"sva"} else tables
-                assignments.append(Assignment(unit.index, again))
+                assignments.append(Assignment(unit.index, self._job.remade(missing)))
             elif self._writing.verify:
                 content = self._ledgers[tables[-1]].content(unit)
                 assignments.append(Assignment(unit.index, tables, content or ""))
@@ -209,7 +212,7 @@ class Filling:
         placement, job = self._placement, self._job
         self._listener.kept(self.filled.kept)
         chunks = job.chunks(assignments, placement.workers)
-        known = self._ledgers["rank"].known() if job.tables == ("rank",) and chunks else ()
+        known = self._ledgers[job.reusable].known() if job.reusable is not None and chunks else ()
         with closing(
             placement.executor.outcomes(job.work(placement.sharing, known), chunks, self._listener)
         ) as outcomes:
@@ -224,7 +227,7 @@ class Filling:
                     job.take(outcome)
                     self._put(unit, outcome)
                     if self._patience is not None and outcome.error is not None:
-                        self._patience.errors[stored_key(unit.key)] = str(outcome.error)
+                        self._patience.gave_up(unit.key, str(outcome.error))
                     self.filled.finished += 1
                     self.filled.failed += outcome.error is not None
                 del outcome
@@ -240,9 +243,8 @@ class Filling:
 
     def _tell_again(self, unit: Unit) -> None:
         """Say what is wrong with a checkpoint that could not be used at a look before this one, and has its rows."""
-        key = stored_key(unit.key)  # of one that is gone, no other is known
-        if self._patience is not None and key in self._patience.errors:
-            self._listener.problem(self._patience.errors[key])
+        if self._patience is not None and (error := self._patience.error(unit.key)) is not None:
+            self._listener.problem(error)
 
     def _is_bad(self, unit: Unit) -> bool:
         """Whether a look before this one has found that a checkpoint cannot be used, and its rows say so."""
@@ -319,8 +321,3 @@ class Filling:
 
     def _harmless(self, rows: Mapping[str, Sequence[Row]]) -> bool:
         return all(row["status"] in self._job.harmless[table] for table, of_table in rows.items() for row in of_table)
-
-
-def _label(key: Key) -> str:
-    """What a unit is called that is known by its key alone."""
-    return "/".join(part for part in key if part not in {None, "."})

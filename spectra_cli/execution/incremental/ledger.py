@@ -236,7 +236,7 @@ class Ledger:
         keeping.put(unit.key, table, fingerprint=fingerprint, content=outcome.content, facts=facts)
 
     def known(self) -> Sequence[MatrixIndex]:
-        """The matrices of which rows are there, for the table ``rank``."""
+        """The matrices of which rows are there, of a table whose rows of a matrix can be used again."""
         return [self._journal.known_matrices(), *self._earlier.known_matrices()]
 
     def _completed(self, row: Row) -> Row:

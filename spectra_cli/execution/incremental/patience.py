@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from spectra_cli.tables.entries import Key
+from spectra_cli.tables.entries import Key, stored_key
 
 ATTEMPTS = 3
 """After so many with files that do not change any more, a checkpoint is bad and not unfinished."""
 
 
-@dataclass
 class Patience:
     """Remembers, from one look at a run to the next, which checkpoints could not be used.
 
-    Attributes:
-        attempts: by key, the state of the files at the last attempt, and how many attempts have met it.
-        errors: by key, as tables have it, what was said of those whose rows say that they are bad.
+    A key may be that of a plan or, for a checkpoint that is gone, that of a table.
     """
 
-    attempts: dict[Key, tuple[str, int]] = field(default_factory=dict)
-    errors: dict[Key, str] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._attempts: dict[Key, tuple[str, int]] = {}  # the state of the files, and how many attempts have met it
+        self._errors: dict[Key, str] = {}
 
     def holds(self, key: Key, state: str) -> bool:
         """Whether to wait longer for a checkpoint that could not be used.
@@ -29,9 +25,9 @@ class Patience:
             key: of the checkpoint.
             state: of its files when it was read.
         """
-        before, count = self.attempts.get(key, (state, 0))
+        before, count = self._attempts.get(stored_key(key), (state, 0))
         count = count + 1 if before == state else 1
-        self.attempts[key] = (state, count)
+        self._attempts[stored_key(key)] = (state, count)
         return count < ATTEMPTS
 
     def is_bad(self, key: Key, state: str) -> bool:
@@ -41,10 +37,23 @@ class Patience:
             key: of the checkpoint.
             state: of its files; "" where it cannot be told, as some are absent still.
         """
-        before, count = self.attempts.get(key, ("", 0))
+        before, count = self._attempts.get(stored_key(key), ("", 0))
         return count >= ATTEMPTS and state in {before, ""}
+
+    def gave_up(self, key: Key, error: str) -> None:
+        """A checkpoint is bad, and its rows say so.
+
+        Args:
+            key: of the checkpoint.
+            error: what was said of it, for as long as it has these rows.
+        """
+        self._errors[stored_key(key)] = error
+
+    def error(self, key: Key) -> str | None:
+        """What was said of a checkpoint whose rows say that it is bad; None of any other."""
+        return self._errors.get(stored_key(key))
 
     def done(self, key: Key) -> None:
         """A checkpoint could be used after all."""
-        self.attempts.pop(key, None)
-        self.errors.pop(key, None)
+        self._attempts.pop(stored_key(key), None)
+        self._errors.pop(stored_key(key), None)

@@ -9,7 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from spectra_cli.errors import UsageError
 from spectra_cli.execution.planning.options import ExecutionOptions
+from spectra_cli.storage.places import place_of, real
+from spectra_cli.storage.secrets import recorded
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,18 @@ def writing_of(
     execution: ExecutionOptions,
     directory: str | None = None,
 ) -> Writing:
-    """Where tables go, as the user says: see :class:`Writing`."""
+    """Where tables go, as the user says: see :class:`Writing`.
+
+    Raises:
+        UsageError: if two of them would go to one file, however it is spelled.
+    """
     texts = {table: None if out is None else os.fspath(out) for table, out in outs.items()}
+    taken: set[str] = set()
+    for out in texts.values():
+        if out is None:
+            continue
+        place = real(place_of(out))
+        if place in taken:
+            raise UsageError(f"two tables would be written to {recorded(out)}", remedy="Give each a file of its own")
+        taken.add(place)
     return Writing(texts, tags, leave_out, directory, fresh=execution.fresh, verify=execution.verify)

@@ -49,8 +49,8 @@ def rank(path: PathLike | Sequence[PathLike], *, out: PathLike | None = None, **
     Args:
         path: a checkpoint, a run (a directory of checkpoints), a directory of runs, or several of these.
         out: also write the table to this Parquet file.
-        **shared: steps, every, log_spaced, include, exclude, architecture, transposed, device, memory_budget,
-            skip_incomplete, tags: as :class:`Shared` says.
+        **shared: which checkpoints and matrices, how and where the work is done, and what becomes of a table that is
+            there: the keywords of :class:`Shared` and :class:`Common`.
 
     Returns:
         One row per matrix and checkpoint; columns as `spectra columns rank` lists them, types as Arrow has them.
@@ -253,8 +253,7 @@ def barrier(
         out: also write the table to this Parquet file.
         spectra_out: also write the rank statistics of every matrix at every alpha to this Parquet file.
         sva_out: also write the agreement of every matrix of B with that of A to this Parquet file.
-        **common: include, exclude, architecture and transposed, which concern `spectra_out` and `sva_out`, and device,
-            memory_budget and tags: as for :func:`rank`.
+        **common: the keywords of :class:`Common`; those that choose matrices concern `spectra_out` and `sva_out`.
 
     Returns:
         One row per pair, split, metric and alpha; columns as `spectra columns barrier` lists them. Pairs that could not

@@ -23,6 +23,7 @@ from spectra_cli.execution.work.events import Remark
 from spectra_cli.execution.work.listener import Listener
 from spectra_cli.execution.work.units import Assignment, Chunk, Outcome, Unit
 from spectra_cli.storage.secrets import recorded
+from spectra_cli.tables.entries import Key
 
 HARMLESS = {"rank": rank.HARMLESS, "align": align.HARMLESS, "sva": sva.HARMLESS}
 """By table, statuses that say all there is to say."""
@@ -49,6 +50,7 @@ class TrajectoryJob:
         self.command = plan.tables[0] if len(plan.tables) == 1 else "analyze"
         self.key_columns: Mapping[str, Sequence[str]] = dict.fromkeys(plan.tables, CHECKPOINT_KEY)
         self.harmless: Mapping[str, Collection[str]] = HARMLESS
+        self.reusable = "rank" if plan.tables == ("rank",) else None  # other tables need the vectors as well
         self._plan = plan
         self._device = device
         self._telling = Telling(plan, listener)
@@ -68,6 +70,14 @@ class TrajectoryJob:
     def chunks(self, assignments: Sequence[Assignment], workers: int) -> list[Chunk]:
         """One chunk for one worker. For several, some checkpoints in a row: one is read while another is worked on."""
         return chunked(assignments, workers)
+
+    def remade(self, missing: Collection[str]) -> tuple[str, ...]:
+        """All tables, as they share factorizations; those of the agreement alone are made for nothing else."""
+        return remade(self.tables, missing)
+
+    def label(self, key: Key) -> str:
+        """Run and checkpoint, as a path."""
+        return checkpoint_label(key)
 
     def fingerprint(self, unit: Unit, table: str) -> str:
         """Of the files of the checkpoint, and of the one that it is compared with where the table compares."""
@@ -154,6 +164,24 @@ class TrajectoryJob:
 
     def _count_compared(self, tables: Mapping[str, Sequence[Row]]) -> None:
         self._telling.tally.compared += any(row.get("parameter") is not None for row in tables.get("sva", ()))
+
+
+def remade(tables: tuple[str, ...], missing: Collection[str]) -> tuple[str, ...]:
+    """The tables that are made of a checkpoint, or a pair, whose rows are not there in some of them.
+
+    Agreement changes with the reference alone and is made by itself; what else is made together is made together again,
+    as numbers may depend on it in their last digits.
+
+    Args:
+        tables: all that there are to be.
+        missing: those whose rows are not there.
+    """
+    return ("sva",) if set(missing) == {"sva"} else tables
+
+
+def checkpoint_label(key: Key) -> str:
+    """What a checkpoint is called of which only the key is known, of the columns ``CHECKPOINT_KEY``."""
+    return "/".join(part for part in key if part not in {None, "", "."})
 
 
 def chunked(assignments: Sequence[Assignment], workers: int) -> list[Chunk]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from spectra_cli.analyses.known import KnownMatrices
 from spectra_cli.analyses.visits import Row
 from spectra_cli.execution.work.units import Assignment, Chunk, Outcome, Unit, Work
+from spectra_cli.tables.entries import Key
 
 
 class TableJob(Protocol):
@@ -20,6 +21,7 @@ class TableJob(Protocol):
         units: in the order of the tables.
         key_columns: that name a unit, by table; the values are the unit's key.
         harmless: by table, statuses of rows that say all there is to say; any other makes the exit status 3.
+        reusable: the table whose rows of a matrix serve wherever the same weights are met again; None for none.
     """
 
     noun: str
@@ -28,13 +30,14 @@ class TableJob(Protocol):
     units: Sequence[Unit]
     key_columns: Mapping[str, Sequence[str]]
     harmless: Mapping[str, Collection[str]]
+    reusable: str | None
 
     def work(self, sharing: int, known: Sequence[KnownMatrices]) -> Work:
         """What is to be done, for workers.
 
         Args:
             sharing: how many workers share the memory of one machine or device.
-            known: matrices whose rows in the table ``rank`` are there.
+            known: matrices whose rows in the reusable table are there.
         """
         ...
 
@@ -44,6 +47,24 @@ class TableJob(Protocol):
         Args:
             assignments: in the order of their units.
             workers: how many there are.
+        """
+        ...
+
+    def remade(self, missing: Collection[str]) -> tuple[str, ...]:
+        """The tables that are made of a unit whose rows are not there in some of them.
+
+        What is made together is made together again where numbers depend on it in their last digits.
+
+        Args:
+            missing: those tables, at least one.
+        """
+        ...
+
+    def label(self, key: Key) -> str:
+        """What a unit is called in messages that is known by its key alone, as it is none of these units any more.
+
+        Args:
+            key: from a file, so that its parts may be any text.
         """
         ...
 

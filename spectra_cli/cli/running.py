@@ -176,7 +176,7 @@ def write_tables(
         output.json_line(said)
     if not invocation.quiet:
         elapsed_s = time.monotonic() - invocation.started
-        print_summaries(summaries, outs, kept=filled.kept, elapsed_s=elapsed_s)
+        print_summaries(summaries, outs, kept=filled.kept_of, elapsed_s=elapsed_s)
         for line in closing(filled.found):
             output.stderr_console().print(output.plain(line), soft_wrap=True)
     if not filled.usable:

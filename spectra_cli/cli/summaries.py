@@ -103,20 +103,22 @@ class RunSummaries:
         return counted(sum(run.checkpoints for run in self._summaries[table].runs.values()), "checkpoint")
 
 
-def print_summaries(summaries: TableSummaries, outs: Mapping[str, Any], *, kept: int, elapsed_s: float) -> None:
+def print_summaries(
+    summaries: TableSummaries, outs: Mapping[str, Any], *, kept: Mapping[str, int], elapsed_s: float
+) -> None:
     """Print what the tables hold, and a closing line for each.
 
     Args:
         summaries: of the tables.
         outs: the file of each.
-        kept: units that were there already.
+        kept: by table, units whose rows were there already.
         elapsed_s: since the command began.
     """
     console = output.stderr_console()
     summaries.show(console)
     for table, out in outs.items():
         elapsed = f" in {elapsed_s:.1f} s" if table == list(outs)[-1] else ""
-        kept_of = f" ({kept} kept)" if kept else ""
+        kept_of = f" ({kept[table]} kept)" if kept[table] else ""
         source = f"from {summaries.units(table)}{kept_of}{elapsed}"
         print_closing(console, out, summaries.statuses(table), source)
 

@@ -109,7 +109,7 @@ def _tell(filled: Filled, *, quiet: bool) -> None:
     """Print a line if something has come."""
     if quiet or filled.finished == filled.kept:
         return
-    line = f"{time.strftime('%H:%M:%S')} {counted(filled.finished - filled.kept, 'new checkpoint')}"
+    line = f"{time.strftime('%H:%M:%S')} {counted(filled.finished - filled.kept, 'checkpoint')} done"
     line += f", {filled.finished + filled.gone} in all"
     if filled.waiting:
         line += f"; {filled.waiting} more cannot be read yet"

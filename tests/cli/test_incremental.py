@@ -184,7 +184,11 @@ def test_a_new_final_checkpoint_costs_the_others_their_agreement_only(spectra: F
             return attempt(self, assignment, **named)
 
         patch.setattr(analyst.Analyst, "_attempt", noted)
-        assert spectra("analyze", run, "--out", "out").status == 0
+        done = spectra("analyze", run, "--out", "out")
+    assert done.status == 0
+    closing = {line.partition(":")[0]: line for line in done.err.splitlines() if ".parquet: " in line}
+    kept = {name: "(4 kept)" in line for name, line in closing.items()}
+    assert kept == {"out/rank.parquet": True, "out/align.parquet": True, "out/sva.parquet": False}
     assert sorted(assigned) == [*((place, ("sva",)) for place in range(4)), (4, ("rank", "align", "sva"))]
     assert_fresh(spectra, ["analyze"], [run], "out")
 

@@ -86,7 +86,7 @@ def warnings(done: Any) -> list[str]:
 
 def progress(done: Any) -> list[str]:
     """What is told of looks that have found something, without the time."""
-    return [line.partition(" ")[2] for line in done.err.splitlines() if " new checkpoint" in line]
+    return [line.partition(" ")[2] for line in done.err.splitlines() if " done, " in line]
 
 
 def steps_in(path: str | Path) -> set[int]:
@@ -133,7 +133,11 @@ def test_rows_come_with_checkpoints(spectra: Fixture, watched: Fixture, line: li
     assert done.status == 0
     assert [500 in each for each in seen] == [False, False, True]
     assert [400 in each for each in seen] == [False, True, True]
-    assert progress(done) == ["4 new checkpoints, 4 in all", "1 new checkpoint, 5 in all", "1 new checkpoint, 6 in all"]
+    assert progress(done) == [
+        "4 checkpoints done, 4 in all",
+        "1 checkpoint done, 5 in all",
+        "1 checkpoint done, 6 in all",
+    ]
     assert "out" in done.err.splitlines()[-1]
     assert json.loads(done.out)
     assert warnings(done) == []
@@ -160,7 +164,7 @@ def test_it_begins_before_there_is_a_checkpoint(spectra: Fixture, watched: Fixtu
     assert done.status == 0
     assert len(warnings(done)) == len(set(warnings(done))) >= 2
     assert all("Looking again every 60 s." in line for line in warnings(done))
-    assert progress(done) == ["1 new checkpoint, 1 in all"]
+    assert progress(done) == ["1 checkpoint done, 1 in all"]
     assert spectra("rank", run, "--out", "fresh").status == 0
     assert_same("rank", "out", "fresh")
 
@@ -215,11 +219,11 @@ def test_without_watching_rows_of_checkpoints_that_are_gone_go_and_that_is_told(
     assert spectra("rank", run, "--out", "out").status == 0
     step(run, 100).unlink()
     done = spectra("rank", run, "--out", "out", "--json")
-    assert "1 checkpoint of the table that is there is not there or not selected any more" in done.err
+    assert "1 checkpoint in the table is not there or not selected any more" in done.err
     assert step(run, 100).name in done.err
     assert json.loads(done.out)["dropped"] == 1
     again = spectra("rank", run, "--steps", "final", "--out", "out", "--json")
-    assert "2 checkpoints of the table that is there are not there or not selected any more" in again.err
+    assert "2 checkpoints in the table are not there or not selected any more" in again.err
     assert json.loads(again.out)["dropped"] == 2
     assert json.loads(spectra("rank", run, "--steps", "final", "--out", "out", "--json").out)["dropped"] == 0
 
@@ -240,7 +244,7 @@ def test_rows_of_a_checkpoint_that_is_gone_are_kept_only_as_they_were_written(
     assert done.status == 0
     (told,) = [line for line in done.err.splitlines() if ALTERED_AND_GONE in line]
     assert told.endswith(f"its rows go: {step(run, 100).name}.")
-    assert progress(done) == ["4 new checkpoints, 4 in all", "1 new checkpoint, 4 in all"]
+    assert progress(done) == ["4 checkpoints done, 4 in all", "1 checkpoint done, 4 in all"]
     assert spectra("rank", run, "--out", "fresh").status == 0
     assert_same("rank", "out", "fresh")
 
@@ -321,7 +325,7 @@ def test_a_bad_checkpoint_is_named_once_and_gets_its_row(spectra: Fixture, watch
     of_it = [line for line in warnings(done) if step(run, 100).name in line and "cannot be used" not in line]
     assert len(of_it) == 1
     assert len(warnings(done)) == len(set(warnings(done)))
-    assert progress(done)[0] == "3 new checkpoints, 3 in all; 1 more cannot be read yet"
+    assert progress(done)[0] == "3 checkpoints done, 3 in all; 1 more cannot be read yet"
     assert 2 <= len(progress(done)) <= ATTEMPTS
     again = spectra(*line, run, "--out", "fresh", "--json")
     assert again.status == 3
@@ -382,7 +386,7 @@ def test_a_checkpoint_that_is_waited_for_and_goes_is_forgotten(watched: Fixture)
     script = [lambda: step(run, 100).unlink(), lambda: rewrite(run, 400, seed=4), nothing]
     done = watched(script, "rank", run, "--out", "out")
     assert (done.status, warnings(done)) == (0, [])
-    assert progress(done) == ["3 new checkpoints, 3 in all; 1 more cannot be read yet", "1 new checkpoint, 4 in all"]
+    assert progress(done) == ["3 checkpoints done, 3 in all; 1 more cannot be read yet", "1 checkpoint done, 4 in all"]
 
 
 def test_nothing_but_checkpoints_that_are_waited_for_makes_no_table(watched: Fixture) -> None:

@@ -172,7 +172,7 @@ class Filling:
     def _drop(self, keys: Sequence[Key], why: str) -> None:
         """Tell of units whose rows go."""
         self.filled.dropped = len(keys)
-        what = f"{counted(len(keys), self._job.noun)} of the table that is there"
+        what = f"{counted(len(keys), self._job.noun)} in the table"
         are, their, them = ("is", "its", "it") if len(keys) == 1 else ("are", "their", "them")
         names = shown([self._job.label(key) for key in keys])
         self._listener.notice(f"{what} {are} {why.format(them=them)}, and {their} rows go: {names}.")
@@ -273,13 +273,15 @@ class Filling:
         rows = {table: ledger.light_rows(unit) if told else [] for table, ledger in ledgers.items()}
         self._job.take_kept(unit, rows, self._facts(unit))
         self.filled.kept += 1
+        self.filled.kept_of.update(ledgers.keys())
         self.filled.finished += 1
 
     def _put(self, unit: Unit, outcome: Outcome) -> None:
-        for table in outcome.tables:
-            ledger = self._ledgers[table]
-            if not ledger.keeps(unit) or self._writing.verify:
+        for table, ledger in self._ledgers.items():
+            if table in outcome.tables and (not ledger.keeps(unit) or self._writing.verify):
                 ledger.put(unit, outcome)
+            else:
+                self.filled.kept_of[table] += 1
 
     def _facts(self, unit: Unit) -> Mapping[str, Any]:
         """The facts about a unit, of all tables; tables that were made at other times may each have some of a list."""

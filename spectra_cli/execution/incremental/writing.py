@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,7 @@ class Filled:
         usable: whether all that was asked for could be computed.
         found: what is known beside the rows.
         kept: units of which nothing had to be done.
+        kept_of: by table, units whose rows of it stay.
         finished: units whose rows are safe, those kept among them; all, unless the work was stopped.
         failed: those of them that could not be used; they are tried again the next time.
         waiting: units that cannot be used yet, and have no rows so far.
@@ -56,6 +58,7 @@ class Filled:
     usable: bool = True
     found: Mapping[str, Any] = field(default_factory=dict)
     kept: int = 0
+    kept_of: Counter[str] = field(default_factory=Counter)
     finished: int = 0
     failed: int = 0
     waiting: int = 0

@@ -231,8 +231,8 @@ class MatrixBatch:
         if len(blocks) > 1:
             return torch.stack(blocks)
         (block,) = blocks
-        if self.rows * self.cols <= STACKED_WEIGHTS:  # laid out as in a stack: the last bits of products depend on it
-            block = block.contiguous()
+        if block.device.type == "cpu" and self.rows * self.cols <= STACKED_WEIGHTS:
+            block = block.contiguous()  # laid out as in a stack: the last bits of products depend on it
         return block.unsqueeze(0)
 
     def slabs(self, length: int, *dtypes: torch.dtype) -> SlabIterator:

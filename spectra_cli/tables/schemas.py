@@ -46,8 +46,8 @@ def arrow_schema(table: str, tags: Collection[str] = (), leave_out: Collection[s
     clash = sorted(set(tags) & {column.name for column in TABLES[table]})
     if clash:
         raise UsageError(
-            f"extra column {clash[0]}: the table has a column of that name",
-            remedy="Choose another name, be it in --tag or in the first line of --pairs",
+            f"--tag {clash[0]}: the table has a column of that name",
+            remedy="Choose another name; a column that the first line of --pairs names is such a tag",
         )
     import pyarrow as pa  # noqa: PLC0415 - `spectra columns` needs no Arrow
 

@@ -198,7 +198,7 @@ def test_different_shapes_are_1_before_torch_is_asked_for_anything(spectra: Fixt
         (["--pairs", "pairs.csv"], 2, "pairs.csv, line 2: 3 columns, not 2"),
         (["runs/a", "runs/b", "--out", "x.parquet", "--spectra-out", "x.parquet"], 2, "x.parquet"),
         (["runs/a", "runs/b", "--out", "x.csv"], 2, "x.csv"),
-        (["runs/a", "runs/b", "--tag", "alpha=1"], 2, "extra column alpha: the table has a column of that name"),
+        (["runs/a", "runs/b", "--tag", "alpha=1"], 2, "--tag alpha: the table has a column of that name"),
         (["runs/a", "runs/b", "--include", "nothing.*"], 1, "no matrix is left by --include nothing.*"),
         (["runs/a", "runs/b", "--architecture", "absent"], 2, "absent"),
         (["runs/a", "runs/b", "--memory-budget", "lots"], 2, "lots"),

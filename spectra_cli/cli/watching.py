@@ -75,13 +75,14 @@ def watch(invocation: Invocation, look: Callable[[Patience], LookResult]) -> Loo
     from spectra_cli.execution.incremental.patience import Patience
     from spectra_cli.tables.lockedfile import TableInUseError
 
-    patience, told, last = Patience(), set[str](), None
+    patience, told, last, dropped = Patience(), set[str](), None, 0
     with termination_told():
         try:
             while True:
                 held: AbstractContextManager[None] = nullcontext()
                 try:
                     looked = look(patience)
+                    dropped += looked.filled.dropped if looked.filled.published else 0
                     last = looked if looked.filled.finished else last
                     if looked.stopped:
                         break
@@ -102,6 +103,7 @@ def watch(invocation: Invocation, look: Callable[[Patience], LookResult]) -> Loo
             if last is None:
                 raise stopped(signal_sent, "no table was written") from None
     assert last is not None  # noqa: S101 - else it has raised
+    last.filled.dropped = dropped
     return last
 
 

@@ -30,7 +30,7 @@ class StorageError(CheckpointError):
         reason: why not, for a sentence that says itself what cannot be done.
     """
 
-    def __init__(self, what: str, *, reason: str, where: str, remedy: str) -> None:
+    def __init__(self, what: str, *, reason: str = "", where: str | None = None, remedy: str | None = None) -> None:
         super().__init__(what, where=where, remedy=remedy)
         self.reason = reason
 

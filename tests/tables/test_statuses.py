@@ -9,7 +9,7 @@ import re
 import pytest
 
 import spectra_cli
-from spectra_cli.errors import SpectraError
+from spectra_cli.errors import CheckpointError, SpectraError
 from spectra_cli.tables.schemas import TABLES
 from spectra_cli.tables.statuses import OF_REFERENCE, STATUSES
 
@@ -53,6 +53,14 @@ def test_the_statuses_of_a_table_are_those_that_its_column_is_said_to_hold(table
 
 def _subclasses(kind: type[SpectraError]) -> set[type[SpectraError]]:
     return {kind, *(each for below in kind.__subclasses__() for each in _subclasses(below))}
+
+
+def test_every_error_about_a_checkpoint_can_be_told_again_with_more_about_the_place() -> None:
+    """As readers of formats do that consist of many files."""
+    importlib.import_module("spectra_cli.storage.connection")
+    for kind in _subclasses(CheckpointError):
+        again = kind("a chunk: what", where="here", remedy="Mend it")
+        assert (again.what, again.where, again.remedy) == ("a chunk: what", "here", "Mend it")
 
 
 def test_every_error_has_a_status_that_rows_may_have() -> None:

@@ -177,7 +177,7 @@ class BarrierJob:
 
     def take_kept(self, unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:  # noqa: ARG002 - as a TableJob is asked
         """Take note of a pair whose rows are there already."""
-        for problem in texts(facts, "problems"):
+        for problem in (problem for table in self.tables for problem in texts(facts, f"problems of {table}")):
             self._listener.problem(f"{unit.label}: {problem}")
         self._count(unit.index, facts)
         self._looked_at += 1

@@ -189,10 +189,13 @@ class Interpolator:
         of_matrices = {SPECTRA: along.rows, AGREEMENT: along.agreement}
         asked = {table: found for table, found in of_matrices.items() if table in tables}
         rows |= {table: found or [{"status": "no_matrices"}] for table, found in asked.items()}
-        problems = [*_unknown(rows.get(BARRIER, ())), *messages.problems(asked, along.first_errors)]
-        named = [Remark(f"{pair}: {problem}") for problem in problems]
+        problems = {BARRIER: list(_unknown(rows[BARRIER]))} if BARRIER in tables else {}
+        if asked:  # what is amiss with the matrices is told once, with the first of their tables
+            problems[next(iter(asked))] = list(messages.problems(asked, along.first_errors))
+        named = [Remark(f"{pair}: {problem}") for of_table in problems.values() for problem in of_table]
         outcome.remarks = [*outcome.remarks, *named]
-        outcome.facts = {**outcome.facts, **_facts(along), **({"problems": problems} if problems else {})}
+        told = {f"problems of {table}": of_table for table, of_table in problems.items() if of_table}
+        outcome.facts = {**outcome.facts, **_facts(along), **told}
         return rows
 
     def _points(

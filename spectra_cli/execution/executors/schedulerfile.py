@@ -115,7 +115,7 @@ def _read(path: str) -> str | bytes | None:
     try:
         found = json.loads(text)
     except ValueError:
-        return text
+        return text or None  # which is empty may be of a scheduler that has not begun
     except RecursionError as error:
         raise _no_scheduler_file(path, "it is nested too deeply") from error
     address = found.get("address") if isinstance(found, dict) else None

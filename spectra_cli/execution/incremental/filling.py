@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,10 +143,15 @@ class Filling:
             self._tell()
         kept = [unit for unit in gone if all(ledger.holds(unit) for ledger in ledgers)]
         self.filled.gone = len(kept)
-        if altered := [unit.key for unit in gone if unit not in kept]:
-            self._drop(altered, "not there any more, and what the table has of {them} is not as spectra wrote it")
+        there = [(ledger, set(ledger.gone())) for ledger in ledgers]
+        lost = [unit for unit in gone if unit not in kept]
+        altered = [unit for unit in lost if any(unit.key in keys and not each.holds(unit) for each, keys in there)]
+        self._drop(altered, "not there any more, and what the table has of {them} is not as spectra wrote it")
+        partial = [unit for unit in lost if unit not in altered]
+        self._drop(partial, "not there any more, and not all tables have rows of {them}")
         for unit in kept:
             self._tell_again(unit)
+            self._count_kept(unit, self._ledgers)
         return kept
 
     @contextmanager
@@ -163,18 +168,20 @@ class Filling:
         A run that is watched may keep its last checkpoints only: their rows are kept. Else they go, which is told.
         """
         keys = list(dict.fromkeys(key for ledger in self._ledgers.values() for key in ledger.gone()))
+        units = [Unit(-1, key, str(key[0]), self._job.label(key)) for key in keys]
         if self._patience is not None:
-            return [Unit(-1, key, str(key[0]), self._job.label(key)) for key in keys]
-        if keys:
-            self._drop(keys, "not there or not selected any more")
+            return units
+        self._drop(units, "not there or not selected any more")
         return []
 
-    def _drop(self, keys: Sequence[Key], why: str) -> None:
+    def _drop(self, units: Sequence[Unit], why: str) -> None:
         """Tell of units whose rows go."""
-        self.filled.dropped = len(keys)
-        what = f"{counted(len(keys), self._job.noun)} in the table"
-        are, their, them = ("is", "its", "it") if len(keys) == 1 else ("are", "their", "them")
-        names = shown([self._job.label(key) for key in keys])
+        if not units:
+            return
+        self.filled.dropped += len(units)
+        what = f"{counted(len(units), self._job.noun)} in the table"
+        are, their, them = ("is", "its", "it") if len(units) == 1 else ("are", "their", "them")
+        names = shown([unit.label for unit in units])
         self._listener.notice(f"{what} {are} {why.format(them=them)}, and {their} rows go: {names}.")
 
     def _with(self, gone: Sequence[Unit], units: Sequence[Unit]) -> list[Unit]:
@@ -200,9 +207,12 @@ class Filling:
                 self._keep(unit)
                 self._tell_again(unit)
             elif missing:
-                assignments.append(Assignment(unit.index, self._job.remade(missing)))
+                # Whoever verifies trusts no rows, those of the other tables neither.
+                again = tables if self._writing.verify else self._job.remade(missing)
+                assignments.append(Assignment(unit.index, again))
             elif self._writing.verify:
-                content = self._ledgers[tables[-1]].content(unit)
+                contents = {ledger.content(unit) for ledger in self._ledgers.values()}  # made at several times, maybe
+                content = contents.pop() if len(contents) == 1 else None
                 assignments.append(Assignment(unit.index, tables, content or ""))
             else:
                 self._keep(unit)
@@ -273,7 +283,7 @@ class Filling:
         rows = {table: ledger.light_rows(unit) if told else [] for table, ledger in ledgers.items()}
         self._job.take_kept(unit, rows, self._facts(unit))
         self.filled.kept += 1
-        self.filled.kept_of.update(ledgers.keys())
+        self._count_kept(unit, ledgers)
         self.filled.finished += 1
 
     def _put(self, unit: Unit, outcome: Outcome) -> None:
@@ -281,17 +291,20 @@ class Filling:
             if table in outcome.tables and (not ledger.keeps(unit) or self._writing.verify):
                 ledger.put(unit, outcome)
             else:
-                self.filled.kept_of[table] += 1
+                self._count_kept(unit, [table])
+
+    def _count_kept(self, unit: Unit, tables: Iterable[str]) -> None:
+        """A unit's rows of some tables stay; it may have none, as there may be nothing to compare it with."""
+        self.filled.kept_of.update(table for table in tables if self._ledgers[table].has_rows(unit))
 
     def _facts(self, unit: Unit) -> Mapping[str, Any]:
-        """The facts about a unit, of all tables; tables that were made at other times may each have some of a list."""
+        """The facts about a unit; one "of" a table is told by that table, as others may have been made another time."""
         facts: dict[str, Any] = {}
-        for ledger in self._ledgers.values():
+        for table, ledger in self._ledgers.items():
             for key, value in ledger.facts(unit).items():
-                before = facts.get(key)
-                if isinstance(before, list) and isinstance(value, list):
-                    value = [*before, *(each for each in value if each not in before)]  # noqa: PLW2901 - of all tables
-                facts[key] = value
+                *_, owner = key.rpartition(" of ")
+                if owner == table or owner not in self._ledgers:
+                    facts[key] = value
         return facts
 
     def _join(self, units: Sequence[Unit], take: Take, *, whole: bool) -> None:

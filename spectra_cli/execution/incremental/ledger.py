@@ -218,6 +218,13 @@ class Ledger:
         """The rows of a unit without bulky columns."""
         return rows_of(self._rows(unit, self._light))
 
+    def has_rows(self, unit: Unit) -> bool:
+        """Whether there are rows of a unit, and not only the knowledge that it has none."""
+        source = self._source(unit)
+        if isinstance(source, EarlierTable):
+            return source.has_rows(unit.key)
+        return source is not None and source.rows(unit.key).num_rows > 0
+
     def put(self, unit: Unit, outcome: Outcome) -> None:
         """Keep new rows of a unit; they are on the disk when this returns.
 

@@ -33,8 +33,8 @@ from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.storage.places import Place
 from spectra_cli.tables.statuses import NOTHING_SELECTED, OF_REFERENCE
 
-ONCE, AGAIN = "told once", "told of each"
-"""Facts about a checkpoint: sentences that do not follow from its rows, and are told with them."""
+ONCE, AGAIN = "told once of {}", "told of each of {}"
+"""Facts about a checkpoint, for a table: sentences that do not follow from its rows, and are told with them."""
 
 Making = rank.RankRows | align.AlignRows | sva.SvaRows
 
@@ -194,7 +194,7 @@ class Analyst:
             inventory, specs = opened.inventory, opened.specs
             outcome.facts = facts = self._facts(inventory, specs)
             if "align" in tables:
-                facts[ONCE] = said = [f"{run.root}: {remark}" for remark in inventory.remarks]
+                facts[ONCE.format("align")] = said = [f"{run.root}: {remark}" for remark in inventory.remarks]
                 self._remarks += [Remark(sentence, "once") for sentence in said]
             keeping: list[Analysis] = [sva.KeepVectors(self._references.new(path))] if keep else []
             if not specs:
@@ -206,12 +206,11 @@ class Analyst:
         if "align" in tables and "align" not in making:
             error = _no_connections(inventory, specs)
             rows["align"] = [{"status": error.status}]
-            facts[AGAIN] = [str(error)]
+            facts[AGAIN.format("align")] = [str(error)]
             self._remarks.append(Remark(str(error), "checkpoint"))
         if "sva" in tables and "sva" not in making:
             rows["sva"], said = self._without_reference(run, self._reference_of(assignment))
-            if said:
-                facts[ONCE] = [*facts.get(ONCE, []), *said]
+            facts[ONCE.format("sva")] = said
             self._remarks += [Remark(sentence, "once") for sentence in said]
         self._remarks += [Remark(message, "checkpoint") for message in messages.problems(rows, first_errors)]
         return rows

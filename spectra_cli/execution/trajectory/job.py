@@ -139,8 +139,10 @@ class TrajectoryJob:
     def take_kept(self, unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:
         """Take note of a checkpoint whose rows are there already."""
         run, checkpoint = self._checkpoints[unit.index]
-        again = [*texts(facts, AGAIN), *messages.problems(tables, {})]
-        remarks = [Remark(sentence, "once") for sentence in texts(facts, ONCE)]
+        again = [sentence for table in self.tables for sentence in texts(facts, AGAIN.format(table))]
+        again += messages.problems(tables, {})
+        once = [sentence for table in self.tables for sentence in texts(facts, ONCE.format(table))]
+        remarks = [Remark(sentence, "once") for sentence in once]
         for remark in [*remarks, *(Remark(sentence, "checkpoint") for sentence in again)]:
             self._telling.remark(run, checkpoint, remark)
         self._telling.count(checkpoint, facts)

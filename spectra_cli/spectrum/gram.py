@@ -202,10 +202,8 @@ def add_lower_products(total: Tensor, slab: Tensor) -> None:
         total.baddbmm_(slab.mT, slab)
         return
     for sums, matrix in zip(total.unbind(), slab.unbind(), strict=True):  # larger ones gain nothing from batching
-        for start in range(0, matrix.shape[1], TRIANGLE_BLOCK):
-            stop = min(start + TRIANGLE_BLOCK, matrix.shape[1])
-            block = matrix.narrow(1, start, stop - start)
-            sums.narrow(0, start, stop - start).narrow(1, 0, stop).addmm_(block.T, matrix.narrow(1, 0, stop))
+        for part, left, right in _lower_blocks(sums, matrix, TRIANGLE_BLOCK):
+            part.addmm_(left, right)
 
 
 def lower_products(slab: Tensor) -> Tensor:
@@ -224,11 +222,21 @@ def lower_products(slab: Tensor) -> Tensor:
     side = slab.shape[2]
     products = slab.new_zeros(len(slab), side, side)
     for product, matrix in zip(products.unbind(), slab.unbind(), strict=True):
-        for start in range(0, side, SMALL_BLOCK):
-            stop = min(start + SMALL_BLOCK, side)
-            block = matrix.narrow(1, start, stop - start)
-            torch.mm(block.T, matrix.narrow(1, 0, stop), out=product.narrow(0, start, stop - start).narrow(1, 0, stop))
+        for part, left, right in _lower_blocks(product, matrix, SMALL_BLOCK):
+            torch.mm(left, right, out=part)
     return products
+
+
+def _lower_blocks(target: Tensor, matrix: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The lower triangle of `target` (R, R) in parts of `width` rows, each with two factors out of `matrix` (length, R).
+
+    Their product is that part of matrix^T matrix.
+    """
+    side = matrix.shape[1]
+    for start in range(0, side, width):
+        stop = min(start + width, side)
+        part = target.narrow(0, start, stop - start).narrow(1, 0, stop)
+        yield part, matrix.narrow(1, start, stop - start).T, matrix.narrow(1, 0, stop)
 
 
 def each_product(left: Tensor, right: Tensor) -> Tensor:

@@ -23,10 +23,7 @@ Fixture = Callable[..., Any]
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two workers of one thread each."""
-    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        cluster.add_worker()
-        cluster.add_worker()
-        cluster.wait_for(2)
+    with Cluster.of_two(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
 
 

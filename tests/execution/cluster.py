@@ -35,6 +35,16 @@ class Cluster:
         wait_until(lambda: self.file.is_file() and self.file.stat().st_size > 0)
         self.address: str = json.loads(self.file.read_text())["address"]
 
+    @classmethod
+    @contextmanager
+    def of_two(cls, directory: Path) -> Iterator[Self]:
+        """Two workers of one thread each, which are there."""
+        with cls(directory) as cluster:
+            cluster.add_worker()
+            cluster.add_worker()
+            cluster.wait_for(2)
+            yield cluster
+
     @property
     def file(self) -> Path:
         """Written by the scheduler."""

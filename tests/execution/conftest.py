@@ -12,10 +12,7 @@ from tests.execution.cluster import ROOT, Cluster
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two workers of one thread each."""
-    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        cluster.add_worker()
-        cluster.add_worker()
-        cluster.wait_for(2)
+    with Cluster.of_two(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
 
 

@@ -16,12 +16,17 @@ from spectra_cli.execution.evaluation.pruner import AGREEMENT, VALUES, PruneWork
 from spectra_cli.execution.evaluation.taskruns import ChosenTask, named_task
 from spectra_cli.execution.evaluation.taskstate import TaskStates, chunks_by_task, model_settings, task_settings
 from spectra_cli.execution.incremental.provenance import directories_of, provenance
-from spectra_cli.execution.planning.checkpointunits import CHECKPOINT_KEY, checkpoint_units, identity_of
+from spectra_cli.execution.planning.checkpointunits import (
+    CHECKPOINT_KEY,
+    checkpoint_label,
+    checkpoint_units,
+    identity_of,
+)
 from spectra_cli.execution.planning.options import TaskOptions
 from spectra_cli.execution.planning.plan import Plan
 from spectra_cli.execution.planning.recordedsettings import hashed
 from spectra_cli.execution.trajectory.facts import texts
-from spectra_cli.execution.trajectory.job import checkpoint_label, remade
+from spectra_cli.execution.trajectory.job import remade
 from spectra_cli.execution.trajectory.telling import Telling
 from spectra_cli.execution.work.events import Remark
 from spectra_cli.execution.work.listener import Listener

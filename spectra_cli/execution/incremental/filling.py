@@ -141,18 +141,25 @@ class Filling:
             for ledger in ledgers:
                 ledger.doubt_bulky()
             self._tell()
-        kept = [unit for unit in gone if all(ledger.holds(unit) for ledger in ledgers)]
+        kept, lost = list[Unit](), list[Unit]()
+        for unit in gone:
+            (kept if all(ledger.holds(unit) for ledger in ledgers) else lost).append(unit)
+        self._drop_lost(lost)
         self.filled.gone = len(kept)
-        there = [(ledger, set(ledger.gone())) for ledger in ledgers]
-        lost = [unit for unit in gone if unit not in kept]
-        altered = [unit for unit in lost if any(unit.key in keys and not each.holds(unit) for each, keys in there)]
-        self._drop(altered, "not there any more, and what the table has of {them} is not as spectra wrote it")
-        partial = [unit for unit in lost if unit not in altered]
-        self._drop(partial, "not there any more, and not all tables have rows of {them}")
         for unit in kept:
             self._tell_again(unit)
             self._count_kept(unit, self._ledgers)
         return kept
+
+    def _drop_lost(self, lost: Sequence[Unit]) -> None:
+        """Tell of units that are gone and whose rows cannot be kept in all tables, and why not."""
+        there = [(ledger, set(ledger.gone())) for ledger in self._ledgers.values()] if lost else []
+        altered, partial = list[Unit](), list[Unit]()
+        for unit in lost:
+            damaged = any(unit.key in keys and not ledger.holds(unit) for ledger, keys in there)
+            (altered if damaged else partial).append(unit)
+        self._drop(altered, "not there any more, and what the table has of {them} is not as spectra wrote it")
+        self._drop(partial, "not there any more, and not all tables have rows of {them}")
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -19,6 +19,11 @@ def identity_of(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
     return {"run": run.name, "checkpoint": checkpoint.name, "step": checkpoint.step, "epoch": checkpoint.epoch}
 
 
+def checkpoint_label(key: Key) -> str:
+    """What a checkpoint is called of which only the key is known, of the columns ``CHECKPOINT_KEY``."""
+    return "/".join(part for part in key if part not in {None, "", "."})
+
+
 def checkpoint_units(runs: Sequence[Run]) -> list[Unit]:
     """A unit for every checkpoint.
 

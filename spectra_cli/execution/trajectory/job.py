@@ -13,7 +13,12 @@ from spectra_cli.checkpoints.fingerprints import fingerprint_files
 from spectra_cli.errors import CheckpointError
 from spectra_cli.execution.incremental.provenance import directories_of, provenance
 from spectra_cli.execution.planning import messages
-from spectra_cli.execution.planning.checkpointunits import CHECKPOINT_KEY, checkpoint_units, identity_of
+from spectra_cli.execution.planning.checkpointunits import (
+    CHECKPOINT_KEY,
+    checkpoint_label,
+    checkpoint_units,
+    identity_of,
+)
 from spectra_cli.execution.planning.plan import Plan
 from spectra_cli.execution.planning.recordedsettings import architecture_setting, hashed
 from spectra_cli.execution.trajectory.analyst import AGAIN, ONCE, CheckpointWork
@@ -179,11 +184,6 @@ def remade(tables: tuple[str, ...], missing: Collection[str]) -> tuple[str, ...]
         missing: those whose rows are not there.
     """
     return ("sva",) if set(missing) == {"sva"} else tables
-
-
-def checkpoint_label(key: Key) -> str:
-    """What a checkpoint is called of which only the key is known, of the columns ``CHECKPOINT_KEY``."""
-    return "/".join(part for part in key if part not in {None, "", "."})
 
 
 def chunked(assignments: Sequence[Assignment], workers: int) -> list[Chunk]:

@@ -228,9 +228,9 @@ def lower_products(slab: Tensor) -> Tensor:
 
 
 def _lower_blocks(target: Tensor, matrix: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The lower triangle of `target` (R, R) in parts of `width` rows, each with two factors out of `matrix` (length, R).
+    """The lower triangle of `target` (R, R) in parts of `width` rows, each with two factors.
 
-    Their product is that part of matrix^T matrix.
+    Their product is that part of matrix^T matrix, where the matrix is (length, R).
     """
     side = matrix.shape[1]
     for start in range(0, side, width):

@@ -180,7 +180,7 @@ def test_the_example_of_a_family_is_one() -> None:
 
 
 STAND_IN = """#!/bin/bash
-printf '%q ' "${OMP_NUM_THREADS-}" "${0##*/}" "$@" >> "$CALLS"; echo >> "$CALLS"
+printf -v call '%q ' "${OMP_NUM_THREADS-}" "${0##*/}" "$@"; echo "$call" >> "$CALLS"
 for given; do [[ $before == --scheduler-file ]] && file=$given; before=$given; done
 case "${0##*/} $1" in
   srun*)
@@ -197,7 +197,8 @@ esac
 """
 """For every program of the SLURM recipe: leaves word of how it was called, and does what the others wait for.
 
-The call of srun names the worker as well, hence one more than there are tasks.
+The call of srun names the worker as well, hence one more than there are tasks. Each call is one write: those of two
+writes run into each other where workers begin at once.
 """
 
 
@@ -255,6 +256,7 @@ def test_the_slurm_recipe_begins_a_cluster_and_ends_as_spectra_does(tmp_path: Pa
     finally:
         if _is_there(job.pid):
             os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
     assert not list(home.glob("dask-*"))
     called = [shlex.split(line) for line in calls.read_text().splitlines()]
     assert Counter(name for _, name, *_ in called) == {"dask": 3, "srun": 1, "spectra": 1}

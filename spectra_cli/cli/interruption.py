@@ -60,7 +60,7 @@ def stopping_told(filling: Filling) -> Iterator[None]:
             yield
         except KeyboardInterrupt as signal_sent:
             filled = filling.filled
-            goes_on = filled.finished > filled.failed and not filled.published
+            goes_on = filled.finished > filled.to_repeat and not filled.published
             remedy = "Run the same command again to go on from there" if goes_on else None
             raise stopped(signal_sent, filling.progress, remedy) from None
 

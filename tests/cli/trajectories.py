@@ -175,7 +175,7 @@ class AtCheckpoint:
 
         put, met = Filling._put, 0
 
-        def putting(filling: Filling, unit: Unit, outcome: Outcome) -> None:
+        def putting(filling: Filling, unit: Unit, outcome: Outcome) -> bool:
             nonlocal met
             met += 1
             if met == self.count:
@@ -188,7 +188,7 @@ class AtCheckpoint:
                     case "wait":
                         Path("waiting").touch()
                         until(Path("go").exists)
-            put(filling, unit, outcome)
+            return put(filling, unit, outcome)
 
         Filling._put = putting  # type: ignore[method-assign]
 

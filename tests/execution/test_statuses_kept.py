@@ -154,11 +154,13 @@ def test_only_rows_that_may_come_out_better_are_made_again(table: str, tmp_path:
     job = PlantedJob(table, sorted(STATUSES[table]))
     expected = {status for status in job.statuses if status.removeprefix(OF_REFERENCE) in AGAIN}
     assert expected
-    done, _, rows = filled(job, tmp_path / "table")
+    done, found, rows = filled(job, tmp_path / "table")
     assert done == set(job.statuses)
+    assert (found.kept, found.to_repeat) == (0, len(expected)), "an interrupted work tells no more of them as kept"
     for _ in range(2):
         done, found, again = filled(job, tmp_path / "table")
         assert done == expected
+        assert found.to_repeat == len(expected)
         assert found.kept == len(job.statuses) - len(expected)
         assert again == rows
 
@@ -174,4 +176,4 @@ def test_a_unit_that_could_not_be_used_is_looked_at_again(table: str, tmp_path: 
     for _ in range(2):
         done, found, _ = filled(job, tmp_path / "table")
         assert done == set(job.statuses)
-        assert (found.kept, found.failed) == (0, len(job.statuses))
+        assert (found.kept, found.to_repeat) == (0, len(job.statuses))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -14,18 +13,17 @@ from spectra_cli.analyses.visits import Row
 from spectra_cli.execution.executors.lostworkers import WorkerDiedError
 from spectra_cli.execution.executors.placement import Placement
 from spectra_cli.execution.executors.signalsdeferred import signals_deferred
+from spectra_cli.execution.incremental.goneunits import GoneUnits
 from spectra_cli.execution.incremental.ledger import Ledger, settled
 from spectra_cli.execution.incremental.patience import Patience
 from spectra_cli.execution.incremental.tableoutput import TableOutput
 from spectra_cli.execution.incremental.writing import Filled, Writing
-from spectra_cli.execution.planning.messages import shown
 from spectra_cli.execution.work.jobs import TableJob
 from spectra_cli.execution.work.listener import Listener
 from spectra_cli.execution.work.units import Assignment, Outcome, Unit
 from spectra_cli.shortening import counted
 from spectra_cli.storage.places import place_of
 from spectra_cli.tables.directories import make_directory
-from spectra_cli.tables.entries import Key, stored_key
 
 Told = TypeVar("Told", bound=Listener)
 
@@ -85,7 +83,7 @@ class Filling:
     @property
     def progress(self) -> str:
         """How far the work is, in words, for who stops it."""
-        finished, units = self.filled.finished - self.filled.failed, counted(len(self._job.units), self._job.noun)
+        finished, units = self.filled.finished - self.filled.to_repeat, counted(len(self._job.units), self._job.noun)
         if self.filled.published:
             return f"the tables are written, with {self.filled.finished} of {units}"
         if not finished:
@@ -113,14 +111,16 @@ class Filling:
             for table in job.tables:
                 self._ledgers[table] = stack.enter_context(Ledger(table, job, writing, metadata))
             self._tell()
-            gone = self._doubted(self._gone(), whole=whole)
+            gone = GoneUnits(job, self._ledgers, self._listener, watched=self._patience is not None)
+            self._doubt_bulky(gone.among(job.units), whole=whole)
+            self._keep_gone(gone)
             job.begin()
             self._do(self._assignments())
             self.filled.waiting = len(self._held)
             units = [unit for unit in job.units if unit.index not in self._held]
             if units:
                 job.end()
-                self._join(self._with(gone, units), take, whole=whole)
+                self._join(gone.among(units), take, whole=whole)
         return self.filled
 
     def _tell(self) -> None:
@@ -130,36 +130,21 @@ class Filling:
         for ledger in self._ledgers.values():
             ledger.messages.clear()
 
-    def _doubted(self, gone: Sequence[Unit], *, whole: bool) -> list[Unit]:
-        """Have all columns of kept rows looked at if they are going to be read: of large models they are gigabytes.
-
-        Returns:
-            The units that are gone, without those whose rows cannot be kept.
-        """
-        ledgers, units = list(self._ledgers.values()), self._with(gone, self._job.units)
+    def _doubt_bulky(self, units: Sequence[Unit], *, whole: bool) -> None:
+        """Have all columns of kept rows looked at if they are going to be read: of large models they are gigabytes."""
+        ledgers = list(self._ledgers.values())
         if whole or self._writing.verify or not all(ledger.stays(units) for ledger in ledgers):
             for ledger in ledgers:
                 ledger.doubt_bulky()
             self._tell()
-        kept, lost = list[Unit](), list[Unit]()
-        for unit in gone:
-            (kept if all(ledger.holds(unit) for ledger in ledgers) else lost).append(unit)
-        self._drop_lost(lost)
-        self.filled.gone = len(kept)
-        for unit in kept:
+
+    def _keep_gone(self, gone: GoneUnits) -> None:
+        """Take note of units that are gone and whose rows are kept."""
+        gone.drop_lost()
+        self.filled.dropped, self.filled.gone = gone.dropped, len(gone.kept)
+        for unit in gone.kept:
             self._tell_again(unit)
             self._count_kept(unit, self._ledgers)
-        return kept
-
-    def _drop_lost(self, lost: Sequence[Unit]) -> None:
-        """Tell of units that are gone and whose rows cannot be kept in all tables, and why not."""
-        there = [(ledger, set(ledger.gone())) for ledger in self._ledgers.values()] if lost else []
-        altered, partial = list[Unit](), list[Unit]()
-        for unit in lost:
-            damaged = any(unit.key in keys and not ledger.holds(unit) for ledger, keys in there)
-            (altered if damaged else partial).append(unit)
-        self._drop(altered, "not there any more, and what the table has of {them} is not as spectra wrote it")
-        self._drop(partial, "not there any more, and not all tables have rows of {them}")
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -168,42 +153,6 @@ class Filling:
             for ledger in self._ledgers.values():
                 stack.enter_context(ledger.held())
             yield
-
-    def _gone(self) -> list[Unit]:
-        """Units whose rows are there, though nobody asks for them any more.
-
-        A run that is watched may keep its last checkpoints only: their rows are kept. Else they go, which is told.
-        """
-        keys = list(dict.fromkeys(key for ledger in self._ledgers.values() for key in ledger.gone()))
-        units = [Unit(-1, key, str(key[0]), self._job.label(key)) for key in keys]
-        if self._patience is not None:
-            return units
-        self._drop(units, "not there or not selected any more")
-        return []
-
-    def _drop(self, units: Sequence[Unit], why: str) -> None:
-        """Tell of units whose rows go."""
-        if not units:
-            return
-        self.filled.dropped += len(units)
-        what = f"{counted(len(units), self._job.noun)} in the table"
-        are, their, them = ("is", "its", "it") if len(units) == 1 else ("are", "their", "them")
-        names = shown([unit.label for unit in units])
-        self._listener.notice(f"{what} {are} {why.format(them=them)}, and {their} rows go: {names}.")
-
-    def _with(self, gone: Sequence[Unit], units: Sequence[Unit]) -> list[Unit]:
-        """The units, and those that are gone where they were, after what was before them."""
-        if not gone:
-            return list(units)
-        by_key, after = {unit.key: unit for unit in gone}, defaultdict[Key | None, list[Unit]](list)
-        before: Key | None = None
-        present = {stored_key(unit.key) for unit in units}
-        for key in self._ledgers[self._job.tables[0]].keys_there:
-            if key in by_key:
-                after[before].append(by_key[key])
-            elif key in present:
-                before = key
-        return [*after[None], *(each for unit in units for each in (unit, *after[stored_key(unit.key)]))]
 
     def _assignments(self) -> list[Assignment]:
         """What is to be done; what is kept is taken note of."""
@@ -242,11 +191,10 @@ class Filling:
                 else:
                     self._name_lost(unit, outcome)
                     job.take(outcome)
-                    self._put(unit, outcome)
                     if self._patience is not None and outcome.error is not None:
                         self._patience.gave_up(unit.key, str(outcome.error))
+                    self.filled.to_repeat += not self._put(unit, outcome)
                     self.filled.finished += 1
-                    self.filled.failed += outcome.error is not None
                 del outcome
 
     def _name_lost(self, unit: Unit, outcome: Outcome) -> None:
@@ -293,12 +241,19 @@ class Filling:
         self._count_kept(unit, ledgers)
         self.filled.finished += 1
 
-    def _put(self, unit: Unit, outcome: Outcome) -> None:
+    def _put(self, unit: Unit, outcome: Outcome) -> bool:
+        """Keep what has come of a unit.
+
+        Returns:
+            Whether all of it serves the next time as well.
+        """
+        serves = True
         for table, ledger in self._ledgers.items():
             if table in outcome.tables and (not ledger.keeps(unit) or self._writing.verify):
-                ledger.put(unit, outcome)
+                serves = ledger.put(unit, outcome) and serves
             else:
                 self._count_kept(unit, [table])
+        return serves
 
     def _count_kept(self, unit: Unit, tables: Iterable[str]) -> None:
         """A unit's rows of some tables stay; it may have none, as there may be nothing to compare it with."""

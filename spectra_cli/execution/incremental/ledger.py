@@ -225,8 +225,11 @@ class Ledger:
             return source.has_rows(unit.key)
         return source is not None and source.rows(unit.key).num_rows > 0
 
-    def put(self, unit: Unit, outcome: Outcome) -> None:
-        """Keep new rows of a unit; they are on the disk when this returns.
+    def put(self, unit: Unit, outcome: Outcome) -> bool:
+        """Keep new rows of a unit.
+
+        Returns:
+            Whether they serve the next time as well; they are on the disk by now, where the table has a file.
 
         Raises:
             InputError: if they cannot be written.
@@ -241,6 +244,7 @@ class Ledger:
         facts = {**outcome.facts, ROWS: row_sums(table)}
         keeping = self._journal if fingerprint else self._passing
         keeping.put(unit.key, table, fingerprint=fingerprint, content=outcome.content, facts=facts)
+        return bool(fingerprint)
 
     def known(self) -> Sequence[MatrixIndex]:
         """The matrices of which rows are there, of a table whose rows of a matrix can be used again."""

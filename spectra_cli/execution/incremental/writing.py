@@ -46,8 +46,9 @@ class Filled:
         found: what is known beside the rows.
         kept: units of which nothing had to be done.
         kept_of: by table, units whose rows of it stay.
-        finished: units whose rows are safe, those kept among them; all, unless the work was stopped.
-        failed: those of them that could not be used; they are tried again the next time.
+        finished: units whose rows are there, those kept among them; all, unless the work was stopped.
+        to_repeat: those of them that are done again the next time, as something could not be used or was written to
+            meanwhile; their rows are safe only once the tables are published.
         waiting: units that cannot be used yet, and have no rows so far.
         dropped: units whose rows were there and are not asked for any more, so that they go.
         gone: such units whose rows are kept, as the run is watched.
@@ -60,7 +61,7 @@ class Filled:
     kept: int = 0
     kept_of: Counter[str] = field(default_factory=Counter)
     finished: int = 0
-    failed: int = 0
+    to_repeat: int = 0
     waiting: int = 0
     dropped: int = 0
     gone: int = 0

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from spectra_cli.errors import CheckpointError, CorruptCheckpointError, UnsupportedFormatError
+from spectra_cli.checkpoints.damage import corrupt
+from spectra_cli.errors import CheckpointError, UnsupportedFormatError
 from spectra_cli.storage.files import StoredFile
 from spectra_cli.tensors import ITEMSIZE
 
@@ -193,11 +194,7 @@ def read_exactly(file: StoredFile, offset: int, buffer: memoryview) -> None:
                 remedy="Check the disk or the network file system, then run again",
             ) from error
         if count == 0:
-            raise CorruptCheckpointError(
-                f"the file ends at byte {offset + done}, before the tensor does",
-                where=file.name,
-                remedy="Copy or save the checkpoint again",
-            )
+            raise corrupt(f"the file ends at byte {offset + done}, before the tensor does", file.name)
         done += count
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from spectra_cli.checkpoints.damage import corrupt
 from spectra_cli.checkpoints.filenames import (
     DCP_METADATA,
     FOREIGN_SUFFIXES,
@@ -27,7 +28,7 @@ from spectra_cli.checkpoints.formats.sharded import check_numbering, check_prese
 from spectra_cli.checkpoints.formats.stored import StoredTensors, open_binary
 from spectra_cli.checkpoints.listing import list_directory
 from spectra_cli.checkpoints.reader import Reader
-from spectra_cli.errors import CheckpointError, CorruptCheckpointError, IncompleteCheckpointError, SpectraError
+from spectra_cli.errors import CheckpointError, IncompleteCheckpointError, SpectraError
 from spectra_cli.regularfile import NO_FILE
 from spectra_cli.storage.files import StoredFile, read_up_to
 from spectra_cli.storage.places import Place
@@ -205,7 +206,7 @@ def _check_file(path: Place) -> None:
         raise CheckpointError("there is no such file or directory", where=str(path), remedy="Check the path") from error
     _check_regular(path, status.st_mode)
     if status.st_size == 0:
-        raise CorruptCheckpointError("the file is empty", where=str(path), remedy="Copy or save the checkpoint again")
+        raise corrupt("the file is empty", str(path))
 
 
 def _check_kind(path: Place) -> None:

@@ -55,7 +55,7 @@ class KeptTable:
         self._starts = np.cumsum([0, *groups])
         self._recent = Recent(self._group, RECENT_GROUPS)
         self._matrices = MatrixRows(self._identities, lambda group: self._group(group, NUMBERS))
-        self._believed: Collection[Key] | None = None
+        self._usable: Collection[Key] | None = None
         self._slices: dict[Key, tuple[int, int]] = {}
         self._scattered: set[Key] = set()
         for key, start, end in self._stretches(key_columns):
@@ -187,9 +187,9 @@ class KeptTable:
             found.update(zip((key for key, *_ in whole), sums_of(rows, (each[1:] for each in whole)), strict=True))
         return {key for key, told in found.items() if told != sums[key]}
 
-    def believe(self, keys: Collection[Key]) -> None:
+    def only_use(self, keys: Collection[Key]) -> None:
         """Know the matrices of these units alone; to be done before they are asked for."""
-        self._believed = keys
+        self._usable = keys
 
     def known_matrices(self) -> MatrixIndex:
         """The matrices of which there are rows with numbers.
@@ -233,9 +233,9 @@ class KeptTable:
         if not set(IDENTITY) <= set(self._table.columns):
             return
         good = np.ones(int(self._starts[-1]), bool)
-        if self._believed is not None:
+        if self._usable is not None:
             good[:] = False
-            for start, end in (self._slices[key] for key in self._believed if key in self._slices):
+            for start, end in (self._slices[key] for key in self._usable if key in self._slices):
                 good[start:end] = True
         for group, rows in self._groups(IDENTITY):
             status = rows.column("status").cast(pa.string())

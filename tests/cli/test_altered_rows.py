@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from spectra_cli.execution.incremental.doubts import ROWS, doubtful_in
+from spectra_cli.execution.incremental.integrity import ROWS, altered_units
 from spectra_cli.tables.entries import Entry, read_units, units_metadata
 from spectra_cli.tables.journal import Journal
 from spectra_cli.tables.rowsums import row_sums
@@ -158,7 +158,7 @@ def test_what_a_journal_says_against_its_own_sums_is_doubtful(tmp_path: Path) ->
     with Journal.open(tmp_path / "j", "rank", {}) as journal:
         for name, each in rows.items():
             journal.put((".", name), each, fingerprint="f", facts=facts[name])
-        assert {key[1] for key in doubtful_in(journal, "rank", schema)} == rows.keys() - {"good"}
+        assert {key[1] for key in altered_units(journal, "rank", schema)} == rows.keys() - {"good"}
 
 
 def test_verify_finds_singular_values_that_were_edited_in_a_table_of_which_nothing_else_is_new(

@@ -25,9 +25,9 @@ from spectra_cli.errors import InputError, MissingExtraError
 from spectra_cli.execution.evaluation.interpolator import AGREEMENT, BARRIER, BarrierWork
 from spectra_cli.execution.evaluation.pairs import make_barrier_plan
 from spectra_cli.execution.evaluation.pruner import VALUES, PruneWork
-from spectra_cli.execution.executors import dask, daskclient, daskpresence, schedulerfile
+from spectra_cli.execution.executors import clusterworkers, dask, daskclient, schedulerfile
+from spectra_cli.execution.executors.clusterworkers import NoWorkerWarning, SilentClusterWarning
 from spectra_cli.execution.executors.dask import DaskCluster
-from spectra_cli.execution.executors.daskpresence import NoWorkerWarning, SilentClusterWarning
 from spectra_cli.execution.executors.daskworker import NAME
 from spectra_cli.execution.executors.inprocess import InProcess
 from spectra_cli.execution.executors.lostworkers import LostWorkerWarning, WorkerDiedError
@@ -238,8 +238,8 @@ def test_a_file_that_stays_no_json_is_not_waited_for(
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits of time that no test waits long for."""
-    monkeypatch.setattr(daskpresence, "ANSWER_S", 1.0)
-    monkeypatch.setattr(daskpresence, "TOLD_S", 0.5)
+    monkeypatch.setattr(clusterworkers, "ANSWER_S", 1.0)
+    monkeypatch.setattr(clusterworkers, "TOLD_S", 0.5)
     monkeypatch.setattr(daskclient, "ANSWER_S", 1.0)
     monkeypatch.setattr(daskclient, "CLOSE_S", 0.5)
 
@@ -278,8 +278,8 @@ def test_a_worker_that_stands_still_in_the_midst_of_its_work_is_told(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Long before the scheduler gives it up; when it goes on, it finishes what it was doing."""
-    monkeypatch.setattr(daskpresence, "HEARTBEATS_S", 0.2)
-    monkeypatch.setattr(daskpresence, "FROZEN_S", 3.0)
+    monkeypatch.setattr(clusterworkers, "HEARTBEATS_S", 0.2)
+    monkeypatch.setattr(clusterworkers, "FROZEN_S", 3.0)
     with cluster.client() as looking:
         frozen, pid = next(iter(looking.run(os.getpid).items()))
     told = list[str]()

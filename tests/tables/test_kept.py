@@ -324,7 +324,7 @@ def test_units_are_altered_where_a_cell_is(tmp_path: Path) -> None:
 def test_matrices_of_units_that_are_not_believed_are_unknown(tmp_path: Path) -> None:
     path = written(tmp_path / "t.parquet", [row for name in "abcd" for row in rank_rows(name, 5)])
     with opened(path) as kept:
-        kept.believe({(".", "b"), (".", "d"), (".", "none")})
+        kept.only_use({(".", "b"), (".", "d"), (".", "none")})
         known = {
             name
             for name in "abcd"

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+from spectra_cli.checkpoints.damage import corrupt
 from spectra_cli.checkpoints.filespan import read_exactly
-from spectra_cli.checkpoints.formats.damage import corrupt
 from spectra_cli.errors import HostileCheckpointError
 from spectra_cli.storage.files import StoredFile
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
+from spectra_cli.checkpoints.damage import corrupt
 from spectra_cli.checkpoints.filenames import DCP_METADATA
 from spectra_cli.checkpoints.filespan import Span
 from spectra_cli.checkpoints.formats.archive import Archive, Window
 from spectra_cli.checkpoints.formats.chunked import Chunk, ChunkedSpan, check_cover
-from spectra_cli.checkpoints.formats.damage import corrupt
 from spectra_cli.checkpoints.formats.inert import load_inert
 from spectra_cli.checkpoints.formats.limits import Notes, printable, quoted
 from spectra_cli.checkpoints.formats.pickled import load_archive

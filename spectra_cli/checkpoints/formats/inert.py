@@ -12,19 +12,13 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
+from spectra_cli.checkpoints.damage import corrupt
+from spectra_cli.checkpoints.formats.picklestream import PickleStream
 from spectra_cli.checkpoints.formats.placeholders import Global, Object, as_key
-from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError, SpectraError
+from spectra_cli.errors import HostileCheckpointError, SpectraError
 
 MOST_OPCODES = 1 << 21
 """Of a pickle; one of 2000 tensors has about 100 thousand. Each may cost some hundred bytes of memory."""
-
-MOST_VALUES = 1 << 20
-"""Of those that say how long they are, and lines: text, bytes, large integers and names of globals. They take more
-memory and time than other instructions; each of 2000 tensors has two or three, as each chunk in a ``.metadata``."""
-
-LONGEST_VALUE_BYTES = 1 << 16  # of a string; longer ones are skipped, no name of a tensor is that long
-LONGEST_INT_BYTES = 1 << 10
-
 
 Rebuild = Callable[[tuple[Any, ...]], Any]
 """Makes a value from the arguments of a global on the allow-list; must call nothing the stream supplies."""
@@ -58,22 +52,19 @@ def load_inert(
     except SpectraError:
         raise
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, struct.error, RecursionError) as error:
-        raise CorruptCheckpointError(
-            f"the pickle in it is damaged ({type(error).__name__})", remedy="Copy or save the checkpoint again"
-        ) from error
+        raise corrupt(f"the pickle in it is damaged ({type(error).__name__})") from error
 
 
 class _Interpreter:
-    """State of the pickle machine: a stack with marks, and a memo."""
+    """State of the pickle machine: a stream, a stack with marks, and a memo."""
 
     def __init__(self, file: BinaryIO, rebuilders: Mapping[str, Rebuild], resolve_id: Callable[[Any], Any]) -> None:
-        self.file = file
+        self.stream = PickleStream(file)
         self.rebuilders = rebuilders
         self.resolve_id = resolve_id
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
-        self.values = 0
 
     def run(self, most_opcodes: int) -> Any:
         """Carry out the stream up to its STOP instruction; returns what is on top of the stack.
@@ -82,94 +73,15 @@ class _Interpreter:
             EndedEarlyError: if there is none.
             HostileCheckpointError: if there are too many instructions before it.
         """
-        read, opcodes = self.file.read, _OPCODES
+        opcode, carry_out = self.stream.opcode, _OPCODES
         for _ in range(most_opcodes):
-            code = read(1)
+            code = opcode()
             if code == b".":
                 return self.stack.pop()
-            if not code:
-                raise EndedEarlyError
-            opcodes[code](self)
+            carry_out[code](self)
         raise HostileCheckpointError(
             f"its pickle has more than {most_opcodes} instructions", remedy="Save only the state dict of the model"
         )
-
-    # reading arguments
-
-    def take(self, size: int) -> bytes:
-        """So many bytes.
-
-        Raises:
-            EndedEarlyError: if the stream has fewer.
-        """
-        data = self.file.read(size)
-        if len(data) != size:
-            raise EndedEarlyError
-        return data
-
-    def number(self, form: str) -> Any:
-        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
-
-    def count_value(self) -> None:
-        """Count one of those values of which there may be :data:`MOST_VALUES`.
-
-        Raises:
-            HostileCheckpointError: if there are more.
-        """
-        self.values += 1
-        if self.values > MOST_VALUES:
-            raise HostileCheckpointError(
-                f"its pickle has more than {MOST_VALUES} texts", remedy="Save only the state dict of the model"
-            )
-
-    def line(self) -> str:
-        """Text up to the end of its line.
-
-        Raises:
-            EndedEarlyError: if it does not end, or not soon enough.
-        """
-        self.count_value()
-        data = self.file.readline(LONGEST_VALUE_BYTES)
-        if not data.endswith(b"\n"):
-            raise EndedEarlyError
-        return data[:-1].decode("utf-8", "surrogateescape")
-
-    def sized(self, form: str) -> bytes | Object:
-        """Bytes after their own length; too long for anything that matters here, they are passed over.
-
-        Args:
-            form: of the length, for :mod:`struct`.
-
-        Raises:
-            ValueError: if the length is negative.
-            EndedEarlyError: if the stream ends before them.
-        """
-        self.count_value()
-        size = self.number(form)
-        if size < 0:
-            raise ValueError("negative length")
-        if size <= LONGEST_VALUE_BYTES:
-            return self.take(size)
-        start = self.file.tell()
-        if self.file.seek(0, 2) < start + size:
-            raise EndedEarlyError
-        self.file.seek(start + size)
-        return Object(Global("builtins", "bytes"))
-
-    def text(self, form: str, encoding: str = "utf-8") -> str | Object:
-        data = self.sized(form)
-        return data if isinstance(data, Object) else data.decode(encoding, "surrogatepass")
-
-    def integer(self, size: int) -> int:
-        """A signed integer of so many bytes, little-endian.
-
-        Raises:
-            ValueError: if they are too many, or a negative number.
-        """
-        self.count_value()
-        if not 0 <= size <= LONGEST_INT_BYTES:
-            raise ValueError("integer out of bounds")
-        return int.from_bytes(self.take(size), "little", signed=True)
 
     # stack
 
@@ -207,7 +119,7 @@ class _Interpreter:
         self.push(Object(kind, arguments, keywords))
 
     def instance(self) -> None:
-        kind = Global(self.line(), self.line())
+        kind = Global(self.stream.line(), self.stream.line())
         self.push(self.construct(kind, tuple(self.pop_mark())))
 
     def object(self) -> None:
@@ -226,7 +138,7 @@ class _Interpreter:
         self.push(Global(module, name))
 
     def extension(self, form: str) -> None:
-        self.number(form)
+        self.stream.number(form)
         self.push(_EXTENSION)
 
     def build(self) -> None:
@@ -260,28 +172,9 @@ class _Interpreter:
             raise TypeError("items belong to a dictionary")
 
 
-class EndedEarlyError(LookupError):
-    """The stream stops before its STOP instruction."""
-
-
 def _pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
     for key, value in zip(flat[::2], flat[1::2], strict=True):
         yield as_key(key), value
-
-
-def _quoted(line: str) -> str:
-    """Value of a protocol 0 string literal."""
-    if len(line) < 2 or line[0] != line[-1] or line[0] not in "'\"":
-        raise ValueError("a string without quotes")
-    return line[1:-1]  # escapes stay as they are written: no name or storage key of torch has any
-
-
-def _old_integer(line: str) -> int:
-    if len(line) > LONGEST_INT_BYTES:
-        raise ValueError("integer out of bounds")
-    if line in {"00", "01"}:
-        return line == "01"
-    return int(line.rstrip("L"))
 
 
 Opcode = Callable[[_Interpreter], object]
@@ -289,33 +182,33 @@ Opcode = Callable[[_Interpreter], object]
 _BUFFER, _EXTENSION = Global("pickle", "PickleBuffer"), Global("copyreg", "extension")  # torch writes neither
 _OPCODES: dict[bytes, Opcode] = {
     # frame of the stream
-    b"\x80": lambda m: m.take(1),
-    b"\x95": lambda m: m.take(8),
+    b"\x80": lambda m: m.stream.take(1),
+    b"\x95": lambda m: m.stream.take(8),
     # scalars
     b"N": lambda m: m.push(None),
     b"\x88": lambda m: m.push(True),
     b"\x89": lambda m: m.push(False),
-    b"I": lambda m: m.push(_old_integer(m.line())),
-    b"L": lambda m: m.push(_old_integer(m.line())),
-    b"J": lambda m: m.push(m.number("<i")),
-    b"K": lambda m: m.push(m.number("<B")),
-    b"M": lambda m: m.push(m.number("<H")),
-    b"\x8a": lambda m: m.push(m.integer(m.number("<B"))),
-    b"\x8b": lambda m: m.push(m.integer(m.number("<i"))),
-    b"F": lambda m: m.push(float(m.line())),
-    b"G": lambda m: m.push(m.number(">d")),
+    b"I": lambda m: m.push(m.stream.integer_literal()),
+    b"L": lambda m: m.push(m.stream.integer_literal()),
+    b"J": lambda m: m.push(m.stream.number("<i")),
+    b"K": lambda m: m.push(m.stream.number("<B")),
+    b"M": lambda m: m.push(m.stream.number("<H")),
+    b"\x8a": lambda m: m.push(m.stream.integer(m.stream.number("<B"))),
+    b"\x8b": lambda m: m.push(m.stream.integer(m.stream.number("<i"))),
+    b"F": lambda m: m.push(float(m.stream.line())),
+    b"G": lambda m: m.push(m.stream.number(">d")),
     # text and bytes
-    b"S": lambda m: m.push(_quoted(m.line())),
-    b"T": lambda m: m.push(m.text("<i", "latin-1")),
-    b"U": lambda m: m.push(m.text("<B", "latin-1")),
-    b"V": lambda m: m.push(m.line().encode("utf-8", "surrogateescape").decode("raw-unicode-escape")),
-    b"X": lambda m: m.push(m.text("<I")),
-    b"\x8c": lambda m: m.push(m.text("<B")),
-    b"\x8d": lambda m: m.push(m.text("<Q")),
-    b"B": lambda m: m.push(m.sized("<I")),
-    b"C": lambda m: m.push(m.sized("<B")),
-    b"\x8e": lambda m: m.push(m.sized("<Q")),
-    b"\x96": lambda m: m.push(m.sized("<Q")),
+    b"S": lambda m: m.push(m.stream.string_literal()),
+    b"T": lambda m: m.push(m.stream.text("<i", "latin-1")),
+    b"U": lambda m: m.push(m.stream.text("<B", "latin-1")),
+    b"V": lambda m: m.push(m.stream.unicode_literal()),
+    b"X": lambda m: m.push(m.stream.text("<I")),
+    b"\x8c": lambda m: m.push(m.stream.text("<B")),
+    b"\x8d": lambda m: m.push(m.stream.text("<Q")),
+    b"B": lambda m: m.push(m.stream.sized("<I")),
+    b"C": lambda m: m.push(m.stream.sized("<B")),
+    b"\x8e": lambda m: m.push(m.stream.sized("<Q")),
+    b"\x96": lambda m: m.push(m.stream.sized("<Q")),
     b"\x97": lambda m: m.push(_BUFFER),
     b"\x98": lambda _: None,
     # containers
@@ -340,15 +233,15 @@ _OPCODES: dict[bytes, Opcode] = {
     b"0": _Interpreter.pop,
     b"1": _Interpreter.pop_mark,
     b"2": lambda m: m.push(m.stack[-1]),
-    b"g": lambda m: m.push(m.memo[int(m.line())]),
-    b"h": lambda m: m.push(m.memo[m.number("<B")]),
-    b"j": lambda m: m.push(m.memo[m.number("<I")]),
-    b"p": lambda m: m.remember(int(m.line())),
-    b"q": lambda m: m.remember(m.number("<B")),
-    b"r": lambda m: m.remember(m.number("<I")),
+    b"g": lambda m: m.push(m.memo[int(m.stream.line())]),
+    b"h": lambda m: m.push(m.memo[m.stream.number("<B")]),
+    b"j": lambda m: m.push(m.memo[m.stream.number("<I")]),
+    b"p": lambda m: m.remember(int(m.stream.line())),
+    b"q": lambda m: m.remember(m.stream.number("<B")),
+    b"r": lambda m: m.remember(m.stream.number("<I")),
     b"\x94": lambda m: m.remember(len(m.memo)),
     # what an unpickler would import, call or instantiate
-    b"c": lambda m: m.push(Global(m.line(), m.line())),
+    b"c": lambda m: m.push(Global(m.stream.line(), m.stream.line())),
     b"\x93": _Interpreter.stack_global,
     b"\x82": lambda m: m.extension("<B"),
     b"\x83": lambda m: m.extension("<H"),
@@ -359,6 +252,6 @@ _OPCODES: dict[bytes, Opcode] = {
     b"i": _Interpreter.instance,
     b"o": _Interpreter.object,
     b"b": _Interpreter.build,
-    b"P": lambda m: m.push(m.resolve_id(m.line())),
+    b"P": lambda m: m.push(m.resolve_id(m.stream.line())),
     b"Q": lambda m: m.push(m.resolve_id(m.stack.pop())),
 }

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from spectra_cli.checkpoints.damage import corrupt
 from spectra_cli.errors import CorruptCheckpointError, HostileCheckpointError
 from spectra_cli.tensors import TensorInfo
 
@@ -98,7 +99,7 @@ def parse_json(text: bytes, what: str) -> Any:
     try:
         return json.loads(text.decode("utf-8"), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
-        raise CorruptCheckpointError(f"{what} is not valid JSON", remedy="Copy or save the checkpoint again") from error
+        raise corrupt(f"{what} is not valid JSON") from error
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

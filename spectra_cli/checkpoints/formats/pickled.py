@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from spectra_cli.checkpoints.damage import corrupt
 from spectra_cli.checkpoints.filespan import Span, read_exactly
 from spectra_cli.checkpoints.formats.archive import Archive, Member, Window
 from spectra_cli.checkpoints.formats.inert import load_inert
@@ -161,7 +162,7 @@ def _legacy_places(
 ) -> dict[str, Member]:
     """Where each storage is: they follow the pickles in the order of `keys`, each after its number of elements."""
     if not isinstance(keys, list):
-        raise CorruptCheckpointError("the list of storages is damaged", remedy="Copy or save the checkpoint again")
+        raise corrupt("the list of storages is damaged")
     places: dict[str, Member] = {}
     count = bytearray(8)
     for key in keys:
@@ -172,11 +173,8 @@ def _legacy_places(
         size_bytes = int.from_bytes(count, "little", signed=True) * ITEMSIZE[storage.dtype]
         position += len(count)
         if size_bytes < 0 or position + size_bytes > file_bytes:
-            raise CorruptCheckpointError(
-                f"the storage {storage.key} claims {size_bytes} bytes, of which the file has "
-                f"{max(file_bytes - position, 0)}",
-                remedy="Copy or save the checkpoint again",
-            )
+            there = max(file_bytes - position, 0)
+            raise corrupt(f"the storage {storage.key} claims {size_bytes} bytes, of which the file has {there}")
         places[storage.key] = Member(position, size_bytes)
         position += size_bytes
     return places

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 
+from spectra_cli.checkpoints.damage import corrupt
 from spectra_cli.checkpoints.formats.limits import quoted
 from spectra_cli.errors import CorruptCheckpointError, SpectraError, UnsupportedFormatError
 from spectra_cli.tensors import ITEMSIZE, TensorInfo
@@ -70,7 +71,7 @@ def refuse_content(head: bytes, tail: bytes) -> SpectraError:
         The error to raise: unsupported where the format is recognised, else corrupt.
     """
     if not head:
-        return CorruptCheckpointError("the file is empty", remedy="Copy or save the checkpoint again")
+        return corrupt("the file is empty")
     for offset, magic, what, remedy in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
             return UnsupportedFormatError(f"this is {what}", remedy=remedy)

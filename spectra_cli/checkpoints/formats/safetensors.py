@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from spectra_cli.checkpoints.damage import corrupt
 from spectra_cli.checkpoints.filespan import FileSpan, read_exactly
-from spectra_cli.checkpoints.formats.damage import corrupt
 from spectra_cli.checkpoints.formats.limits import (
     LARGEST_JSON_BYTES,
     Notes,

@@ -27,7 +27,7 @@ from spectra_cli.execution.planning.plan import Plan
 from spectra_cli.execution.planning.recordedsettings import hashed
 from spectra_cli.execution.trajectory.facts import texts
 from spectra_cli.execution.trajectory.job import remade
-from spectra_cli.execution.trajectory.telling import Telling
+from spectra_cli.execution.trajectory.reporter import CheckpointReporter
 from spectra_cli.execution.work.events import Remark
 from spectra_cli.execution.work.listener import Listener
 from spectra_cli.execution.work.units import Assignment, Chunk, Outcome, Unit
@@ -59,7 +59,7 @@ class PruneEvalJob:
         self.harmless: Mapping[str, Collection[str]] = {VALUES: prune_eval.HARMLESS, AGREEMENT: sva.HARMLESS}
         self.reusable: str | None = None
         self._plan, self._task_options, self._pruning, self._device = plan, task_options, pruning, device
-        self._telling = Telling(plan, listener)
+        self._reporter = CheckpointReporter(plan, listener)
         self._checkpoints = [
             (run_index, checkpoint) for run_index, run in enumerate(plan.runs) for checkpoint in run.checkpoints
         ]
@@ -127,7 +127,7 @@ class PruneEvalJob:
 
     def begin(self) -> None:
         """Tell what is known before the work begins."""
-        self._telling.before()
+        self._reporter.before()
 
     def take(self, outcome: Outcome) -> None:
         """Take note of a checkpoint that has been evaluated.
@@ -137,7 +137,7 @@ class PruneEvalJob:
         """
         run, checkpoint = self._of(outcome.index)
         self._tell_choice(outcome.index)
-        self._telling.outcome(run, checkpoint, outcome)
+        self._reporter.outcome(run, checkpoint, outcome)
         if outcome.error is None:
             self._output_layers[outcome.index] = texts(outcome.facts, "output_layer")
 
@@ -147,10 +147,10 @@ class PruneEvalJob:
         self._tell_choice(unit.index)
         for table in self.tables:
             for sentence in texts(facts, f"problems of {table}"):
-                self._telling.remark(run, checkpoint, Remark(sentence, "checkpoint"))
-        self._telling.count(checkpoint, facts)
+                self._reporter.remark(run, checkpoint, Remark(sentence, "checkpoint"))
+        self._reporter.count(checkpoint, facts)
         self._output_layers[unit.index] = texts(facts, "output_layer")
-        self._telling.one_less(run)
+        self._reporter.one_less(run)
 
     def end(self) -> None:
         """Tell what is only known at the end.
@@ -158,7 +158,7 @@ class PruneEvalJob:
         Raises:
             SpectraError: if nothing could be done.
         """
-        self._telling.at_the_end()
+        self._reporter.at_the_end()
 
     def found(self) -> Mapping[str, Any]:
         """``output_layers``: by run, the parameters that no variant has changed, as they give the output."""
@@ -177,4 +177,4 @@ class PruneEvalJob:
     def _tell_choice(self, index: int) -> None:
         """Tell what is to be known of the choice of a task, once it is known that there is such a task."""
         if remark := self._task(index).remark:
-            self._telling.once(remark)
+            self._reporter.once(remark)

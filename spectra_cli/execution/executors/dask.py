@@ -17,7 +17,7 @@ from spectra_cli.execution.work.units import Chunk, EventSink, Outcome, Work
 from spectra_cli.storage.places import Place
 
 if TYPE_CHECKING:
-    from spectra_cli.execution.executors.daskpresence import Presence
+    from spectra_cli.execution.executors.clusterworkers import ClusterWorkers
 
 PATIENCE_S = 600.0
 """How long there may be no workers: jobs wait in queues."""
@@ -72,16 +72,16 @@ class DaskCluster:
             UsageError: if some of them would work on GPUs and others on CPUs.
             SpectraError: if the device is not there, or there is no cluster that can be used.
         """
-        from spectra_cli.execution.executors import daskclient, daskpresence, daskworker  # noqa: PLC0415 - an extra
+        from spectra_cli.execution.executors import clusterworkers, daskclient, daskworker  # noqa: PLC0415 - an extra
 
-        with daskclient.connected(self._address, self._patience_s, self._silent) as (_, presence):
+        with daskclient.connected(self._address, self._patience_s, self._silent) as (_, workers):
             devices = []
-            limit = daskpresence.IMPORT_S
-            for found in presence.ask(daskworker.device_here, self._device, limit_s=limit).values():
+            limit = clusterworkers.IMPORT_S
+            for found in workers.ask(daskworker.device_here, self._device, limit_s=limit).values():
                 if isinstance(found, SpectraError):
                     raise found
                 devices += [found] if isinstance(found, str) else []  # what else is wrong, its first chunk says
-            threads = presence.workers()
+            threads = workers.threads_each()
         if len({device.partition(":")[0] for device in devices}) > 1:
             raise UsageError(
                 "some of the Dask workers have GPUs and others have none, and numbers of one table are made by one "
@@ -105,10 +105,10 @@ class DaskCluster:
         if not chunks:
             return
         read = _read_by(work)
-        with daskclient.connected(self._address, self._patience_s, self._silent) as (client, presence):
-            _check_seen(presence, [*read.roots, *read.firsts])
-            with daskclient.shared(client, work, self._device, read.roots, presence) as name:
-                submitted = daskclient.Submitted(client, name, presence, sink)
+        with daskclient.connected(self._address, self._patience_s, self._silent) as (client, workers):
+            _check_seen(workers, [*read.roots, *read.firsts])
+            with daskclient.shared(client, work, self._device, read.roots, workers) as name:
+                submitted = daskclient.Submitted(client, name, workers, sink)
                 yield from with_retries(chunks, submitted.outcomes, lambda: "see the log of the scheduler", REMEDY)
 
 
@@ -138,7 +138,7 @@ def _present(places: Iterable[Place]) -> list[str]:
     return [path for path in absolute if os.path.exists(path)]
 
 
-def _check_seen(presence: Presence, paths: Sequence[str]) -> None:
+def _check_seen(workers: ClusterWorkers, paths: Sequence[str]) -> None:
     """Check that all workers see some paths.
 
     Raises:
@@ -148,6 +148,6 @@ def _check_seen(presence: Presence, paths: Sequence[str]) -> None:
 
     if not paths:
         return
-    for worker, absent in presence.ask(daskworker.absent_here, paths).items():
+    for worker, absent in workers.ask(daskworker.absent_here, paths).items():
         for path in absent if isinstance(absent, list) else ():
             raise daskworker.not_seen(worker, path)

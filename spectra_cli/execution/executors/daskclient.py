@@ -19,7 +19,7 @@ from distributed.versions import VersionMismatchWarning
 
 from spectra_cli import __version__
 from spectra_cli.errors import InputError, SpectraError
-from spectra_cli.execution.executors.daskpresence import ANSWER_S, Presence, within
+from spectra_cli.execution.executors.clusterworkers import ANSWER_S, ClusterWorkers, within
 from spectra_cli.execution.executors.daskworker import SharedWork, abandoned, do_chunk, name_for, version_here
 from spectra_cli.execution.executors.lostworkers import LOOK_S, LostWorkerWarning
 from spectra_cli.execution.executors.schedulerfile import address_in, is_scheduler_file
@@ -38,7 +38,7 @@ IN_FLIGHT = 2
 
 
 @contextmanager
-def connected(address: str, patience_s: float, silent: set[str]) -> Iterator[tuple[Client, Presence]]:
+def connected(address: str, patience_s: float, silent: set[str]) -> Iterator[tuple[Client, ClusterWorkers]]:
     """A connection to a cluster with workers that have this version of spectra, and who looks after them.
 
     Args:
@@ -52,10 +52,10 @@ def connected(address: str, patience_s: float, silent: set[str]) -> Iterator[tup
     with _quiet():
         client = _connection(address, patience_s)
         try:
-            presence = Presence(client, address, patience_s, silent)
-            presence.wait()
-            _check_versions(presence)
-            yield client, presence
+            workers = ClusterWorkers(client, address, patience_s, silent)
+            workers.wait()
+            _check_versions(workers)
+            yield client, workers
         finally:
             client.close()
 
@@ -120,12 +120,12 @@ class Submitted:
     Args:
         client: connected to it.
         name: by which the workers know the work.
-        presence: of workers.
+        workers: of the cluster.
         sink: told of events.
     """
 
-    def __init__(self, client: Client, name: str, presence: Presence, sink: EventSink) -> None:
-        self._client, self._name, self._presence, self._sink = client, name, presence, sink
+    def __init__(self, client: Client, name: str, workers: ClusterWorkers, sink: EventSink) -> None:
+        self._client, self._name, self._workers, self._sink = client, name, workers, sink
 
     def outcomes(self, chunks: Sequence[Chunk], alone: bool) -> Generator[Outcome, None, list[Assignment]]:
         """Do chunks; returns the assignments that Dask has given up."""
@@ -135,8 +135,8 @@ class Submitted:
         try:
             while waiting or pending:
                 # With workers that do not answer, none waits beside the one being done: they would take those.
-                preferred = self._presence.preferred()
-                most = (IN_FLIGHT if preferred is None else 1) * max(1, self._presence.threads())
+                preferred = self._workers.preferred()
+                most = (IN_FLIGHT if preferred is None else 1) * max(1, self._workers.threads())
                 while waiting and len(pending) < (1 if alone else most):
                     chunk = waiting.popleft()
                     future = self._submit(chunk, preferred)
@@ -158,7 +158,7 @@ class Submitted:
                         missing.discard(outcome.index)
                         yield outcome
                 if missing:  # the workers were told, not by this client, that the work is over
-                    raise self._presence.gone()
+                    raise self._workers.gone()
         finally:
             futures = [future for future, _ in pending.values()]
             with suppress(Exception):  # the scheduler may be gone
@@ -182,7 +182,7 @@ class Submitted:
         fetching = asyncio.run_coroutine_threadsafe(fetched(), loop.asyncio_loop)
         try:
             while not wait([fetching], timeout=LOOK_S).done:
-                self._presence.threads()
+                self._workers.threads()
             return fetching.result()
         finally:
             fetching.cancel()
@@ -198,13 +198,13 @@ class Submitted:
         except KilledWorker:
             return None
         except (CancelledError, TimeoutError) as error:
-            raise self._presence.gone() from error
+            raise self._workers.gone() from error
         except InputError:
             raise
         except Exception as error:
             raise SpectraError(
                 f"Dask could not do the work: {type(error).__name__}: {error}",
-                where=self._presence.address,
+                where=self._workers.address,
                 remedy="See the log of its workers",
             ) from error
         finally:
@@ -213,7 +213,7 @@ class Submitted:
 
 
 @contextmanager
-def shared(client: Client, work: Work, device: str, roots: Sequence[str], presence: Presence) -> Iterator[str]:
+def shared(client: Client, work: Work, device: str, roots: Sequence[str], workers: ClusterWorkers) -> Iterator[str]:
     """The name by which all workers know a work, those that join later as well.
 
     Args:
@@ -221,7 +221,7 @@ def shared(client: Client, work: Work, device: str, roots: Sequence[str], presen
         work: to do.
         device: name of the device to work on.
         roots: directories that a worker must see.
-        presence: of workers.
+        workers: of the cluster.
 
     Raises:
         InputError: if they cannot be given it.
@@ -233,7 +233,7 @@ def shared(client: Client, work: Work, device: str, roots: Sequence[str], presen
     plugin = SharedWork(name, pickle.dumps(work), device, roots)
     try:
         # The scheduler waits for all workers; those that are slow still get it, and chunks wait for it there.
-        limit = ANSWER_S if presence.preferred() is None else min(CLOSE_S, ANSWER_S)
+        limit = ANSWER_S if workers.preferred() is None else min(CLOSE_S, ANSWER_S)
         within(client, limit, lambda: client.register_plugin(plugin))
     except TimeoutError:
         pass
@@ -253,13 +253,13 @@ def _withdraw(client: Client, name: str) -> None:
         within(client, CLOSE_S, lambda: client.unregister_worker_plugin(name))
 
 
-def _check_versions(presence: Presence) -> None:
+def _check_versions(workers: ClusterWorkers) -> None:
     """Check that the workers have this spectra.
 
     Raises:
         InputError: naming a worker that has not.
     """
-    for worker, found in presence.ask(version_here).items():
+    for worker, found in workers.ask(version_here).items():
         if found == __version__:
             continue
         if isinstance(found, str):

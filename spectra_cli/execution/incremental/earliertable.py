@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from spectra_cli.errors import InputError
-from spectra_cli.execution.incremental.doubts import believed_of, still_believed
+from spectra_cli.execution.incremental.integrity import intact_in_full, intact_units
 from spectra_cli.execution.incremental.settingschanges import changes_told
 from spectra_cli.shortening import shortened
 from spectra_cli.tables.entries import Entry, Key, stored_key
@@ -49,7 +49,7 @@ class EarlierTable:
         self._kept: KeptTable | None = None
         self._location: TableLocation | None = None
         self._odd: Collection[Key] = ()
-        self._believed: set[Key] = set()
+        self._intact: set[Key] = set()
 
     def take_over(self, location: TableLocation, key_columns: Sequence[str]) -> None:
         """Look at the table that is in a location, and keep of it what may be kept.
@@ -81,7 +81,7 @@ class EarlierTable:
             )
         elif told == self._match:
             self._kept = kept
-            self._doubt(lambda: believed_of(kept, self._table, self._schema), kept.entries.keys())
+            self._check(lambda: intact_units(kept, self._table, self._schema), kept.entries.keys())
             if self._kept is not None:
                 self._odd = kept.keys_where_not("status", "ok")
             return
@@ -90,10 +90,10 @@ class EarlierTable:
             self._tell(f"{location}: all of it is made anew, as {why}.")
         kept.close()
 
-    def doubt_bulky(self) -> None:
+    def check_bulky(self) -> None:
         """Look for changes in columns that no summary looks at, before kept rows are copied."""
         if (kept := self._kept) is not None:
-            self._doubt(lambda: still_believed(kept, self._believed, self._schema), self._believed)
+            self._check(lambda: intact_in_full(kept, self._intact, self._schema), self._intact)
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -107,7 +107,7 @@ class EarlierTable:
 
     def holds(self, key: Key) -> bool:
         """Whether the rows of a unit are kept, or that it has none."""
-        return stored_key(key) in self._believed
+        return stored_key(key) in self._intact
 
     def has_rows(self, key: Key) -> bool:
         """Whether a unit has rows in it."""
@@ -141,7 +141,7 @@ class EarlierTable:
         if self._kept is None:
             return []
         with self._damage_told():
-            self._kept.believe(self._believed)
+            self._kept.only_use(self._intact)
             return [self._kept.known_matrices()]
 
     def matrix_row(self, digest: str, kind: str, rows: int, cols: int) -> Mapping[str, Any]:
@@ -161,15 +161,15 @@ class EarlierTable:
         if self._kept is not None:
             self._kept.close()
 
-    def _doubt(self, look: Callable[[], set[Key]], before: Set[Key]) -> None:
+    def _check(self, look: Callable[[], set[Key]], before: Set[Key]) -> None:
         """Do without rows that turn out not to be those that were written."""
         try:
-            self._believed = look()
+            self._intact = look()
         except InputError as error:
-            self._believed = set()
+            self._intact = set()
             self._do_without(error)
         else:
-            self._tell_anew(before - self._believed)
+            self._tell_anew(before - self._intact)
 
     def _do_without(self, error: InputError) -> None:
         self._tell(f"{self._location}: all of it is made anew: what is there cannot be used ({error.what}).")

@@ -112,7 +112,7 @@ class Filling:
                 self._ledgers[table] = stack.enter_context(Ledger(table, job, writing, metadata))
             self._tell()
             gone = GoneUnits(job, self._ledgers, self._listener, watched=self._patience is not None)
-            self._doubt_bulky(gone.among(job.units), whole=whole)
+            self._check_bulky(gone.among(job.units), whole=whole)
             self._keep_gone(gone)
             job.begin()
             self._do(self._assignments())
@@ -130,12 +130,12 @@ class Filling:
         for ledger in self._ledgers.values():
             ledger.messages.clear()
 
-    def _doubt_bulky(self, units: Sequence[Unit], *, whole: bool) -> None:
+    def _check_bulky(self, units: Sequence[Unit], *, whole: bool) -> None:
         """Have all columns of kept rows looked at if they are going to be read: of large models they are gigabytes."""
         ledgers = list(self._ledgers.values())
         if whole or self._writing.verify or not all(ledger.stays(units) for ledger in ledgers):
             for ledger in ledgers:
-                ledger.doubt_bulky()
+                ledger.check_bulky()
             self._tell()
 
     def _keep_gone(self, gone: GoneUnits) -> None:

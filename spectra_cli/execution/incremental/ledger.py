@@ -13,8 +13,8 @@ import pyarrow as pa
 from spectra_cli.analyses.visits import Row
 from spectra_cli.canonicaljson import canonical_json
 from spectra_cli.errors import InputError, SpectraError
-from spectra_cli.execution.incremental.doubts import ROWS, doubtful_in
 from spectra_cli.execution.incremental.earliertable import EarlierTable
+from spectra_cli.execution.incremental.integrity import ROWS, altered_units
 from spectra_cli.execution.incremental.settingschanges import changes_told
 from spectra_cli.execution.incremental.tableoutput import TableOutput
 from spectra_cli.execution.incremental.writing import Writing
@@ -90,7 +90,7 @@ class Ledger:
         try:
             self._location.remove_leftovers()
             if not fresh:
-                self._tell_altered(forgotten := doubtful_in(self._journal, self._table, self._schema))
+                self._tell_altered(forgotten := altered_units(self._journal, self._table, self._schema))
                 for key in forgotten:
                     self._journal.forget(key)
                 self._take_over(self._location)
@@ -160,9 +160,9 @@ class Ledger:
         if location.exists():
             self._earlier.take_over(location, self._job.key_columns[self._table])
 
-    def doubt_bulky(self) -> None:
+    def check_bulky(self) -> None:
         """Look for changes in columns that no summary looks at, before kept rows are copied."""
-        self._earlier.doubt_bulky()
+        self._earlier.check_bulky()
 
     def _tell_altered(self, keys: Collection[Key]) -> None:
         if count := sum(stored_key(unit.key) in keys for unit in self._job.units):

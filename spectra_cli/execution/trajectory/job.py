@@ -23,7 +23,7 @@ from spectra_cli.execution.planning.plan import Plan
 from spectra_cli.execution.planning.recordedsettings import architecture_setting, hashed
 from spectra_cli.execution.trajectory.analyst import AGAIN, ONCE, CheckpointWork
 from spectra_cli.execution.trajectory.facts import texts
-from spectra_cli.execution.trajectory.telling import Telling
+from spectra_cli.execution.trajectory.reporter import CheckpointReporter
 from spectra_cli.execution.work.events import Remark
 from spectra_cli.execution.work.listener import Listener
 from spectra_cli.execution.work.units import Assignment, Chunk, Outcome, Unit
@@ -58,7 +58,7 @@ class TrajectoryJob:
         self.reusable = "rank" if plan.tables == ("rank",) else None  # other tables need the vectors as well
         self._plan = plan
         self._device = device
-        self._telling = Telling(plan, listener)
+        self._reporter = CheckpointReporter(plan, listener)
         self._checkpoints = [(run, checkpoint) for run in plan.runs for checkpoint in run.checkpoints]
         self.units: Sequence[Unit] = checkpoint_units(plan.runs)
         of_runs = plan.references or ({},) * len(plan.runs)
@@ -127,9 +127,9 @@ class TrajectoryJob:
 
     def begin(self) -> None:
         """Tell what is known before the work begins."""
-        self._telling.before()
+        self._reporter.before()
         for run, references in zip(self._plan.runs, self._plan.references, strict=False):
-            self._telling.unpaired(run, references)
+            self._reporter.unpaired(run, references)
 
     def take(self, outcome: Outcome) -> None:
         """Take note of a checkpoint that has been analysed.
@@ -138,7 +138,7 @@ class TrajectoryJob:
             CheckpointError: if it is the only one and could not be used.
         """
         run, checkpoint = self._checkpoints[outcome.index]
-        self._telling.outcome(run, checkpoint, outcome)
+        self._reporter.outcome(run, checkpoint, outcome)
         self._count_compared(outcome.tables)
 
     def take_kept(self, unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:
@@ -149,13 +149,13 @@ class TrajectoryJob:
         once = [sentence for table in self.tables for sentence in texts(facts, ONCE.format(table))]
         remarks = [Remark(sentence, "once") for sentence in once]
         for remark in [*remarks, *(Remark(sentence, "checkpoint") for sentence in again)]:
-            self._telling.remark(run, checkpoint, remark)
-        self._telling.count(checkpoint, facts)
+            self._reporter.remark(run, checkpoint, remark)
+        self._reporter.count(checkpoint, facts)
         if tables.get("sva"):
             self._count_compared(tables)
         else:  # all of its rows are good, if it has any
-            self._telling.tally.compared += self._references[unit.index] is not None
-        self._telling.one_less(run)
+            self._reporter.tally.compared += self._references[unit.index] is not None
+        self._reporter.one_less(run)
 
     def end(self) -> None:
         """Tell what is only known at the end.
@@ -163,14 +163,14 @@ class TrajectoryJob:
         Raises:
             SpectraError: if nothing could be done.
         """
-        self._telling.at_the_end()
+        self._reporter.at_the_end()
 
     def found(self) -> Mapping[str, Any]:
         """Nothing beside the rows."""
         return {}
 
     def _count_compared(self, tables: Mapping[str, Sequence[Row]]) -> None:
-        self._telling.tally.compared += any(row.get("parameter") is not None for row in tables.get("sva", ()))
+        self._reporter.tally.compared += any(row.get("parameter") is not None for row in tables.get("sva", ()))
 
 
 def remade(tables: tuple[str, ...], missing: Collection[str]) -> tuple[str, ...]:

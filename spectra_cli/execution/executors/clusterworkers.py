@@ -1,4 +1,4 @@
-"""Monitors the workers of a Dask cluster; every request has a time limit."""
+"""The workers of a Dask cluster, and whether they answer; every request has a time limit."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def within(client: Client, seconds: float, ask: Callable[[], Any]) -> Any:
     return client.sync(asked)  # type: ignore[no-untyped-call]
 
 
-class Presence:
-    """Looks for the workers of a cluster.
+class ClusterWorkers:
+    """Monitors the workers of a cluster.
 
     Args:
         client: connected to it.
@@ -86,9 +86,9 @@ class Presence:
         Raises:
             InputError: if there have been none for too long, or the scheduler has not answered for too long.
         """
-        return sum(self.workers().values())
+        return sum(self.threads_each().values())
 
-    def workers(self) -> Mapping[str, int]:
+    def threads_each(self) -> Mapping[str, int]:
         """Threads of each worker that answers, by its address; as :meth:`threads`."""
         if time.monotonic() - self._looked >= LOOK_S:
             self._look()
@@ -96,7 +96,7 @@ class Presence:
 
     def preferred(self) -> list[str] | None:
         """Workers to send work to; None where it can be sent to all of them."""
-        workers = list(self.workers())
+        workers = list(self.threads_each())
         return workers if len(workers) < len(self._threads) else None
 
     def wait(self) -> None:
@@ -112,7 +112,7 @@ class Presence:
         """Wait for a worker to ask, be it one that has not answered before."""
         while not self._threads:
             time.sleep(LOOK_S / 4)
-            self.workers()
+            self.threads_each()
 
     def ask(self, function: Callable[..., T], *args: object, limit_s: float | None = None) -> dict[str, T | Exception]:
         """What a function returns, or raises, on each worker; people are told of those that do not answer.

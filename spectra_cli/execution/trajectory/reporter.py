@@ -42,8 +42,8 @@ class Tally:
     unmatched: list[str] = field(default_factory=list)
 
 
-class Telling:
-    """Counts the checkpoints that are done, and passes on to a listener what people should know.
+class CheckpointReporter:
+    """Counts the checkpoints that are done, and reports to a listener what people should know, once.
 
     Args:
         plan: what is to be done.

@@ -1,4 +1,4 @@
-"""Rows that are there already and were changed by somebody, or made by nobody who is known: they are made anew."""
+"""Whether rows that are there already are those that were written; others are made anew."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS = "rows"
 _COUNT, _LIGHT, _BULKY = range(3)
 
 
-def believed_of(kept: KeptTable, table: str, schema: pa.Schema) -> set[Key]:
+def intact_units(kept: KeptTable, table: str, schema: pa.Schema) -> set[Key]:
     """The units whose rows are all there, and are those that were written as far as light columns tell.
 
     Args:
@@ -32,21 +32,21 @@ def believed_of(kept: KeptTable, table: str, schema: pa.Schema) -> set[Key]:
     Raises:
         InputError: if the file is damaged.
     """
-    believed = {key for key, entry in kept.entries.items() if _sums(entry)[_COUNT] == kept.count(key)}
-    believed -= kept.keys_where_not("status", *STATUSES[table])
-    return believed - _altered(kept, believed, parted(schema)[0], _LIGHT)
+    intact = {key for key, entry in kept.entries.items() if _sums(entry)[_COUNT] == kept.count(key)}
+    intact -= kept.keys_where_not("status", *STATUSES[table])
+    return intact - _altered(kept, intact, parted(schema)[0], _LIGHT)
 
 
-def still_believed(kept: KeptTable, believed: Collection[Key], schema: pa.Schema) -> set[Key]:
+def intact_in_full(kept: KeptTable, intact: Collection[Key], schema: pa.Schema) -> set[Key]:
     """Those of the units whose bulky columns are those that were written, too.
 
     Raises:
         InputError: if the file is damaged.
     """
-    return set(believed) - _altered(kept, believed, parted(schema)[1], _BULKY)
+    return set(intact) - _altered(kept, intact, parted(schema)[1], _BULKY)
 
 
-def doubtful_in(journal: Journal, table: str, schema: pa.Schema) -> list[Key]:
+def altered_units(journal: Journal, table: str, schema: pa.Schema) -> list[Key]:
     """The units whose rows cannot be used as they stand in a journal, or are none that such a work has written.
 
     Args:

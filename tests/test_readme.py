@@ -23,7 +23,7 @@ from typer.main import get_command
 import spectra_cli
 from spectra_cli.cli.main import app, run
 from spectra_cli.figures.plots.registry import FIGURES
-from spectra_cli.figures.rows.gathered import KINDS
+from spectra_cli.figures.rows.kinds import KINDS
 from spectra_cli.layers.family_files import known_architectures, parse_architecture
 from spectra_cli.tasks.registry import task_names
 from tests.execution.planted_work import wait_until

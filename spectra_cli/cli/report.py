@@ -33,7 +33,8 @@ def report(
     from spectra_cli.figures.page.file import check_page_path, write_page
     from spectra_cli.figures.page.rendering import render
     from spectra_cli.figures.report.composing import make_document
-    from spectra_cli.figures.rows.gathered import KINDS, Gathered
+    from spectra_cli.figures.rows.gathered import Gathered
+    from spectra_cli.figures.rows.kinds import KINDS
     from spectra_cli.tables.finding import find_tables
 
     check_page_path(out)

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from spectra_cli.errors import UsageError
-from spectra_cli.figures.rows.gathered import Gathered, kind_of
+from spectra_cli.figures.rows.gathered import Gathered
+from spectra_cli.figures.rows.kinds import kind_of
 from spectra_cli.tables.reader import OPTIONAL, TableFile, open_table
 from spectra_cli.tables.writer import TableWriter
 

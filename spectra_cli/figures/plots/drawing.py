@@ -12,7 +12,8 @@ from spectra_cli.errors import InputError, MissingExtraError, UsageError
 from spectra_cli.figures.canvas.style import own_style
 from spectra_cli.figures.choice import Choice, Drawn, NothingToDraw, with_notices
 from spectra_cli.figures.plots.registry import FIGURES, FigureKind
-from spectra_cli.figures.rows.gathered import ENDS, KINDS, OF_PAIRS, Gathered
+from spectra_cli.figures.rows.gathered import Gathered
+from spectra_cli.figures.rows.kinds import ENDS, KINDS, OF_PAIRS
 from spectra_cli.figures.rows.pairs import remedy_for_tag, tags_of
 from spectra_cli.tables.finding import find_tables
 from spectra_cli.tables.reader import TableFile

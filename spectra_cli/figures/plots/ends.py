@@ -13,7 +13,8 @@ from spectra_cli.figures.canvas import axes
 from spectra_cli.figures.choice import Choice, Drawn, NothingToDraw, with_notices
 from spectra_cli.figures.plots.evolving import select
 from spectra_cli.figures.plots.metrics import MOST_FIGURES, bounded, file_name, heading
-from spectra_cli.figures.rows.gathered import ENDS, POSITION, Gathered
+from spectra_cli.figures.rows.gathered import POSITION, Gathered
+from spectra_cli.figures.rows.kinds import ENDS
 from spectra_cli.figures.rows.metriccurves import LOOK_AT_STATUS, gap_notices
 from spectra_cli.figures.rows.pairs import LABEL, PAIR, STEP_LABELS, failures, paired, placed, too_many
 from spectra_cli.figures.rows.series import Floats

@@ -25,7 +25,8 @@ from spectra_cli.figures.plots.overview import (
     with_two_checkpoints,
 )
 from spectra_cli.figures.rows.acrossruns import cut_short, names_in_all, runs_without
-from spectra_cli.figures.rows.gathered import POSITION, PRUNED, Gathered
+from spectra_cli.figures.rows.gathered import POSITION, Gathered
+from spectra_cli.figures.rows.kinds import PRUNED
 from spectra_cli.figures.rows.metriccurves import LOOK_AT_STATUS, VARIANTS, mean_or_nothing
 from spectra_cli.figures.rows.series import NAME, Curve, Floats, Overview, evolutions, mean_of, mean_overview, overviews
 from spectra_cli.shortening import shortened

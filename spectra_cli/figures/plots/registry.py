@@ -20,7 +20,7 @@ class FigureKind:
 
     Attributes:
         name: as in ``--figure NAME`` and in names of files.
-        needs: the kinds of rows that it is drawn of, keys of :data:`spectra_cli.figures.rows.gathered.KINDS`; all of
+        needs: the kinds of rows that it is drawn of, keys of :data:`spectra_cli.figures.rows.kinds.KINDS`; all of
             them.
         meaning: what it shows, in a line.
         module: of the package `plots`, where its function of the same name ``draw_NAME`` is.

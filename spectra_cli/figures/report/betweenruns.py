@@ -8,7 +8,8 @@ import pandas as pd
 from spectra_cli.figures.page.document import Axis, Chart, Grid, Lines, TextTable
 from spectra_cli.figures.report.budget import points_of, spread
 from spectra_cli.figures.report.curves import lines_of
-from spectra_cli.figures.rows.gathered import ENDS, POSITION, Gathered
+from spectra_cli.figures.rows.gathered import POSITION, Gathered
+from spectra_cli.figures.rows.kinds import ENDS
 from spectra_cli.figures.rows.pairs import LABEL, PAIR, paired
 from spectra_cli.figures.rows.series import NAME, curve, overviews
 

@@ -26,7 +26,8 @@ from spectra_cli.figures.report.runrows import COLUMNS, RunRows, rows_by_run, wh
 from spectra_cli.figures.report.skipped import skipped_table
 from spectra_cli.figures.report.sources import analysed_table, making_table, passed_over_table
 from spectra_cli.figures.report.tables import changed_table, digest_table
-from spectra_cli.figures.rows.gathered import KINDS, PRUNED, Gathered
+from spectra_cli.figures.rows.gathered import Gathered
+from spectra_cli.figures.rows.kinds import KINDS, PRUNED
 from spectra_cli.figures.rows.series import Overview
 from spectra_cli.shortening import counted
 

@@ -11,7 +11,7 @@ import numpy as np
 from spectra_cli.figures.page.document import Grid
 from spectra_cli.figures.report.budget import MapPolicy, MapSize, spread
 from spectra_cli.figures.report.runrows import RunRows
-from spectra_cli.figures.rows.gathered import PRUNED
+from spectra_cli.figures.rows.kinds import PRUNED
 from spectra_cli.figures.rows.series import NAME, Floats, Overview, overviews
 from spectra_cli.shortening import counted, fitted_names
 

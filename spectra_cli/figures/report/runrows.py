@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from spectra_cli.figures.page.document import Axis
-from spectra_cli.figures.rows.gathered import CLOCK_LABELS, POSITION, PRUNED, Gathered
+from spectra_cli.figures.rows.gathered import CLOCK_LABELS, POSITION, Gathered
+from spectra_cli.figures.rows.kinds import PRUNED
 from spectra_cli.figures.rows.series import NAME, Floats, connection_names
 
 MATRIX = ("parameter", "depth", "status")

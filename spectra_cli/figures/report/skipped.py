@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spectra_cli.figures.page.document import TextTable
-from spectra_cli.figures.rows.gathered import ENDS, OF_PAIRS, Gathered, kind_of
+from spectra_cli.figures.rows.gathered import Gathered
+from spectra_cli.figures.rows.kinds import ENDS, OF_PAIRS, kind_of
 from spectra_cli.tables.reader import TableFile
 from spectra_cli.tables.schemas import TABLES
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from spectra_cli.errors import InputError
 from spectra_cli.figures.page.document import TextTable
-from spectra_cli.figures.rows.gathered import KINDS, OF_PAIRS, Gathered, kind_of
+from spectra_cli.figures.rows.gathered import Gathered
+from spectra_cli.figures.rows.kinds import KINDS, OF_PAIRS, kind_of
 from spectra_cli.regularfile import open_regular
 from spectra_cli.tables.reader import TableFile
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePath
 from typing import cast
 
 import numpy as np
@@ -16,27 +13,10 @@ import pyarrow.compute as pc
 
 from spectra_cli.errors import UsageError
 from spectra_cli.figures.rows import prunedruns
+from spectra_cli.figures.rows.kinds import OF_PAIRS, has_runs, kind_of
+from spectra_cli.figures.rows.runnames import labels_of, labels_of_metrics, runs_in
 from spectra_cli.figures.rows.sharedplaces import superseded, told_of
 from spectra_cli.tables.reader import TableFile
-
-PRUNED, ENDS = "sva_pruned", "sva_ends"
-"""Kinds of `sva` tables by the command that made them: prune-eval --sva-out, and barrier --sva-out."""
-
-KINDS = {
-    "rank": "spectra rank",
-    "align": "spectra align",
-    "sva": "spectra sva",
-    "prune_eval": "spectra prune-eval",
-    PRUNED: "spectra prune-eval --sva-out",
-    "barrier": "spectra barrier",
-    ENDS: "spectra barrier --sva-out",
-    "barrier_spectra": "spectra barrier --spectra-out",
-    "metrics": "spectra train",
-}
-"""What rows may be, and the command that makes them."""
-
-OF_PAIRS = frozenset({"barrier", ENDS, "barrier_spectra"})
-"""Kinds whose rows belong to two runs."""
 
 SHOWN_NAMES, MOST_TOLD = 3, 8
 """Checkpoints that a notice names, and runs that have one each."""
@@ -50,15 +30,6 @@ CLOCK_LABELS = {
 
 POSITION = "x"
 """The column of places on the horizontal axis that :meth:`Gathered.frame` adds."""
-
-
-def kind_of(file: TableFile) -> str:
-    """Kind of the rows of a table: its name, but for the two other uses of the table sva."""
-    if file.table != "sva":
-        return file.table
-    if "variant" in file.columns:
-        return PRUNED
-    return ENDS if "alphas" in file.settings else "sva"
 
 
 class Gathered:
@@ -79,11 +50,11 @@ class Gathered:
     def __init__(self, files: Sequence[TableFile], runs: Collection[str] = ()) -> None:
         self.files = tuple(files)
         self._kinds = [kind_of(file) for file in self.files]
-        found = {file: _runs_in(file) for file in self.files if _has_runs(kind_of(file))}
-        self._labels, self._repeated = _labels(found)
+        found = {file: runs_in(file) for file in self.files if has_runs(kind_of(file))}
+        self._labels, self._repeated = labels_of(found)
         self._superseded: dict[str, dict[tuple[str, float], list[str]]] = {}
         known = [label for labels in self._labels.values() for label in labels.values()]
-        of_metrics, self.remarks = _labels_of_metrics([file for file in self.files if file.table == "metrics"], known)
+        of_metrics, self.remarks = labels_of_metrics([file for file in self.files if file.table == "metrics"], known)
         """What was taken for granted, each a sentence without a full stop."""
         self._labels |= of_metrics
         everything = dict.fromkeys(label for labels in self._labels.values() for label in labels.values())
@@ -123,7 +94,7 @@ class Gathered:
         Raises:
             InputError: if a file is damaged.
         """
-        named = [*columns, "run"] if _has_runs(kind) and "run" not in columns else list(columns)
+        named = [*columns, "run"] if has_runs(kind) and "run" not in columns else list(columns)
         repeated = self._repeated and kind == "prune_eval"
         read = list(dict.fromkeys([*named, *prunedruns.KEYS])) if repeated else named
         parts = [self._frame_of(file, read, where or {}) for file in self.of_kind(kind)]
@@ -214,7 +185,7 @@ class Gathered:
         return next((clock for clock in ("step", "epoch") if frame[clock].notna().any()), "checkpoint")
 
     def _shared_places(self, kind: str) -> dict[tuple[str, float], list[str]]:
-        if not _has_runs(kind):
+        if not has_runs(kind):
             return {}
         if kind not in self._superseded:
             clock = self._clock_of(kind)
@@ -223,7 +194,7 @@ class Gathered:
         return self._superseded[kind]
 
     def _has_labels(self, kind: str) -> bool:
-        return _has_runs(kind) or kind == "metrics"
+        return has_runs(kind) or kind == "metrics"
 
     def _frame_of(self, file: TableFile, columns: Sequence[str], where: Mapping[str, Collection[str]]) -> pd.DataFrame:
         wanted = list(dict.fromkeys([*columns, *where]))
@@ -237,10 +208,6 @@ class Gathered:
         if labels is not None:
             frame["run"] = labels["."] if file.table == "metrics" else frame.run.map(lambda run: labels.get(run, run))
         return frame[list(dict.fromkeys([*columns, *(["run"] if labels is not None else [])]))]
-
-
-def _has_runs(kind: str) -> bool:
-    return kind not in OF_PAIRS and kind != "metrics"
 
 
 def _narrowed(where: Mapping[str, Collection[str]]):  # type: ignore[no-untyped-def]  # pyarrow publishes no types
@@ -262,92 +229,6 @@ def _plain(table: pa.Table) -> pa.Table:
         if pa.types.is_dictionary(field.type):
             table = table.set_column(place, field.name, table.column(place).cast(field.type.value_type))
     return table
-
-
-def _runs_in(file: TableFile) -> list[str]:
-    """Names of the runs in a table, in its order."""
-    found: dict[str, None] = {}
-    for batch in file.batches(["run"]):
-        found |= dict.fromkeys(name for name in batch.column(0).unique().to_pylist() if name is not None)
-    return list(found)
-
-
-def _labels(found: Mapping[TableFile, Sequence[str]]) -> tuple[dict[TableFile, dict[str, str]], bool]:
-    """By table, what its runs are to be called; and whether several tables of one kind have a run in common."""
-    recorded = {file: {run: _known_as(file, run) for run in runs} for file, runs in found.items()}
-    uses: dict[tuple[str, str], list[tuple[TableFile, str]]] = {}
-    for file, labels in recorded.items():
-        for run, label in labels.items():
-            uses.setdefault((kind_of(file), label), []).append((file, run))
-    twice = {key: own for key, own in uses.items() if len(own) > 1}
-    if all(kind == "prune_eval" and prunedruns.of_one_run(own) for (kind, _), own in twice.items()):
-        return recorded, bool(twice)
-    of_files = fronts(list(found))
-    apart = {
-        file: {run: of_files[file] if run == "." else f"{of_files[file]}/{run}" for run in runs}
-        for file, runs in found.items()
-    }
-    return apart, False
-
-
-def _known_as(file: TableFile, run: str) -> str:
-    """What a run is called: the name of its directory where PATH itself was the run, if that is on record."""
-    if run != ".":
-        return run
-    names = file.settings.get("runs")
-    name = names.get(run) if isinstance(names, dict) else None
-    return name if isinstance(name, str) and name else run
-
-
-def fronts(files: Sequence[TableFile]) -> dict[TableFile, str]:
-    """A name for each file that tells it from others of its kind: its directory, its own name, or both."""
-    directories = {file: _tail(file.path.parent, [each.path.parent for each in files]) for file in files}
-    both = {file: f"{directory}/{file.path.stem}" for file, directory in directories.items()}
-    for named in (directories, {file: file.path.stem for file in files}, both):
-        if len({(kind_of(file), front) for file, front in named.items()}) == len(files):
-            return named
-    return {file: f"{front} ({number})" for number, (file, front) in enumerate(both.items(), 1)}
-
-
-def _tail(path: Path, others: Sequence[Path]) -> str:
-    """The last components of a path, as many as tell it from the others."""
-    whole = {other.resolve() for other in others}
-    parts = path.resolve().parts
-    for length in range(1, len(parts)):
-        tail = parts[-length:]
-        if sum(other.parts[-length:] == tail for other in whole) <= 1:
-            return "/".join(tail)
-    return os.fspath(path)
-
-
-def _labels_of_metrics(
-    files: Sequence[TableFile], known: Sequence[str]
-) -> tuple[dict[TableFile, dict[str, str]], tuple[str, ...]]:
-    """What the runs are called whose directories these metrics stand in, and remarks on what was taken for granted.
-
-    That is the name of a run in other tables whose last components are those of the directory, or the only one there.
-    """
-    labels = {}
-    remarks = []
-    known = list(dict.fromkeys(known))
-    parents = {file: file.path.resolve().parent for file in files}
-    for file, parent in parents.items():
-        same = [label for label in known if label != "." and _ends_with(parent, PurePath(label))]
-        if len(same) == 1:
-            labels[file] = same[0]
-        elif len(known) == 1 and len(files) == 1:
-            labels[file] = known[0]
-            if known[0] != ".":
-                remarks.append(f"the metrics in {parent.name} are taken for those of the run {known[0]}, the only one")
-        else:
-            labels[file] = _tail(parent, list(parents.values()))
-    uses = Counter(labels.values())
-    tails = {file: _tail(parent, list(parents.values())) for file, parent in parents.items()}
-    return {file: {".": label if uses[label] == 1 else tails[file]} for file, label in labels.items()}, tuple(remarks)
-
-
-def _ends_with(path: Path, end: PurePath) -> bool:
-    return path.parts[-len(end.parts) :] == end.parts
 
 
 def batches_of(files: Sequence[TableFile], columns: Sequence[str]) -> Iterator[tuple[TableFile, pa.RecordBatch]]:

@@ -11,7 +11,9 @@ import pandas as pd
 
 from spectra_cli.errors import UsageError
 from spectra_cli.figures.choice import NothingToDraw
-from spectra_cli.figures.rows.gathered import ENDS, OF_PAIRS, POSITION, Gathered, fronts
+from spectra_cli.figures.rows.gathered import POSITION, Gathered
+from spectra_cli.figures.rows.kinds import ENDS, OF_PAIRS
+from spectra_cli.figures.rows.runnames import fronts
 from spectra_cli.tables.reader import TableFile
 
 ENDS_OF_PAIR: Mapping[str, tuple[str, ...]] = MappingProxyType(

@@ -8,6 +8,7 @@ from typing import Any
 
 from spectra_cli.checkpoints.smallfile import read_small_file
 from spectra_cli.errors import CheckpointError
+from spectra_cli.storage.connection import StorageError
 from spectra_cli.storage.places import Place, is_directory
 
 NAME = "config.json"
@@ -22,13 +23,20 @@ def read_config(checkpoint: Place, run_root: Place) -> dict[str, Any]:
         run_root: directory of the run.
 
     Returns:
-        The configuration, empty where there is none or where it is not a JSON object.
+        The configuration, empty where there is none, where it may not be read or where it is not a JSON object.
+
+    Raises:
+        StorageError: if a storage does not say whether there is one.
     """
     return next((config for _, config in _considered(checkpoint, run_root) if config is not None), {})
 
 
 def files_considered(checkpoint: Place, run_root: Place) -> list[Place]:
-    """Where :func:`read_config` looks, in its order: what it takes, and before that what is absent or not usable."""
+    """Where :func:`read_config` looks, in its order: what it takes, and before that what is absent or not usable.
+
+    Raises:
+        StorageError: as :func:`read_config`.
+    """
     looked_at = []
     for file, config in _considered(checkpoint, run_root):
         looked_at.append(file)
@@ -46,6 +54,8 @@ def _considered(checkpoint: Place, run_root: Place) -> Iterator[tuple[Place, dic
 def _read(file: Place) -> dict[str, Any] | None:
     try:
         config = json.loads(read_small_file(file, LARGEST_CONFIG_BYTES))
-    except (CheckpointError, ValueError, RecursionError):
+    except StorageError:
+        raise  # there may be one, without which the numbers of heads would be others
+    except (CheckpointError, ValueError, RecursionError):  # many a storage denies access to what is absent
         return None
     return config if isinstance(config, dict) else None

@@ -87,16 +87,14 @@ def storage_errors(url: str) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         number = {FileNotFoundError: errno.ENOENT, NotADirectoryError: errno.ENOTDIR}.get(type(error), errno.EISDIR)
         raise type(error)(number, "there is no such file or directory", shown_url(url)) from error
-    except PermissionError as error:
-        raise PermissionError(
-            errno.EACCES, f"the storage denies access: {_one_line(error, url)}", shown_url(url)
-        ) from error
     except NotImplementedError as error:  # such as a listing of all repositories
         raise PermissionError(
             errno.EACCES, f"the storage has no answer: {_one_line(error, url)}", shown_url(url)
         ) from error
     except Exception as error:  # every storage has errors of its own, most of which are no OSError
         message = _one_line(error, url)
+        if _denies_access(error):
+            raise PermissionError(errno.EACCES, f"the storage denies access: {message}", shown_url(url)) from error
         if "credential" in f"{type(error).__name__} {message}".lower():
             absent = f"there are no credentials for the storage: {message}"
             raise StorageError(absent, reason=absent, where=shown_url(url), remedy=credentials_remedy(url)) from error
@@ -106,6 +104,17 @@ def storage_errors(url: str) -> Iterator[None]:
             where=shown_url(url),
             remedy="Check the URL, the network and the credentials, then run again",
         ) from error
+
+
+def _denies_access(error: Exception) -> bool:
+    """Whether a library says that a storage knows who asks, or that it does not, and lets them read nothing.
+
+    s3fs and adlfs raise an error of the system; others have the status of the answer; gcsfs begins with a word. A
+    storage may answer so for what is absent, too, where one may not list.
+    """
+    answered = getattr(error, "status", None) or getattr(error, "code", None)
+    answered = answered or getattr(getattr(error, "response", None), "status_code", None)
+    return isinstance(error, PermissionError) or answered in {401, 403} or str(error).startswith("Forbidden")
 
 
 def credentials_remedy(url: str) -> str:

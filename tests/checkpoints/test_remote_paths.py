@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import pickle
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -16,28 +13,17 @@ from hypothesis import strategies as st
 
 from spectra_cli.checkpoints.discovery import discover
 from spectra_cli.checkpoints.fingerprints import FileState, _tell_unversioned, fingerprint_files
-from spectra_cli.errors import CheckpointError, InputError
-from spectra_cli.execution.evaluation.taskruns import ChosenTask
-from spectra_cli.storage import copies, listings
-from spectra_cli.storage.connection import StorageError
-from spectra_cli.storage.copies import is_plain_name, local_directory
-from spectra_cli.storage.files import LocalFile, open_file, read_up_to
-from spectra_cli.storage.listings import UNKNOWN_VERSION, Listings, RemoteEntry
+from spectra_cli.errors import InputError
+from spectra_cli.storage import listings
+from spectra_cli.storage.files import open_file, read_up_to
+from spectra_cli.storage.listings import UNKNOWN_VERSION, Listings
 from spectra_cli.storage.places import entries_of, matching, place_of, relative_name
 from spectra_cli.storage.remote import RemotePath, remote_path
-from spectra_cli.tasks.hf_causal_lm import HuggingFaceCausalLM
 
 NAMES = st.text("ab.*@ ", min_size=1, max_size=4).filter(lambda name: set(name) != {"."})
 
 
-@pytest.fixture(autouse=True)
-def storage() -> Iterator[MemoryFileSystem]:
-    """The storage of fsspec in memory, empty."""
-    filesystem = MemoryFileSystem()
-    filesystem.store.clear()
-    filesystem.pseudo_dirs[:] = [""]
-    yield filesystem
-    filesystem.store.clear()
+pytestmark = pytest.mark.usefixtures("storage")
 
 
 def fill(storage: MemoryFileSystem, *names: str) -> None:
@@ -244,24 +230,6 @@ def test_small_files_are_remembered_up_to_a_limit(monkeypatch: pytest.MonkeyPatc
     assert asked == ["large", "large"]
 
 
-def test_errors_of_a_library_become_those_of_a_checkpoint(
-    storage: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In one line that a terminal can show, whatever the library says."""
-
-    def failing(*_: object, **__: object) -> None:
-        raise RuntimeError("no route\nto host\x1b[31m " + "x" * 10_000)
-
-    fill(storage, "r/step_1.pt")
-    monkeypatch.setattr(MemoryFileSystem, "ls", failing)
-    with pytest.raises(CheckpointError, match=r"^memory://r: the storage cannot be read: no route to host\?") as caught:
-        discover("memory://r")
-    assert len(str(caught.value)) < 500
-    assert isinstance(caught.value, StorageError)
-    assert str(caught.value).startswith(f"memory://r: the storage cannot be read: {caught.value.reason}")
-    assert pickle.loads(pickle.dumps(caught.value)).reason == caught.value.reason  # as from another process
-
-
 def test_where_a_storage_tells_no_change_the_size_does_and_that_is_told_once(
     storage: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,98 +264,3 @@ def test_an_empty_directory_and_an_absent_one_are_told_apart(storage: MemoryFile
         discover("memory://r/empty")
     with pytest.raises(InputError, match="does not exist"):
         discover("memory://r/absent")
-
-
-def test_small_files_are_copied_for_libraries_that_need_them_here(storage: MemoryFileSystem) -> None:
-    """Those asked for, once; a directory of this machine is itself."""
-    for name in ("config.json", "tokenizer.json", "model.safetensors", "sub/config.json"):
-        storage.pipe_file(f"memory://hub/step_1/{name}", name.encode())
-    directory = remote_path("memory://hub/step_1")
-    copy = local_directory(directory, (".json",))
-    assert {path.name: path.read_bytes() for path in copy.iterdir()} == {
-        "config.json": b"config.json",
-        "tokenizer.json": b"tokenizer.json",
-    }
-    assert local_directory(directory, (".json",)) == copy
-    assert local_directory(copy, (".json",)) is copy
-
-
-def test_a_large_file_is_not_copied(storage: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever its name ends in; one of exactly the limit is."""
-    monkeypatch.setattr(copies, "LARGEST_COPY_BYTES", 20)
-    for name, size in (("tokenizer.json", 20), ("trace.json", 21)):
-        storage.pipe_file(f"memory://hub/step_5/{name}", b"x" * size)
-    copy = local_directory(remote_path("memory://hub/step_5"), (".json",))
-    assert {path.name: path.stat().st_size for path in copy.iterdir()} == {"tokenizer.json": 20}
-
-
-@pytest.mark.parametrize(
-    "url", ["memory://hub/../../../step_3", "memory://../../hub/step_3", "memory://hub/..\\x/step_3"]
-)
-def test_nothing_of_a_url_stands_in_the_path_of_a_copy(
-    storage: MemoryFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
-) -> None:
-    """Whatever parts it has, and whether they are folded or not: nothing but a new directory is written to."""
-    private = tmp_path / "tmp" / "private"
-    private.mkdir(parents=True)
-    monkeypatch.setattr(copies, "_temporary", lambda: str(private))
-    for path in (remote_path(url), RemotePath(url, remote_path(url).listings)):
-        monkeypatch.setattr(copies, "entries_of", lambda _: [RemoteEntry("memory://hub/step_3/a.json", False, 1)])
-        monkeypatch.setattr(copies, "open_file", lambda _: LocalFile(Path(__file__)))
-        copies._copied.cache_clear()
-        copy = local_directory(path, (".json",))
-        assert copy.parent == private
-        assert [path.name for path in copy.iterdir()] == ["a.json"]
-        assert "hub" not in str(copy.relative_to(tmp_path))
-    assert {path.parent.parent for path in tmp_path.rglob("*.json")} == {private}
-
-
-@dataclass
-class Named:
-    """An entry by any name, as only a broken or hostile storage lists it."""
-
-    name: str
-
-    def is_file(self) -> bool:
-        return True
-
-    def stat(self) -> os.stat_result:
-        return os.stat(__file__)
-
-
-ODD = ["../x.json", "/x.json", "a/x.json", "..\\x.json", "a\0.json", "x" * 255 + ".json", "\udfff\ud800.json"]
-
-
-def test_only_files_with_plain_names_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "_temporary", lambda: str(tmp_path / "private"))
-    (tmp_path / "private").mkdir()
-    monkeypatch.setattr(copies, "entries_of", lambda _: [Named(name) for name in [*ODD, "good.json", "..json"]])
-    monkeypatch.setattr(copies, "open_file", lambda _: LocalFile(Path(__file__)))
-    copy = local_directory(remote_path("memory://odd"), (".json",))
-    assert {path.name for path in copy.iterdir()} == {"good.json", "..json"}
-    assert len(list(tmp_path.rglob("*.json"))) == 2
-    assert not any(map(is_plain_name, ["", ".", "..", *ODD]))
-
-
-def test_a_copy_goes_through_no_link_and_over_no_file(tmp_path: Path) -> None:
-    target = tmp_path / "target"
-    target.write_bytes(b"own")
-    (tmp_path / "link.json").symlink_to(target)
-    for name in ("link.json", "target"):
-        with pytest.raises(OSError, match=r"exists|Invalid"):
-            copies._write_new(tmp_path, name, b"theirs")
-    with pytest.raises(OSError, match="Invalid"):
-        copies._write_new(tmp_path, "../beside", b"theirs")
-    assert target.read_bytes() == b"own"
-    assert not (tmp_path.parent / "beside").exists()
-
-
-def test_a_task_that_takes_a_directory_is_given_a_copy_of_its_files(storage: MemoryFileSystem) -> None:
-    """What it is called, as tables record it, stays the URL."""
-    storage.pipe_file("memory://hub/step_2/config.json", b'{"model_type": "gpt2", "n_layer": 3}')
-    url = "memory://hub/step_2"
-    chosen = ChosenTask("hf-causal-lm", {"config": url}, files_allowed=False, source="run.json")
-    task = chosen.make()
-    assert isinstance(task, HuggingFaceCausalLM)
-    assert task.config["n_layer"] == 3
-    assert chosen.settings == {"config": url}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -27,12 +25,7 @@ from spectra_cli.tables.remotetable import RemoteTable
 PASSWORD, TOKEN = "pa55word", "t0ken/with+signs=="
 
 
-@pytest.fixture(autouse=True)
-def storage() -> Iterator[MemoryFileSystem]:
-    filesystem = fsspec.filesystem("memory")
-    filesystem.store.clear()
-    yield filesystem
-    filesystem.store.clear()
+pytestmark = pytest.mark.usefixtures("storage")
 
 
 @pytest.mark.parametrize(

@@ -370,3 +370,4 @@ def test_what_the_help_says_of_devices_is_what_training_takes(spectra: Fixture) 
     assert "auto, cpu, cuda, cuda:N or mps" in helps["train"]
     outcome = spectra("train", TINY, "--out", "a", "--device", "cpu,cpu")
     assert (outcome.status, Path("a").exists()) == (2, False)
+    assert outcome.err == "Error: --device cpu,cpu: one device is needed here. Give one of them.\n"

@@ -32,6 +32,8 @@ def resolve_device(name: str) -> torch.device:
         UsageError: if the name is none of these.
         InputError: if the device is not there.
     """
+    if "," in name:
+        raise UsageError(f"--device {name}: one device is needed here", remedy="Give one of them")
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     if name == "cpu":

@@ -26,7 +26,7 @@ from spectra_cli.figures.plots.registry import FIGURES
 from spectra_cli.figures.rows.kinds import KINDS
 from spectra_cli.layers.family_files import known_architectures, parse_architecture
 from spectra_cli.tasks.registry import task_names
-from tests.execution.planted_work import wait_until
+from tests.execution.planted_work import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -181,7 +181,7 @@ def test_the_example_of_a_family_is_one() -> None:
 
 STAND_IN = """#!/bin/bash
 printf -v call '%q ' "${OMP_NUM_THREADS-}" "${0##*/}" "$@"; echo "$call" >> "$CALLS"
-for given; do [[ $before == --scheduler-file ]] && file=$given; before=$given; done
+for given; do [[ $before == --scheduler* ]] && file=$given; before=$given; done
 case "${0##*/} $1" in
   srun*)
     while [[ $1 == -* ]]; do shift; done
@@ -191,7 +191,7 @@ case "${0##*/} $1" in
   "dask scheduler") echo '{"address": "tcp://head:1234"}' > "$file"; exec sleep 600 ;;
   "dask worker") until [[ -e $file ]]; do sleep 0.05; done; exec sleep 600 ;;
   spectra*)
-    until [[ $(grep -c 'dask worker' "$CALLS") == "$((SLURM_NTASKS + 1))" ]]; do sleep 0.05; done
+    until [[ -s $file && $(grep -c 'dask worker' "$CALLS") == "$((SLURM_NTASKS + 1))" ]]; do sleep 0.05; done
     exit "$STATUS" ;;
 esac
 """
@@ -251,7 +251,7 @@ def test_the_slurm_recipe_begins_a_cluster_and_ends_as_spectra_does(tmp_path: Pa
     environment["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
     job = subprocess.Popen(["bash", script], cwd=home, env=environment, start_new_session=True)
     try:
-        assert job.wait(60) == status
+        assert job.wait(PATIENCE_S) == status
         wait_until(lambda: not _is_there(job.pid))  # a job ends when all that it has begun has ended
     finally:
         if _is_there(job.pid):

@@ -46,7 +46,7 @@ def test_large_groups_come_first_and_the_others_in_their_order(work: list[float]
 
 def test_lanes_work_at_the_same_time_and_few_results_wait() -> None:
     """Two items that wait for each other finish in two lanes; and nobody works ahead of a slow reader without end."""
-    meeting = threading.Barrier(2, timeout=20)
+    meeting = threading.Barrier(2, timeout=120)
     assert sorted(as_completed(range(2), lambda item: meeting.wait() * 0 + item, 2)) == [0, 1]
     begun: list[int] = []
     results = as_completed(range(50), lambda item: begun.append(item) or item, 2)
@@ -65,12 +65,12 @@ def test_a_lane_works_on_while_a_result_is_looked_at_and_no_further_once_they_ar
         begun.append(item)
         if item:
             held.set()
-            over.wait(20)
+            over.wait(120)
         return item
 
     results = as_completed(range(50), work, 1)
     assert next(results) == 0
-    assert held.wait(20)
+    assert held.wait(120)
     threading.Timer(0.2, over.set).start()
     results.close()
     assert begun == [0, 1]

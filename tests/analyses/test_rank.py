@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -510,6 +510,7 @@ def test_values_beyond_float32_leave_their_column_null_and_the_statistics_stand(
 def test_two_groups_are_in_memory_at_a_time() -> None:
     """The one that is worked on and the one that is read ahead."""
     alive: set[int] = set()
+    made = [Event() for _ in range(6)]
     most = 0
 
     class Group:
@@ -518,6 +519,7 @@ def test_two_groups_are_in_memory_at_a_time() -> None:
             self.number = number
             alive.add(number)
             most = max(most, len(alive))
+            made[number].set()
 
         def __del__(self) -> None:
             alive.discard(self.number)
@@ -525,7 +527,7 @@ def test_two_groups_are_in_memory_at_a_time() -> None:
     numbers = []
     for group in loading.ahead(range(6), Group):
         numbers.append(group.number)
-        time.sleep(0.02)  # the next is read meanwhile
+        assert made[min(group.number + 1, 5)].wait(120), "the next is not read meanwhile"
         del group
     assert numbers == list(range(6))
     assert most == 2

@@ -33,10 +33,10 @@ def test_no_name_takes_long(read: Callable[[str], object]) -> None:
         for repeated in (*REPEATED, *WORDS)
         for end in (".json", ".pt", "!", "")
     ]
-    start = time.perf_counter()
+    start = time.process_time()  # other work on the machine is not the subject
     for name in names:
         read(name)
-    assert time.perf_counter() - start < 0.001 * len(names)  # an exponential pattern does not end at all
+    assert time.process_time() - start < 0.001 * len(names)  # an exponential pattern does not end at all
 
 
 @pytest.mark.parametrize(

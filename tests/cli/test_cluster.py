@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from spectra_cli.execution.incremental.filling import Filling
 from tests.analyses import tiny_tasks
-from tests.cli.trajectories import assert_same, outputs, read, trajectory
+from tests.cli.trajectories import assert_same, read, trajectory
 from tests.execution.cluster import Cluster
-from tests.execution.planted_work import wait_until
 
 Fixture = Callable[..., Any]
 
@@ -50,20 +49,22 @@ def test_a_cluster_evaluates_models(spectra: Fixture, cluster: Cluster) -> None:
     assert read(Path("cluster.parquet")).equals(read(Path("local.parquet")))
 
 
-def test_a_worker_that_is_killed_in_the_middle_costs_no_row(spectra: Fixture, cluster: Cluster) -> None:
+def test_a_worker_that_is_killed_in_the_middle_costs_no_row(
+    spectra: Fixture, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = trajectory(steps=range(0, 6000, 100))
     assert spectra("analyze", run, "--out", "local").status == 0
-    journal = outputs("analyze", "cluster")["sva"].parent / ".sva.parquet.journal"
+    put, count = Filling._put, 0
 
-    def kill() -> None:
-        wait_until(lambda: journal.exists() and journal.stat().st_size > 20_000)
-        os.kill(cluster.pids[0], signal.SIGKILL)
+    def putting(filling: Filling, *arguments: Any) -> bool:
+        nonlocal count
+        count += 1
+        if count == 20:
+            os.kill(cluster.pids[0], signal.SIGKILL)
+        return put(filling, *arguments)
 
-    killing = threading.Thread(target=kill)
-    killing.start()
+    monkeypatch.setattr(Filling, "_put", putting)
     with cluster.replacing():
         done = spectra("analyze", run, "--out", "cluster", "--scheduler", cluster.address)
-        killing.join()
-        cluster.wait_for(2)
-    assert done.status == 0
+    assert (done.status, count) == (0, 60)
     assert_same("analyze", "cluster", "local")

@@ -30,9 +30,14 @@ class Cluster:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._log = (directory / "log").open("w")
+        self._workers: dict[str, subprocess.Popen[bytes]] = {}
+        self._begun = 0
         self._scheduler = self._start("dask_scheduler", "--port", "0")
-        self._workers: list[subprocess.Popen[bytes]] = []
-        wait_until(lambda: self.file.is_file() and self.file.stat().st_size > 0)
+        try:
+            wait_until(lambda: self.file.is_file() and self.file.read_text().endswith("\n}"))
+        except BaseException:
+            self._end()
+            raise
         self.address: str = json.loads(self.file.read_text())["address"]
 
     @classmethod
@@ -42,7 +47,7 @@ class Cluster:
         with cls(directory) as cluster:
             cluster.add_worker()
             cluster.add_worker()
-            cluster.wait_for(2)
+            cluster.wait_for_workers()
             yield cluster
 
     @property
@@ -52,34 +57,37 @@ class Cluster:
 
     def add_worker(self, threads: int = 1, environment: dict[str, str] | None = None) -> None:
         """Start a worker; it is there when it is there."""
-        options = ["--no-nanny", "--nthreads", str(threads), "--local-directory", str(self._directory)]
-        self._workers.append(self._start("dask_worker", *options, environment=environment))
+        self._begun += 1
+        name = f"worker {self._begun}"
+        options = ["--name", name, "--nthreads", str(threads), "--local-directory", str(self._directory)]
+        self._workers[name] = self._start("dask_worker", "--no-nanny", *options, environment=environment)
 
     @property
     def pids(self) -> list[int]:
         """Of the workers."""
-        return [process.pid for process in self._workers]
+        return [process.pid for process in self._workers.values()]
 
     def client(self) -> Client:
         """To look into the cluster, beside those of spectra."""
         return Client(self.address, set_as_default=False, timeout=30)
 
-    def wait_for(self, workers: int) -> None:
-        """Wait until there are so many workers."""
+    def wait_for_workers(self) -> None:
+        """Wait until the scheduler knows all workers that were added, and none that has died."""
+
+        def known(dask_scheduler: object) -> set[str]:
+            return {worker.name for worker in dask_scheduler.workers.values()}  # type: ignore[attr-defined]
+
         with self.client() as client:
-            wait_until(lambda: len(client.nthreads()) == workers)
+            wait_until(lambda: client.run_on_scheduler(known) == set(self._workers))
 
     @contextmanager
     def replacing(self) -> Iterator[None]:
-        """Start another worker for each that dies."""
+        """Start another worker for each that dies; in the end there are as many as before."""
         over = threading.Event()
 
         def replace() -> None:
             while not over.wait(0.1):
-                for place, process in enumerate(self._workers):
-                    if process.poll() is not None:
-                        self._workers.pop(place)
-                        self.add_worker()
+                self._replace_the_dead()
 
         thread = threading.Thread(target=replace)
         thread.start()
@@ -88,6 +96,13 @@ class Cluster:
         finally:
             over.set()
             thread.join()
+            self._replace_the_dead()  # since the last look
+            self.wait_for_workers()
+
+    def _replace_the_dead(self) -> None:
+        for name in [name for name, process in self._workers.items() if process.poll() is not None]:
+            del self._workers[name]
+            self.add_worker()
 
     def _start(self, program: str, *options: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         where = ["--host", "127.0.0.1", "--scheduler-file", str(self.file), "--no-dashboard"]
@@ -105,7 +120,10 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in (*self._workers, self._scheduler):
+        self._end()
+
+    def _end(self) -> None:
+        for process in (*self._workers.values(), self._scheduler):
             process.kill()
             process.wait()
         self._log.close()

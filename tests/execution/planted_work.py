@@ -16,14 +16,22 @@ import numpy as np
 
 from spectra_cli.checkpoints.runs import Run
 from spectra_cli.errors import CheckpointError, UsageError
-from spectra_cli.execution.work.events import CheckpointDone, Event, Opened, Remark
+from spectra_cli.execution.work.events import CheckpointDone, CheckpointOpened, Event, Remark
 from spectra_cli.execution.work.units import Assignment, Chunk, EventSink, Outcome
+
+PATIENCE_S = 120.0
+"""How long a slow machine may take for something that takes a moment."""
 
 
 def chunks_of(units: int, size: int = 1) -> list[Chunk]:
     """So many units in chunks of a size, the last one maybe smaller."""
     assignments = [Assignment(place, ("rank",)) for place in range(units)]
     return [tuple(assignments[start : start + size]) for start in range(0, units, size)]
+
+
+def let_go(trail: Path) -> None:
+    """Let units go on that wait to be let go."""
+    (trail / "go").touch()
 
 
 def attempts(trail: Path, place: int) -> list[Path]:
@@ -33,21 +41,21 @@ def attempts(trail: Path, place: int) -> list[Path]:
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait for what must come to pass sooner or later."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError
+            raise TimeoutError("it does not come")
         time.sleep(0.02)
 
 
 def alive(pid: int) -> bool:
     """Whether a process is there that has not ended."""
+    status = Path(f"/proc/{pid}/stat")
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        return not (Path("/proc/self/stat").exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+    except (ProcessLookupError, FileNotFoundError):  # also where it goes between the two looks
         return False
-    status = Path(f"/proc/{pid}/stat")
-    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 class Heard:
@@ -114,7 +122,7 @@ class PlantedWorker:
 
     def outcomes(self, chunk: Chunk) -> Iterator[Outcome]:
         for assignment in reversed(chunk):
-            self.sink.hear(Opened(matrices=1, work=float(assignment.index)))
+            self.sink.hear(CheckpointOpened(matrices=1, work=float(assignment.index)))
             self._leave_a_trace(assignment.index)
             act = self.work.acts.get(assignment.index, "")
             if act == "fails":
@@ -177,6 +185,8 @@ class PlantedWorker:
             child = subprocess.Popen(["sleep", "3600"], close_fds=False)  # it has the pipe, too
             (self.work.trail / f"child-{child.pid}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        elif act == "waits to be let go":
+            wait_until((self.work.trail / "go").exists)
         elif act.startswith("waits for "):
             awaited = [int(other) for other in act.removeprefix("waits for ").split()]
             wait_until(lambda: all(attempts(self.work.trail, other) for other in awaited))

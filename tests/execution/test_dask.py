@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ from spectra_cli.execution.trajectory.analyst import CheckpointWork
 from spectra_cli.execution.work.units import Assignment, Chunk
 from tests.analyses import tiny_tasks
 from tests.execution.cluster import ROOT, Cluster
-from tests.execution.planted_work import Heard, PlantedWork, attempts, chunks_of, wait_until
+from tests.execution.planted_work import Heard, PlantedWork, alive, attempts, chunks_of, let_go, wait_until
 
 
 @pytest.fixture
@@ -59,15 +59,23 @@ def works(client: Client) -> list[str]:
     return found
 
 
+def at_work(trail: Path, place: int) -> int | None:
+    """The process that has begun a unit last; None if none has."""
+    return next((int(path.name.rpartition("-")[2]) for path in reversed(attempts(trail, place))), None)
+
+
 def test_the_work_of_a_killed_worker_is_done_again(cluster: Cluster, tmp_path: Path) -> None:
-    """By the other one: all outcomes arrive, each once."""
-    work = PlantedWork(trail=tmp_path, pause_s=0.05)
+    """By the other one: all outcomes arrive, each once. It is killed in the midst of a unit of its second chunk."""
+    work = PlantedWork(dict.fromkeys(range(3, 24), "waits to be let go"), trail=tmp_path)
     with cluster.replacing():
         outcomes = DaskCluster(cluster.address, "cpu").outcomes(work, chunks_of(24, 3), Heard())
         arrived = [next(outcomes)]
-        os.kill(arrived[0].facts["pid"], signal.SIGKILL)
+        killed = arrived[0].facts["pid"]
+        wait_until(lambda: killed in {at_work(tmp_path, place) for place in range(3, 24)})
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: not alive(killed))
+        let_go(tmp_path)
         arrived += outcomes
-        cluster.wait_for(2)
     assert Counter(outcome.index for outcome in arrived) == Counter(range(24))
     assert all(outcome.error is None for outcome in arrived)
     assert any(len(attempts(tmp_path, place)) > 1 for place in range(24))
@@ -86,10 +94,11 @@ def test_a_unit_that_takes_down_its_workers_is_an_outcome(cluster: Cluster, tmp_
     work = PlantedWork({3: "dies"}, trail=tmp_path)
     with cluster.client() as client, cluster.replacing():
         before = client.run_on_scheduler(impatient)
-        with pytest.warns(LostWorkerWarning, match="Dask workers have died"):
-            outcomes = list(DaskCluster(cluster.address, "cpu").outcomes(work, chunks_of(8, 4), Heard()))
-        client.run_on_scheduler(patient, failures=before)
-        cluster.wait_for(2)
+        try:
+            with pytest.warns(LostWorkerWarning, match="Dask workers have died"):
+                outcomes = list(DaskCluster(cluster.address, "cpu").outcomes(work, chunks_of(8, 4), Heard()))
+        finally:
+            client.run_on_scheduler(patient, failures=before)
     assert sorted(outcome.index for outcome in outcomes) == list(range(8))
     errors = {outcome.index: outcome.error for outcome in outcomes if outcome.error is not None}
     assert list(errors) == [3]
@@ -100,7 +109,7 @@ def test_a_unit_that_takes_down_its_workers_is_an_outcome(cluster: Cluster, tmp_
 def test_workers_are_waited_for_and_those_that_come_are_used(empty_cluster: Cluster, tmp_path: Path) -> None:
     """One with two threads, each of which has a worker of its own and its share of the cores."""
     meeting = PlantedWork({0: "waits for 1", 1: "waits for 0"}, trail=tmp_path)
-    impatient = DaskCluster(empty_cluster.address, "cpu", patience_s=0.5)
+    impatient = DaskCluster(empty_cluster.address, "cpu", patience_s=5.0)  # for the answers of the scheduler as well
     with pytest.warns(NoWorkerWarning, match="no Dask workers"), pytest.raises(InputError, match="no Dask worker for"):
         next(impatient.outcomes(meeting, chunks_of(2), Heard()))
     empty_cluster.add_worker(threads=2, environment={"OMP_NUM_THREADS": "2"})
@@ -172,20 +181,20 @@ def test_a_file_that_a_scheduler_is_about_to_write_is_waited_for(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The jobs of a batch system begin at the same time; a file may be there and not be whole yet."""
-    monkeypatch.setattr(schedulerfile, "TOLD_S", 0.2)
-    path, whole = tmp_path / "scheduler.json", cluster.file.read_text()
+    path, whole, now_s = tmp_path / "scheduler.json", cluster.file.read_text(), 0.0
 
-    def write() -> None:
-        time.sleep(0.5)
-        path.write_text(whole[: len(whole) // 2])
-        time.sleep(0.5)
-        path.write_text(whole)
+    def sleep(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+        if now_s >= schedulerfile.TOLD_S + 5:
+            path.write_text(whole)
+        elif now_s > schedulerfile.TOLD_S:
+            path.write_text(whole[: len(whole) // 2])
 
-    writing = threading.Thread(target=write)
-    writing.start()
+    monkeypatch.setattr(schedulerfile, "time", SimpleNamespace(monotonic=lambda: now_s, sleep=sleep))
     with pytest.warns(NoSchedulerFileWarning, match=r"scheduler\.json: .* waiting up to 10 minutes") as told:
         (outcome,) = DaskCluster(str(path)).outcomes(PlantedWork(), chunks_of(1), Heard())
-    writing.join()
+    assert now_s == schedulerfile.TOLD_S + 5
     assert outcome.error is None
     assert len(told) == 1
 
@@ -200,15 +209,23 @@ def test_a_file_that_does_not_come_is_told_with_the_time_that_it_was_waited_for(
 def test_the_file_of_a_scheduler_that_has_ended_is_left_to_the_next_one(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daskclient, "CONNECT_S", 1.0)
+    address_in, connect_s, found = daskclient.address_in, daskclient.CONNECT_S, list[str]()
     (path := tmp_path / "scheduler.json").write_text('{"address": "tcp://127.0.0.1:1"}')
+    monkeypatch.setattr(daskclient, "CONNECT_S", 0.5)
     with pytest.raises(InputError, match="no Dask scheduler can be reached") as raised:
         DaskCluster(str(path)).survey()
     assert raised.value.where == f"{path} (tcp://127.0.0.1:1)"
-    writing = threading.Timer(0.3, path.write_text, [cluster.file.read_text()])
-    writing.start()
+
+    def finding(file: str, limit_s: float) -> str:
+        if found:  # the next one has begun while the first was looked for
+            path.write_text(cluster.file.read_text())
+            monkeypatch.setattr(daskclient, "CONNECT_S", connect_s)
+        found.append(address_in(file, limit_s))
+        return found[-1]
+
+    monkeypatch.setattr(daskclient, "address_in", finding)
     assert DaskCluster(str(path)).survey().threads == 2
-    writing.join()
+    assert found == ["tcp://127.0.0.1:1", cluster.address]
 
 
 def test_a_file_that_no_scheduler_writes_is_told_at_once(tmp_path: Path) -> None:
@@ -254,10 +271,10 @@ def stopped(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.usefixtures("_impatient")
 def test_a_worker_that_does_not_answer_is_told_once_and_the_other_does_the_work(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(clusterworkers, "ANSWER_S", 5.0)  # in which the other one answers, however slow it is
     with cluster.client() as looking:
         frozen, pid = next(iter(looking.run(os.getpid).items()))
     sending = DaskCluster(cluster.address, "cpu")
@@ -271,13 +288,16 @@ def test_a_worker_that_does_not_answer_is_told_once_and_the_other_does_the_work(
     assert survey.threads == 1
     assert sorted(outcome.index for outcome in outcomes) == list(range(12))
     assert {outcome.facts["pid"] for outcome in outcomes}.isdisjoint({pid})
-    assert sending.survey().threads == 2, "it is not used again after it has answered"
+    wait_until(lambda: sending.survey().threads == 2)  # it is used again after it has answered
 
 
 def test_a_worker_that_stands_still_in_the_midst_of_its_work_is_told(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Long before the scheduler gives it up; when it goes on, it finishes what it was doing."""
+    """Long before the scheduler gives it up; when it goes on, it finishes what it was doing.
+
+    Of the other one the same may be told, where the machine does not let it do anything for so long.
+    """
     monkeypatch.setattr(clusterworkers, "HEARTBEATS_S", 0.2)
     monkeypatch.setattr(clusterworkers, "FROZEN_S", 3.0)
     with cluster.client() as looking:
@@ -285,25 +305,37 @@ def test_a_worker_that_stands_still_in_the_midst_of_its_work_is_told(
     told = list[str]()
 
     def tell(message: Warning | str, *_: object, **__: object) -> None:
-        told.append(str(message))
-        os.kill(pid, signal.SIGCONT)
+        if frozen in str(message):
+            told.append(str(message))
+            os.kill(pid, signal.SIGCONT)
 
-    sending, work = DaskCluster(cluster.address, "cpu"), PlantedWork(trail=tmp_path, pause_s=0.2)
-    late = threading.Timer(60, os.kill, [pid, signal.SIGCONT])  # else a failure would take minutes
+    sending = DaskCluster(cluster.address, "cpu")
+    work = PlantedWork(dict.fromkeys(range(12), "waits to be let go"), trail=tmp_path)
+    outcomes, arrived = sending.outcomes(work, chunks_of(12), Heard()), []
+    late = threading.Timer(120, os.kill, [pid, signal.SIGCONT])  # else a failure would take minutes
+
+    def stop() -> None:
+        wait_until(lambda: pid in {at_work(tmp_path, place) for place in range(12)})
+        os.kill(pid, signal.SIGSTOP)
+        let_go(tmp_path)
+
+    stopping = threading.Thread(target=stop)
     late.start()
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        monkeypatch.setattr(warnings, "showwarning", tell)
-        outcomes = sending.outcomes(work, chunks_of(12), Heard())
-        arrived = [next(outcomes)]
-        with stopped(pid):
+    stopping.start()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            monkeypatch.setattr(warnings, "showwarning", tell)
             arrived += outcomes
-    late.cancel()
-    assert len(told) == 1
-    assert told[0].startswith(f"nothing has been heard of the Dask worker {frozen} for 3 s: ")
+    finally:
+        late.cancel()
+        stopping.join()
+        os.kill(pid, signal.SIGCONT)
+    (message,) = told
+    assert message.startswith(f"nothing has been heard of the Dask worker {frozen} for 3 s: ")
     assert sorted(outcome.index for outcome in arrived) == list(range(12))
     assert pid in {outcome.facts["pid"] for outcome in arrived}
-    assert sending.survey().threads == 2
+    wait_until(lambda: sending.survey().threads == 2)
 
 
 def test_a_work_that_is_taken_from_the_workers_is_an_error_and_loses_no_unit(cluster: Cluster, tmp_path: Path) -> None:
@@ -328,16 +360,16 @@ def test_where_no_worker_answers_it_is_an_error(cluster: Cluster) -> None:
             DaskCluster(cluster.address, "cpu").survey()
 
 
-@pytest.mark.usefixtures("_impatient")
-def test_a_scheduler_that_does_not_answer_is_told_and_waited_for(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_scheduler_that_does_not_answer_is_told_and_waited_for(
+    cluster: Cluster, request: pytest.FixtureRequest
+) -> None:
     """As long as the patience lasts; closing does not wait for it."""
     with cluster.client() as looking:
         pid = looking.run_on_scheduler(os.getpid)
-    outcomes = DaskCluster(cluster.address, "cpu", patience_s=1.0).outcomes(
-        PlantedWork({3: "waits for nobody"}, trail=tmp_path, pause_s=0.05), chunks_of(500), Heard()
-    )
+    outcomes = DaskCluster(cluster.address, "cpu", patience_s=6.0).outcomes(PlantedWork(), chunks_of(500), Heard())
     next(outcomes)
-    told = r"scheduler tcp://\S+ does not answer: waiting up to 0\.0167 min"
+    request.getfixturevalue("_impatient")  # from here on: before, whoever is slow is given time
+    told = r"scheduler tcp://\S+ does not answer: waiting up to 0\.1 min"
     with (
         stopped(pid),
         pytest.warns(SilentClusterWarning, match=told),
@@ -351,7 +383,7 @@ def test_an_interrupt_ends_a_client_whose_scheduler_does_not_answer(cluster: Clu
     with cluster.client() as looking:
         pid = looking.run_on_scheduler(os.getpid)
     hasty = "from spectra_cli.execution.executors import daskclient\ndaskclient.CLOSE_S = 0.3\n"
-    with started(hasty + PROGRAM, cluster, tmp_path, 2000) as client:
+    with started(hasty + PROGRAM, cluster, tmp_path, 20_000) as client:
         assert client.stdout is not None
         assert client.stderr is not None
         client.stdout.readline()
@@ -394,7 +426,7 @@ def started(program: str, cluster: Cluster, trail: Path, units: int) -> subproce
 @pytest.mark.parametrize("sent", [None, signal.SIGINT, signal.SIGKILL])
 def test_a_client_leaves_nothing_behind(sent: signal.Signals | None, cluster: Cluster, tmp_path: Path) -> None:
     """Neither when it is done nor when it is interrupted, and says nothing; after one is killed, the next cleans up."""
-    units = 6 if sent is None else 2000
+    units = 6 if sent is None else 20_000
     client = started(PROGRAM, cluster, tmp_path, units)
     with client, cluster.client() as looking:
         assert client.stdout is not None

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from spectra_cli.execution.executors import processes
 from spectra_cli.execution.executors.lostworkers import LostWorkerWarning, WorkerDiedError
 from spectra_cli.execution.executors.processes import Processes
 from tests.execution.cluster import ROOT
-from tests.execution.planted_work import Heard, PlantedWork, alive, attempts, chunks_of, wait_until
+from tests.execution.planted_work import Heard, PlantedWork, alive, attempts, chunks_of, let_go, wait_until
 
 pytestmark = pytest.mark.usefixtures("_tests_can_be_imported")
 
@@ -107,12 +109,14 @@ def test_closing_the_iterator_ends_a_worker_that_clings_to_life(
 
 @lost
 def test_what_a_killed_worker_had_not_finished_is_done_again(tmp_path: Path) -> None:
-    """And only that: of 12 units in two chunks, the worker of one is killed when it has sent some."""
-    work = PlantedWork(trail=tmp_path, pause_s=0.05)
+    """And only that: of 12 units in two chunks, the worker of one is killed when it has sent some and not all."""
+    work = PlantedWork(dict.fromkeys((0, 6), "waits to be let go"), trail=tmp_path)  # the last of each chunk
     outcomes = Processes(2, ["cpu"]).outcomes(work, chunks_of(12, 6), Heard())
     arrived = [next(outcomes)]
     killed = arrived[0].facts["pid"]
     os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: not alive(killed))
+    let_go(tmp_path)
     with pytest.warns(LostWorkerWarning, match="SIGKILL"):
         arrived += outcomes
     assert Counter(outcome.index for outcome in arrived) == Counter(range(12))
@@ -214,16 +218,21 @@ except KeyboardInterrupt:
 """As a user may write it: without a guard against being imported again."""
 
 
-def program(trail: Path) -> subprocess.Popen[str]:
-    """Begin work that does not end, in a program of its own."""
-    return subprocess.Popen(
+@contextmanager
+def program(trail: Path) -> Iterator[subprocess.Popen[str]]:
+    """Begin work that does not end, in a program of its own, which is gone when the context is left."""
+    with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(trail)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # or leaving it would wait for its end
 
 
 def test_no_worker_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:

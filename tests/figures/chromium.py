@@ -181,7 +181,7 @@ class Opened:
         return figure
 
     def wait(self, condition: str, *arguments: Any) -> Any:
-        waiting = WebDriverWait(self.browser, 10, poll_frequency=0.02)
+        waiting = WebDriverWait(self.browser, 120, poll_frequency=0.02)
         return waiting.until(lambda _: self.js(condition, *arguments), message=condition)
 
     # What the chart library drew, asked of the library itself.

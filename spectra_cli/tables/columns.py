@@ -7,12 +7,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: `type` is Arrow's name of it, `unit` is empty for text and pure numbers."""
+    """One column of a table.
+
+    Attributes:
+        name: of the column.
+        type: Arrow's name of it.
+        unit: empty for text and pure numbers.
+        meaning: for people.
+        optional: whether it only comes when it is asked for.
+    """
 
     name: str
     type: str
     unit: str
     meaning: str
+    optional: bool = False
 
 
 PER_CHECKPOINT = (
@@ -115,7 +124,11 @@ ALIGN = (
         "matrix feeds another)",
     ),
     Column(
-        "alignment", "list<list<float>>", "", "only with --full: A_jk, j and k <= 100, one list per upstream vector j"
+        "alignment",
+        "list<list<float>>",
+        "",
+        "only with --full: A_jk, j and k <= 100, one list per upstream vector j",
+        optional=True,
     ),
 )
 
@@ -156,6 +169,7 @@ SVA = (
         "",
         "only of prune-eval --sva-out: top, bottom, magnitude or random, what is left of the matrix; the reference is "
         "the whole of it",
+        optional=True,
     ),
 )
 

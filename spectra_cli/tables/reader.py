@@ -17,7 +17,7 @@ from spectra_cli.errors import InputError
 from spectra_cli.regularfile import open_regular
 from spectra_cli.tables.footer import claims_of_columns
 from spectra_cli.tables.recognition import DAMAGED, MAKE_ONE, Recognised, reason_of, recognise
-from spectra_cli.tables.schemas import SCHEMA_VERSION, TABLES, arrow_schema
+from spectra_cli.tables.schemas import SCHEMA_VERSION, TABLES, arrow_schema, optional_columns
 
 BATCH_ROWS = 2048
 """Rows that are unpacked at once; a row holds at most some thousand singular values."""
@@ -27,9 +27,6 @@ VALUES_PER_BYTE = 64
 
 ALWAYS_VALUES = 1 << 24
 """Values that a file of any size may hold."""
-
-OPTIONAL = {"align": frozenset({"alignment", "chance"}), "sva": frozenset({"variant"})}
-"""By table, columns that only come when they are asked for."""
 
 ROWS_PER_BYTE, ALWAYS_ROWS = 2, 1 << 18
 """Rows that a byte of an honest file may stand for, and that a file of any size may hold: their numbers differ."""
@@ -200,8 +197,7 @@ def _check_columns(schema: pa.Schema, table: str, path: Path) -> None:
     if len(set(schema.names)) != len(schema.names):
         raise InputError("two of its columns have one name", where=str(path), remedy="Make the table again")
     known = arrow_schema(table)
-    optional = OPTIONAL.get(table, frozenset())
-    absent = [name for name in known.names if name not in optional and name not in schema.names]
+    absent = [name for name in known.names if name not in optional_columns(table) and name not in schema.names]
     if absent:
         raise InputError(f"its column '{absent[0]}' is missing", where=str(path), remedy="Make the table again")
     for field in schema:

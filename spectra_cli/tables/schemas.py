@@ -32,13 +32,23 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
 """Every table that spectra writes, by name."""
 
 
+def optional_columns(table: str) -> frozenset[str]:
+    """Columns of a table that only come when they are asked for.
+
+    Args:
+        table: a key of :data:`TABLES`.
+    """
+    return frozenset(column.name for column in TABLES[table] if column.optional)
+
+
 def arrow_schema(table: str, tags: Collection[str] = (), leave_out: Collection[str] = ()) -> pa.Schema:
     """Arrow schema of a table, with string columns for tags at its end.
 
     Args:
         table: a key of :data:`TABLES`.
         tags: names of extra columns.
-        leave_out: columns that only come when they are asked for, and were not.
+        leave_out: columns that only come when they are asked for, and were not; a name counts where the column of the
+            table is such a one.
 
     Raises:
         UsageError: if a tag has the name of a column.
@@ -60,7 +70,8 @@ def arrow_schema(table: str, tags: Collection[str] = (), leave_out: Collection[s
         "list<float>": pa.list_(pa.float32()),
         "list<list<float>>": pa.list_(pa.list_(pa.float32())),
     }
-    wanted = [column for column in TABLES[table] if column.name not in leave_out]
+    absent = optional_columns(table) & set(leave_out)
+    wanted = [column for column in TABLES[table] if column.name not in absent]
     fields = [pa.field(column.name, types[column.type]) for column in wanted]
     return pa.schema(fields + [pa.field(name, pa.string()) for name in tags])
 

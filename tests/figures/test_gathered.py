@@ -14,7 +14,8 @@ import pytest
 from spectra_cli.errors import UsageError
 from spectra_cli.figures.rows.gathered import Gathered
 from spectra_cli.figures.rows.kinds import kind_of
-from spectra_cli.tables.reader import OPTIONAL, TableFile, open_table
+from spectra_cli.tables.reader import TableFile, open_table
+from spectra_cli.tables.schemas import optional_columns
 from spectra_cli.tables.writer import TableWriter
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -23,7 +24,7 @@ FIXTURES = Path(__file__).parents[2] / "fixtures"
 def table(path: Path, name: str, rows: Iterable[Mapping[str, Any]], **options: Any) -> TableFile:
     path.parent.mkdir(parents=True, exist_ok=True)
     settings = options.pop("settings", {})
-    options.setdefault("leave_out", OPTIONAL.get(name, ()))
+    options.setdefault("leave_out", optional_columns(name))
     with TableWriter(path, name, metadata={"spectra.settings": json.dumps(settings)}, **options) as writer:
         writer.write(rows)
     return open_table(path)

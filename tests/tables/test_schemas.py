@@ -11,32 +11,82 @@ import pytest
 
 from spectra_cli.cli.main import run
 from spectra_cli.errors import UsageError
-from spectra_cli.tables.schemas import TABLES, arrow_schema, markdown_reference
+from spectra_cli.tables.schemas import SCHEMA_VERSION, TABLES, arrow_schema, markdown_reference
 
 README = Path(__file__).parents[2] / "README.md"
 
-FIRST_COLUMNS = [("run", pa.string()), ("checkpoint", pa.string()), ("step", pa.int64()), ("epoch", pa.int64())]
+TEXT, WHOLE, NUMBER = pa.string(), pa.int64(), pa.float64()
+SMALL, FLAG, NUMBERS = pa.int32(), pa.bool_(), pa.list_(pa.float32())
 
-RANK_COLUMNS = [
-    *FIRST_COLUMNS,
-    ("depth", pa.int32()),
-    *((name, pa.string()) for name in ("parameter", "kind")),
-    *((name, pa.int64()) for name in ("rows", "cols")),
-    ("dtype", pa.string()),
-    *((f"{name}_norm", pa.float64()) for name in ("spectral", "frobenius", "nuclear")),
-    *((name, pa.float64()) for name in ("entropy", "entropy_normalized")),
-    *((name, pa.float64()) for name in ("effective_rank", "effective_rank_normalized", "stable_rank")),
-    *((name, pa.int64()) for name in ("rank_90", "numerical_rank")),
-    *((name, pa.float64()) for name in ("condition_number", "gini")),
-    ("singular_values", pa.list_(pa.float32())),
-    ("singular_value_error", pa.float64()),
-    *((name, pa.string()) for name in ("method", "digest", "status")),
-]
-"""The public contract: names, order and types that users' code relies on."""
+PER_CHECKPOINT = {"run": TEXT, "checkpoint": TEXT, "step": WHOLE, "epoch": WHOLE}
+
+PER_PAIR = {
+    **{"run_a": TEXT, "checkpoint_a": TEXT, "step_a": WHOLE},
+    **{"run_b": TEXT, "checkpoint_b": TEXT, "step_b": WHOLE},
+}
+
+PER_MATRIX = {
+    "depth": SMALL,
+    **{"parameter": TEXT, "kind": TEXT, "rows": WHOLE, "cols": WHOLE, "dtype": TEXT},
+    **{"spectral_norm": NUMBER, "frobenius_norm": NUMBER, "nuclear_norm": NUMBER},
+    **{"entropy": NUMBER, "entropy_normalized": NUMBER},
+    **{"effective_rank": NUMBER, "effective_rank_normalized": NUMBER, "stable_rank": NUMBER},
+    **{"rank_90": WHOLE, "numerical_rank": WHOLE, "condition_number": NUMBER, "gini": NUMBER},
+    **{"singular_values": NUMBERS, "singular_value_error": NUMBER},
+    **{"method": TEXT, "digest": TEXT},
+}
+
+MEASURED = {"split": TEXT, "metric": TEXT, "value": NUMBER, "count": WHOLE, "status": TEXT}
+
+CONTRACT = {
+    "rank": {**PER_CHECKPOINT, **PER_MATRIX, "status": TEXT},
+    "align": {
+        **PER_CHECKPOINT,
+        **{"depth": SMALL, "connection": TEXT, "upstream": TEXT, "downstream": TEXT},
+        **{"unit": TEXT, "unit_index": SMALL, "primary": FLAG},
+        **{"score": NUMBER, "diagonal": NUMBERS, "min_gap": NUMBER, "chance": NUMBER, "status": TEXT},
+        "alignment": pa.list_(NUMBERS),
+    },
+    "sva": {
+        **PER_CHECKPOINT,
+        **{"depth": SMALL, "parameter": TEXT},
+        **{"reference_run": TEXT, "reference_checkpoint": TEXT, "reference_step": WHOLE},
+        **{"score": NUMBER, "diagonal": NUMBERS, "min_gap": NUMBER, "status": TEXT},
+        "variant": TEXT,
+    },
+    "prune_eval": {**PER_CHECKPOINT, "variant": TEXT, "keep": NUMBER, "seed": WHOLE, **MEASURED},
+    "barrier": {
+        **PER_PAIR,
+        **{"split": TEXT, "metric": TEXT, "alpha": NUMBER, "value": NUMBER, "chord": NUMBER, "excess": NUMBER},
+        **{"barrier": NUMBER, "barrier_interior": NUMBER, "barrier_midpoint": NUMBER},
+        **{"count": WHOLE, "status": TEXT},
+    },
+    "barrier_spectra": {**PER_PAIR, "alpha": NUMBER, **PER_MATRIX, "status": TEXT},
+    "metrics": {"step": WHOLE, "epoch": NUMBER, **MEASURED},
+}
+"""The public contract: names, order and types that users' code relies on. Any value may be null.
+
+What is changed here, but for new columns, is another version of the tables.
+"""
 
 
-def test_the_columns_of_rank_are_the_contract() -> None:
-    assert [(field.name, field.type) for field in arrow_schema("rank")] == RANK_COLUMNS
+def test_the_contract_is_of_this_version() -> None:
+    assert SCHEMA_VERSION == "1"
+    assert list(CONTRACT) == list(TABLES)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_columns_are_the_contract(table: str) -> None:
+    expected = [pa.field(name, type_of_column) for name, type_of_column in CONTRACT[table].items()]
+    assert list(arrow_schema(table)) == expected
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_only_what_is_asked_for_can_be_left_out(table: str) -> None:
+    """A name counts in those tables alone: `variant` of prune_eval always comes."""
+    asked_for = {"align": ["alignment"], "sva": ["variant"]}.get(table, [])
+    left = [name for name in CONTRACT[table] if name not in asked_for]
+    assert arrow_schema(table, leave_out=[*CONTRACT[table], "alignment", "variant"]).names == left
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -73,7 +123,7 @@ def test_columns_as_json_lists_the_schema(table: str, capsys: pytest.CaptureFixt
     assert run(["columns", table, "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [column["name"] for column in listed[table]] == arrow_schema(table).names
-    assert all(set(column) == {"name", "type", "unit", "meaning"} for column in listed[table])
+    assert all(set(column) == {"name", "type", "unit", "meaning", "optional"} for column in listed[table])
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from spectra_cli.checkpoints.filenames import (
     DCP_METADATA,
+    DCP_SUFFIX,
     FOREIGN_SUFFIXES,
     INDEX_SUFFIXES,
     MODEL_SUFFIXES,
@@ -159,7 +160,7 @@ never_a_model = lru_cache(maxsize=4096)(not_a_model)
 
 def is_part(name: str) -> bool:
     """Whether the file is part of a checkpoint that several files make up."""
-    return name == DCP_METADATA or name.endswith((*INDEX_SUFFIXES, ".distcp")) or bool(SHARD_NAME.fullmatch(name))
+    return name == DCP_METADATA or name.endswith((*INDEX_SUFFIXES, DCP_SUFFIX)) or bool(SHARD_NAME.fullmatch(name))
 
 
 # Runs of checkpoint directories repeat the same few names thousands of times.

@@ -16,7 +16,8 @@ class Reader(Protocol):
     """One opened checkpoint. Opening reads headers only and executes nothing that the file says.
 
     Attributes:
-        format: short name of the format, for people (``safetensors``, ``pytorch``, ``torch.distributed``).
+        format: short name of the format, for people (``safetensors``, ``pytorch``, ``pytorch-legacy`` for files from
+            before torch 1.6, ``torch.distributed``).
         tensors: every tensor by name.
         ordered: whether the order of `tensors` is the order in which the model registered them.
         metadata: what the file says of itself and spectra uses: ``step`` and ``epoch`` (int) where present.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import io
 import json
 import math
 import os
 import random
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,8 @@ from spectra_cli.execution.training.options import MaskChoice, Noise, TrainOptio
 from spectra_cli.execution.training.plan import plan_training
 from spectra_cli.execution.training.record import recorded_options
 from spectra_cli.execution.training.run import TrainingResult, run_training
-from spectra_cli.execution.training.saver import Beginning
+from spectra_cli.execution.training.saver import Beginning, Saver
+from spectra_cli.tables.reader import open_table
 from spectra_cli.tables.schemas import arrow_schema
 from spectra_cli.tables.writer import TableWriter
 from spectra_cli.tasks.base import Metric, Recipe
@@ -39,7 +43,7 @@ from spectra_cli.tasks.options import option_parameters
 from spectra_cli.tasks.registry import find_task, make_task, task_names
 from spectra_cli.tasks.runfile import read_record
 from spectra_cli.tasks.states import StateFiles, read_optimizer
-from spectra_cli.tasks.training import _Loop
+from spectra_cli.tasks.training import _Loop, make_optimizer, new_model
 from tests.tasks import tiny_training
 from tests.tasks.tiny_training import SGD, TinyTask
 
@@ -189,7 +193,7 @@ def test_a_run_that_is_killed_again_and_again_gets_there(
 
 
 SIGKILLED = """
-import os, random, signal, sys, time
+import math, os, random, signal, sys, time
 from pathlib import Path
 import pandas, torch
 from spectra_cli.cli.trainshow import TrainingProgress
@@ -197,11 +201,18 @@ from spectra_cli.execution.training.options import TrainOptions
 from spectra_cli.execution.training.plan import plan_training
 from spectra_cli.execution.training.run import run_training
 
-def train(kind):
+class Waiting(TrainingProgress):
+    # does not get much further than where it is to be killed, however slow the other process is
+    def saved(self, step):
+        while saved(kind) >= last and os.getppid() == parent:
+            time.sleep(1)
+        super().saved(step)
+
+def train():
     os.fsync = lambda _: None
     settings = {"optimizer": kind}
     plan = plan_training(TrainOptions(sys.argv[1], Path(kind), settings, steps=200, save_every=5, save_optimizer=True))
-    run_training(plan, TrainingProgress(plan.total_steps, quiet=True), ["spectra", "train"])
+    run_training(plan, Waiting(plan.total_steps, quiet=True), ["spectra", "train"])
 
 def runs(child):
     return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
@@ -210,13 +221,14 @@ def saved(kind):
     return len(list(Path(kind).glob("step_*")))
 
 torch.optim.SGD([torch.zeros(1, requires_grad=True)])  # imports a thousand modules, once for all children
-draws, kills = random.Random(0), 0
+draws, kills, parent = random.Random(0), 0, os.getpid()
 for kind in ("sgd", "adamw"):
     for attempt in range(5):
         wanted = saved(kind) + draws.randint(2, 9)
+        last = wanted + 6 if attempt < 4 else math.inf
         child = os.fork()
         if child == 0:
-            train(kind)
+            train()
             os._exit(0)
         while attempt < 4 and saved(kind) < wanted and runs(child):
             time.sleep(0.001)
@@ -242,7 +254,7 @@ def test_a_process_that_gets_sigkill_at_random_moments_gets_there(tmp_path: Path
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 4
+    assert int(done.stdout) == 8
     for kind in ("sgd", "adamw"):
         train(options(tmp_path / "whole" / kind, kind, steps=200, save_optimizer=True))
         found, expected = contents(tmp_path / kind), contents(tmp_path / "whole" / kind)
@@ -956,6 +968,18 @@ def test_metrics_that_draw_numbers_are_those_that_the_weights_have_alone(tmp_pat
         assert {split: {name: value.value for name, value in of.items()} for split, of in found.items()} == expected
 
 
+def test_a_directory_for_which_a_full_disk_has_no_room_is_told_with_the_way_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    plan = plan_training(options(tmp_path / "runs" / "a"))
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(InputError, match=r"runs/a: the directory cannot be made: .*Make room, and run the same"):
+        run_training(plan, Listener(), ["spectra", "train"])
+
+
 def test_metrics_that_a_full_disk_does_not_take_are_told_with_their_path_and_the_run_goes_on(
     whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1037,12 +1061,24 @@ def test_batches_that_cannot_be_drawn_again_are_told_once_and_the_run_goes_on(tm
     assert StateFiles(tmp_path / "run").steps() == [0, 1, 2, 3, 4]
 
 
+def _with_another_bit(table: bytes) -> bytes:
+    """One bit of the last page of the first column is another."""
+    chunk = pq.ParquetFile(io.BytesIO(table)).metadata.row_group(0).column(0)
+    last = (chunk.dictionary_page_offset or chunk.data_page_offset) + chunk.total_compressed_size - 1
+    return table[:last] + bytes([table[last] ^ 1]) + table[last + 1 :]
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [(b"PAR1 but no table", "metrics.parquet: the metrics cannot be read"), (None, "lacks step")],
+    ("damaged", "message"),
+    [
+        (lambda _: b"PAR1 but no table", "metrics.parquet: this Parquet file is cut off"),
+        (_with_another_bit, "metrics.parquet: cannot be read as a table"),
+        (None, "lacks step"),
+    ],
+    ids=["cut off", "one bit of a page", "gone"],
 )
 def test_metrics_that_are_damaged_or_gone(
-    content: bytes | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    damaged: Callable[[bytes], bytes] | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen, path = options(tmp_path / "run"), tmp_path / "run" / "metrics.parquet"
     with monkeypatch.context() as patched:
@@ -1050,15 +1086,32 @@ def test_metrics_that_are_damaged_or_gone(
         with pytest.raises(Killed):
             train(chosen)
     listener = Listener()
-    if content is None:
+    if damaged is None:
         path.unlink()
         train(chosen, listener)
         assert min(row["step"] for row in pq.read_table(path).to_pylist()) == 10
         assert any(message in problem for problem in listener.problems)
         return
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=message):
+    path.write_bytes(damaged(path.read_bytes()))
+    with pytest.raises(InputError, match=rf"{message}.* Move the file away; later steps are added\."):
         train(chosen)
+
+
+def test_the_metrics_record_their_making_as_other_tables_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the name of the GPU, which decides the last bits."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Accelerator {device.index}")
+    run = tmp_path / "run"
+    run.mkdir()
+    plan = replace(plan_training(options(run)), device=torch.device("cuda:1"))
+    model = new_model(plan.task, plan.seed)
+    url = "s3://user:secret@host/data"
+    saver = Saver(plan, Listener(), StateFiles(run), [], ["spectra", "train", url])
+    saver.save(0, model, make_optimizer(plan.recipe, model))
+    file = open_table(run / "metrics.parquet")
+    assert file.metadata["device"] == "cuda:1 (Accelerator 1)"
+    assert file.metadata["command"] == shlex.join(["spectra", "train", "s3://***@host/data"])
+    assert file.settings == json.loads(json.dumps(asdict(plan.record)))
+    assert file.metadata.keys() == {"schema", "version", "command", "settings", "device", "torch"}
 
 
 def test_another_table_in_the_place_of_the_metrics_is_told_and_left(tmp_path: Path) -> None:
@@ -1074,7 +1127,12 @@ def test_another_table_in_the_place_of_the_metrics_is_told_and_left(tmp_path: Pa
             train(replace(chosen, steps=steps))
     assert path.read_bytes() == before
     pq.write_table(pa.table({"step": [1, 2]}), path)
-    with pytest.raises(InputError, match="this is a table of something else"):
+    with pytest.raises(InputError, match="this Parquet file is none that spectra wrote"):
+        train(chosen)
+    path.unlink()
+    with TableWriter(path, "metrics", tags={"seed": "1"}):
+        pass
+    with pytest.raises(InputError, match="its column 'seed' is none of the metrics"):
         train(chosen)
     path.unlink()
     assert train(chosen).start is None

@@ -66,24 +66,8 @@ def open_safetensors(file: StoredFile) -> StoredTensors:
         CorruptCheckpointError: if the header contradicts itself or the size of the file.
         HostileCheckpointError: if it is larger than that of any model.
     """
-    file_bytes = file.size_bytes
-    length = bytearray(8)
-    read_exactly(file, 0, memoryview(length))
-    header_bytes = int.from_bytes(length, "little")
-    if header_bytes > LARGEST_HEADER_BYTES or 8 + header_bytes > file_bytes:
-        raise corrupt(f"the header claims {header_bytes} bytes, the file has {file_bytes}")
-    if header_bytes > LARGEST_JSON_BYTES:
-        raise HostileCheckpointError(
-            f"the header takes {header_bytes >> 20} MiB, more than the names and shapes of any model",
-            remedy="Save the tensors again, without large metadata",
-        )
-    text = bytearray(header_bytes)
-    read_exactly(file, 8, memoryview(text))
-    header = parse_json(bytes(text), "the header")
-    if not isinstance(header, dict):
-        raise corrupt("the header is not a JSON object")
+    header, data_start = _read_header(file)
     stated = header.pop("__metadata__", {})
-    data_start = 8 + header_bytes
     check_count(len(header))
     tensors: dict[str, TensorInfo] = {}
     spans: dict[str, FileSpan] = {}
@@ -106,7 +90,7 @@ def open_safetensors(file: StoredFile) -> StoredTensors:
             raise corrupt(f"two tensors are named {quoted(name)} when control characters are escaped")
         tensors[name] = info
         spans[name] = FileSpan(file, data_start + begin, shape, info.dtype)
-    _check_partition(ends, file_bytes - data_start)
+    _check_partition(ends, file.size_bytes - data_start)
     return StoredTensors(
         format="safetensors",
         tensors=tensors,
@@ -117,6 +101,31 @@ def open_safetensors(file: StoredFile) -> StoredTensors:
         files=[file],
         unread=unread,
     )
+
+
+def _read_header(file: StoredFile) -> tuple[dict[str, Any], int]:
+    """The JSON object that a file begins with, and the byte at which its data start.
+
+    Raises:
+        CorruptCheckpointError: if there is none.
+        HostileCheckpointError: if it is larger than that of any model.
+    """
+    length = bytearray(8)
+    read_exactly(file, 0, memoryview(length))
+    header_bytes = int.from_bytes(length, "little")
+    if header_bytes > LARGEST_HEADER_BYTES or 8 + header_bytes > file.size_bytes:
+        raise corrupt(f"the header claims {header_bytes} bytes, the file has {file.size_bytes}")
+    if header_bytes > LARGEST_JSON_BYTES:
+        raise HostileCheckpointError(
+            f"the header takes {header_bytes >> 20} MiB, more than the names and shapes of any model",
+            remedy="Save the tensors again, without large metadata",
+        )
+    text = bytearray(header_bytes)
+    read_exactly(file, 8, memoryview(text))
+    header = parse_json(bytes(text), "the header")
+    if not isinstance(header, dict):
+        raise corrupt("the header is not a JSON object")
+    return header, 8 + header_bytes
 
 
 def _parse_entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:

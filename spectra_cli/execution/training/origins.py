@@ -24,7 +24,7 @@ from spectra_cli.spectrum.prune import magnitude_masks, random_masks
 from spectra_cli.storage.places import relative_name
 from spectra_cli.tasks.base import Task
 from spectra_cli.tasks.loading import StateMismatchError
-from spectra_cli.tasks.registry import same_task
+from spectra_cli.tasks.names import same_task
 from spectra_cli.tasks.runfile import DATA, NAME, RunRecord, check_own_storage, read_record
 from spectra_cli.tasks.states import OptimizerState, StateFiles
 from spectra_cli.tasks.training import Part, new_model

@@ -21,7 +21,8 @@ from spectra_cli.execution.training.record import (
     recorded_options,
 )
 from spectra_cli.tasks.base import Recipe, TrainableTask
-from spectra_cli.tasks.registry import make_task, settled_name
+from spectra_cli.tasks.names import settled_name
+from spectra_cli.tasks.registry import make_task
 from spectra_cli.tasks.runfile import NAME, RunRecord
 from spectra_cli.tasks.schedules import saved_steps
 from spectra_cli.tasks.training import trainable
@@ -102,13 +103,7 @@ def plan_training(options: TrainOptions) -> TrainingPlan:
         trunk=trunk.origin.named_from(options.out) if trunk else None,
         split_step=trunk.origin.step if trunk else None,
         training={
-            "recipe": json.loads(json.dumps(asdict(recipe))),  # as it reads from a file
-            "training_count": task.training_count,
-            "total_steps": saved[-1],
-            "save": {"every": options.save_every, "log_spaced": options.log_saves, "optimizer": options.save_optimizer},
-            "perturb": asdict(options.perturb) if options.perturb else None,
-            "mask": _recorded_mask(options.mask, mask_origin, options) if options.mask else None,
-            "output_layer": options.output_layer,
+            **_course(options, recipe, task.training_count, saved[-1], mask_origin),
             "environment": {
                 "spectra": __version__,
                 "torch": torch.__version__,
@@ -126,6 +121,21 @@ def plan_training(options: TrainOptions) -> TrainingPlan:
     return TrainingPlan(
         options, task, recipe, seed, record, saved, trunk, mask_origin, existing, device, threads, tuple(remarks)
     )
+
+
+def _course(
+    options: TrainOptions, recipe: Recipe, training_count: int, total_steps: int, mask_origin: Origin | None
+) -> dict[str, Any]:
+    """All of how a training goes that decides its trajectory, as run.json has it."""
+    return {
+        "recipe": json.loads(json.dumps(asdict(recipe))),  # as it reads from a file
+        "training_count": training_count,
+        "total_steps": total_steps,
+        "save": {"every": options.save_every, "log_spaced": options.log_saves, "optimizer": options.save_optimizer},
+        "perturb": asdict(options.perturb) if options.perturb else None,
+        "mask": _recorded_mask(options.mask, mask_origin, options) if options.mask else None,
+        "output_layer": options.output_layer,
+    }
 
 
 def _saved_steps(options: TrainOptions, task: TrainableTask, recipe: Recipe, trunk: Trunk | None) -> tuple[int, ...]:

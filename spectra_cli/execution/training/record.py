@@ -15,8 +15,9 @@ from typing import Any
 from spectra_cli.errors import InputError, UsageError
 from spectra_cli.execution.training.options import LARGEST_SEED, TrainOptions
 from spectra_cli.tasks.base import Recipe
+from spectra_cli.tasks.names import same_task
 from spectra_cli.tasks.options import bound_options, option_parameters, shortened
-from spectra_cli.tasks.registry import checkpoint_option, find_task, same_task
+from spectra_cli.tasks.registry import checkpoint_option, find_task
 from spectra_cli.tasks.runfile import DATA, NAME, RunRecord, read_record
 from spectra_cli.tasks.schedules import depends_on_length
 from spectra_cli.tasks.states import StateFiles

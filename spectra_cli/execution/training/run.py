@@ -20,6 +20,7 @@ from spectra_cli.execution.training.plan import TrainingPlan
 from spectra_cli.execution.training.record import FIRST_BATCH, recipe_of
 from spectra_cli.execution.training.saver import METRICS, Beginning, Row, Saver, TrainingListener, read_metrics
 from spectra_cli.spectrum.gram import full_float32
+from spectra_cli.tables.directories import make_directory
 from spectra_cli.tasks.dataorder import first_batch_digest
 from spectra_cli.tasks.loading import load_strictly
 from spectra_cli.tasks.memory import is_out_of_memory
@@ -59,7 +60,7 @@ def run_training(plan: TrainingPlan, listener: TrainingListener, command: Sequen
         SpectraError: if it cannot be done; what was saved stays.
     """
     out = plan.options.out
-    _make_directory(out)
+    make_directory(out, parents=True)
     files = StateFiles(out, each_optimizer=plan.options.save_optimizer)
     with files.exclusively(), _threads(plan.threads), _told_errors():
         state = files.load_optimizer() if plan.existing else None
@@ -88,9 +89,9 @@ def _train(plan: TrainingPlan, listener: TrainingListener, saver: Saver, state: 
     moments = state
     if state is not None:
         load_strictly(plan.task, model, [saver.files.load_weights(state.step)])
-    elif plan.trunk is not None:
-        load_origin(plan.trunk.origin, plan.task, model)
-        moments = plan.trunk.optimizer_state()
+    elif trunk is not None:
+        load_origin(trunk.origin, plan.task, model)
+        moments = trunk.optimizer_state()
         if moments is None and _has_memory(plan):
             listener.problem(
                 f"the optimizer's state at step {plan.first_step} of the trunk was not kept: its moments begin at "
@@ -208,8 +209,8 @@ def _write_record(plan: TrainingPlan, masks: Mapping[str, Tensor], first_batch: 
         if config:
             text = json.dumps(dict(config), indent=2) + "\n"
 
-            def write(partial: Path) -> None:
-                partial.write_text(text)
+            def write(path: Path) -> None:
+                path.write_text(text)
 
             save_state(out / CONFIG, write)
     except OSError as error:
@@ -250,15 +251,6 @@ def _beginning(plan: TrainingPlan, model: nn.Module, start: int, *, resumed: boo
 def _has_memory(plan: TrainingPlan) -> bool:
     """Whether the optimizer of the trunk remembered anything where the branch begins."""
     return plan.first_step > 0 and (plan.recipe.optimizer == "adamw" or plan.recipe.momentum != 0)
-
-
-def _make_directory(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"the directory cannot be made: {error.strerror}", where=str(path), remedy="Give another --out"
-        ) from error
 
 
 @contextmanager

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from spectra_cli import __version__
 from spectra_cli.errors import InputError
+from spectra_cli.execution.executors.device import described
+from spectra_cli.execution.planning.provenance import provenance
 from spectra_cli.execution.training.plan import TrainingPlan
-from spectra_cli.storage.secrets import recorded
-from spectra_cli.tables.schemas import arrow_schema
+from spectra_cli.tables.reader import TableFile, open_table
 from spectra_cli.tables.writer import TableWriter
 from spectra_cli.tasks.evaluation import Value, evaluate
 from spectra_cli.tasks.states import StateFiles
@@ -84,13 +79,7 @@ class Saver:
         self._plan, self._listener, self._rows = plan, listener, rows
         self._epoch_steps = plan.recipe.steps_per_epoch(plan.task.training_count)
         self._told: set[tuple[str, str]] = set()
-        self._metadata = {
-            "spectra.version": __version__,
-            "spectra.command": shlex.join(map(recorded, command)),
-            "spectra.settings": json.dumps(recorded(asdict(plan.record)), sort_keys=True),
-            "spectra.device": str(plan.device),
-            "spectra.torch": torch.__version__,
-        }
+        self._metadata = provenance(command, asdict(plan.record), described(plan.device))
 
     def save(self, step: int, model: nn.Module, optimizer: Optimizer) -> None:
         """Save the state after `step` updates.
@@ -140,18 +129,24 @@ def read_metrics(path: Path) -> list[Row]:
     if not path.exists():
         return []
     try:
-        found = pq.read_table(path, partitioning=None)
-        rows: list[Row] = found.to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"the metrics cannot be read: {error}", where=str(path), remedy="Move the file away; later steps are added"
-        ) from error
-    named = (found.schema.metadata or {}).get(b"spectra.schema", b"").decode(errors="replace").partition("/")[0]
-    if named != "metrics" or not found.schema.equals(arrow_schema("metrics")):
-        what = f"this is a table of {named}" if named not in {"", "metrics"} else "this is a table of something else"
-        raise InputError(
-            f"{what}, not the metrics of this run", where=str(path), remedy="Move it away; later steps are added"
-        )
+        return _rows_of(open_table(path))
+    except InputError as error:
+        error.remedy = "Move the file away; later steps are added"  # no command makes it again
+        raise
+
+
+def _rows_of(file: TableFile) -> list[Row]:
+    """The rows of a table of metrics.
+
+    Raises:
+        InputError: if it is another one, or its rows cannot be read or used.
+    """
+    where = str(file.path)
+    if file.table != "metrics":
+        raise InputError(f"this is a table of {file.table}, not the metrics of this run", where=where)
+    if file.tags:  # would be lost
+        raise InputError(f"its column '{file.tags[0][:60]}' is none of the metrics of this run", where=where)
+    rows: list[Row] = file.read(file.columns).to_pylist()
     if any(row[name] is None for row in rows for name in ("step", "split", "metric")):
-        raise InputError("it has rows without a step", where=str(path), remedy="Move it away; later steps are added")
+        raise InputError("it has rows without a step", where=where)
     return rows

@@ -6,8 +6,6 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from spectra_cli import __version__
 from spectra_cli.canonicaljson import canonical_json
 from spectra_cli.checkpoints.runs import Run
@@ -22,6 +20,8 @@ def provenance(command: Sequence[str], settings: Mapping[str, Any], device: str)
         settings: what was chosen, with the defaults of what was not; as JSON may have it.
         device: where the work was done, as :func:`spectra_cli.execution.executors.device.described` says it.
     """
+    import torch  # noqa: PLC0415 - nothing else of planning needs it
+
     return {
         "spectra.version": __version__,
         "spectra.command": shlex.join(map(recorded, command)),

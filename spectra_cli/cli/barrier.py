@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectra_cli.cli import options, output, parsing, running
-from spectra_cli.errors import UsageError
 from spectra_cli.shortening import counted, fitted_names, shortened
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from spectra_cli.analyses.barrier_summary import BarrierSummary, Curve, PairSummary
     from spectra_cli.analyses.visits import Row
-    from spectra_cli.cli.invocation import Invocation
     from spectra_cli.cli.progress import Shown
     from spectra_cli.execution.evaluation.pairs import BarrierPlan
     from spectra_cli.execution.incremental.filling import PreparedWork
@@ -116,65 +114,31 @@ def barrier(
         quiet=quiet,
         as_json=as_json,
     )
-    ends = _ends_given(a, b, pairs)
+    from spectra_cli.execution.evaluation.pairfile import given_pairs
+    from spectra_cli.execution.evaluation.preparation import prepare_barrier
+
+    given = given_pairs(a, b, pairs)
     chosen = parsing.chosen_options(
-        steps=None,
-        every=None,
-        log_spaced=None,
         include=include,
         exclude=exclude,
         architecture=architecture,
         transposed=transposed,
-        skip_incomplete=False,
         device=device,
         memory_budget=memory_budget,
         tag=tag,
     )
     task_options = parsing.chosen_task(task=task, settings=settings, data=data, split=split, batch_norm=batch_norm)
-    from spectra_cli.execution.evaluation.pairfile import PairFile, read_pairs
-    from spectra_cli.execution.evaluation.pairs import make_barrier_plan
-
     further = {"barrier_spectra": spectra_out, "sva": sva_out}
     outs = {TABLE: out} | {table: path for table, path in further.items() if path is not None}
-    given = PairFile([(ends[0], ends[1])], []) if pairs is None else read_pairs(pairs)
-    plan = make_barrier_plan(given.pairs, chosen, task_options, alphas, given.tags)
-    _look_along(invocation, plan, outs)
+    request = running.request_of(invocation, chosen, outs)
 
+    def listener_of(plan: BarrierPlan) -> Shown:
+        from spectra_cli.cli.progress import EvaluationProgress
 
-def _ends_given(a: str | None, b: str | None, pairs: Path | None) -> list[str]:
-    """The PATHs of A and B; none with --pairs.
-
-    Raises:
-        UsageError: if they are not two, or there are any beside --pairs.
-    """
-    ends = [path for path in (a, b) if path is not None]
-    if pairs is not None and ends:
-        raise UsageError(f"--pairs and the PATH {ends[0]} exclude each other", remedy="Give two PATHs, or --pairs FILE")
-    if pairs is None and len(ends) != 2:
-        raise UsageError("two PATHs are needed, A and B, or else --pairs FILE", remedy="Give runs/a runs/b")
-    return ends
-
-
-def _look_along(invocation: Invocation, plan: BarrierPlan, outs: Mapping[str, str]) -> None:
-    """Do the work, write its tables and say what they hold.
-
-    Raises:
-        typer.Exit: with status 3 if something could not be used.
-        SpectraError: if nothing could be done.
-    """
-    from spectra_cli.cli.progress import EvaluationProgress
-    from spectra_cli.execution.evaluation.barrier import BarrierJob
-    from spectra_cli.execution.executors.placement import placement_of
-    from spectra_cli.execution.incremental.filling import PreparedWork
-    from spectra_cli.execution.incremental.writing import writing_of
+        return EvaluationProgress(len(plan.pairs), quiet=invocation.quiet, told=invocation.told)
 
     def prepare() -> PreparedWork[Shown]:
-        writing = writing_of(outs, plan.tags, plan.options.columns_left_out, invocation.execution)
-        placement = placement_of(plan.options.device, invocation.execution)
-        listener = EvaluationProgress(len(plan.pairs), quiet=invocation.quiet)
-        job = BarrierJob(plan, listener, placement.device, tables=tuple(outs), agreement=True)
-        running.tell_idle_workers(invocation, job, listener)
-        return PreparedWork(job, listener, placement, writing)
+        return prepare_barrier(given, task_options, alphas, request, listener_of)
 
     running.write_tables(invocation, prepare, PairSummaries)
 

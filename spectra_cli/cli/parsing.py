@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from spectra_cli.errors import UsageError
 
@@ -11,51 +11,56 @@ if TYPE_CHECKING:
     import typer
 
     from spectra_cli.cli.invocation import Invocation
-    from spectra_cli.execution.planning.options import Options, TaskOptions
+    from spectra_cli.execution.planning.options import ChosenOptions, Options, TaskOptions
 
 
-def chosen_options(
-    *,
-    steps: str | None,
-    every: int | None,
-    log_spaced: int | None,
-    include: Sequence[str] | None,
-    exclude: Sequence[str] | None,
-    architecture: str | None,
-    transposed: Sequence[str] | None,
-    skip_incomplete: bool,
-    device: str,
-    memory_budget: str | None,
-    tag: Sequence[str] | None,
-    heads: int | None = None,
-    kv_heads: int | None = None,
-    full: bool = False,
-    reference: str | None = None,
-    against: str | None = None,
-) -> Options:
+def chosen_options(*, tag: Sequence[str] | None, **others: Unpack[ChosenOptions]) -> Options:
     """The options of a command line, parsed.
 
     Raises:
         UsageError: if one means nothing.
     """
-    from spectra_cli.checkpoints.selection import Selection
-    from spectra_cli.execution.planning.options import Options, parse_bytes, parse_tags
-    from spectra_cli.layers.fitting import StructureOptions
+    from spectra_cli.execution.planning.options import Options
 
-    return Options(
-        selection=Selection(steps, every, log_spaced),
-        include=tuple(include or ()),
-        exclude=tuple(exclude or ()),
-        transposed=tuple(transposed or ()),
-        device=device,
-        budget_bytes=parse_bytes(memory_budget) if memory_budget else None,
-        skip_incomplete=skip_incomplete,
-        tags=parse_tags(tag or ()),
-        structure=StructureOptions(architecture, heads, kv_heads),
-        full=full,
-        reference=reference,
-        against=against,
-    )
+    others["tags"] = key_values(tag or (), "--tag")
+    return Options.chosen(**others)
+
+
+def key_values(items: Sequence[str], flag: str) -> dict[str, str]:
+    """Names and values from ``KEY=VALUE``.
+
+    Args:
+        items: as they were given; a value may hold further equals signs, or be empty.
+        flag: the option, for errors.
+
+    Raises:
+        UsageError: if one has no key, or a key comes twice.
+    """
+    found: dict[str, str] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise UsageError(
+                f"{flag} {item} is not KEY=VALUE", remedy=f"Write it as {flag} {key or 'KEY'}={value or 'VALUE'}"
+            )
+        if key in found:
+            raise UsageError(f"{flag} {key} is given twice", remedy="Give one of them")
+        found[key] = value
+    return found
+
+
+def task_settings(items: Sequence[str] | None, data: str | None) -> dict[str, str]:
+    """The options of the task as text: those of ``--set``, and ``--data``, which is short for one of them.
+
+    Raises:
+        UsageError: if one has no key, or is given twice.
+    """
+    settings = key_values(items or (), "--set")
+    if data is not None:
+        if "data" in settings:
+            raise UsageError("--data and --set data exclude each other", remedy="Give one of them")
+        settings["data"] = data
+    return settings
 
 
 def chosen_task(
@@ -72,11 +77,9 @@ def chosen_task(
     Raises:
         UsageError: if one means nothing.
     """
-    from spectra_cli.execution.planning.options import TaskOptions
-    from spectra_cli.tasks.options import split_settings
+    from spectra_cli.execution.planning.options import TaskOptions, listed
 
-    given = [*(settings or ()), *([] if data is None else [f"data={data}"])]
-    return TaskOptions(task, split_settings(given), tuple(split or ()), batch_norm, output_layer)
+    return TaskOptions(task, task_settings(settings, data), listed(split), batch_norm, output_layer)
 
 
 def invocation_of(

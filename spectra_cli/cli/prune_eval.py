@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from spectra_cli.analyses.pruning import Pruning
     from spectra_cli.cli.invocation import Invocation
     from spectra_cli.cli.progress import Shown
+    from spectra_cli.execution.incremental.filling import PreparedWork
     from spectra_cli.execution.planning.options import Options, TaskOptions
     from spectra_cli.execution.planning.plan import Plan
-    from spectra_cli.execution.work.jobs import TableJob
 
 PRUNING = "What is left of the weights"
 SHOWN_STEPS = 5
@@ -146,22 +146,33 @@ def _evaluate(
         typer.Exit: with status 3 if something could not be used.
         SpectraError: if nothing could be done.
     """
+    from spectra_cli.execution.evaluation.preparation import prepare_prune_eval
+
+    request = running.request_of(invocation, chosen, outs)
+
+    def listener_of(plan: Plan) -> Shown:
+        from spectra_cli.cli.progress import EvaluationProgress
+
+        return EvaluationProgress(plan.checkpoint_count, quiet=invocation.quiet, told=invocation.told)
+
+    def prepare() -> PreparedWork[Shown]:
+        return prepare_prune_eval(paths, task_options, pruning, request, listener_of)
+
+    def summaries_of() -> summaries.RunSummaries:
+        known = views()
+        return summaries.RunSummaries({table: known[table] for table in outs})
+
+    running.write_tables(invocation, prepare, summaries_of, closing=left_alone)
+
+
+def views() -> dict[str, summaries.RunView]:
+    """How the tables are shown."""
     from spectra_cli.analyses.prune_summary import RunPrunedAgreement, RunPruning
 
-    def job_of(plan: Plan, device: str) -> tuple[TableJob, Shown]:
-        from spectra_cli.cli.progress import EvaluationProgress
-        from spectra_cli.execution.evaluation.prune_eval import PruneEvalJob
-
-        listener = EvaluationProgress(plan.checkpoint_count, quiet=invocation.quiet, told=invocation.told)
-        return PruneEvalJob(plan, task_options, pruning, listener, device), listener
-
-    views = {
+    return {
         "prune_eval": summaries.RunView(RunPruning, print_pruning),
         "sva": summaries.RunView(RunPrunedAgreement, print_agreement),
     }
-    views = {table: views[table] for table in outs}
-    prepare = running.preparation(invocation, paths, chosen, outs, job_of)
-    running.write_tables(invocation, prepare, lambda: summaries.RunSummaries(views), closing=left_alone)
 
 
 def print_pruning(console: Console, name: str, run: RunPruning) -> None:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectra_cli.cli import options, output
-from spectra_cli.cli.interruption import termination_told
-from spectra_cli.errors import UsageError
+from spectra_cli.cli import options, output, parsing
+from spectra_cli.cli.interruption import signal_told
 
 if TYPE_CHECKING:
     from spectra_cli.execution.training.options import TrainOptions
@@ -190,7 +189,7 @@ def train(
     chosen = TrainOptions(
         task=task,
         out=out,
-        settings=_settings(settings or (), data),
+        settings=parsing.task_settings(settings, data),
         seed=seed,
         steps=steps,
         epochs=epochs,
@@ -211,22 +210,6 @@ def train(
     _run(chosen, ["spectra", *(context.obj or ())], quiet=quiet, as_json=as_json)
 
 
-def _settings(items: Sequence[str], data: str | None) -> dict[str, str]:
-    """The options of the task as text.
-
-    Raises:
-        UsageError: if one is given twice.
-    """
-    from spectra_cli.tasks.options import split_settings
-
-    settings = split_settings(items)
-    if data is not None:
-        if "data" in settings:
-            raise UsageError("--data and --set data exclude each other", remedy="Give one of them")
-        settings["data"] = data
-    return settings
-
-
 def _run(chosen: TrainOptions, command: Sequence[str], *, quiet: bool, as_json: bool) -> None:
     """Train, and say what came out.
 
@@ -239,11 +222,11 @@ def _run(chosen: TrainOptions, command: Sequence[str], *, quiet: bool, as_json: 
     from spectra_cli.execution.training.run import run_training
 
     plan = plan_training(chosen)
-    with trainshow.TrainingProgress(plan.total_steps, quiet=quiet) as progress, termination_told():
-        try:
-            result = run_training(plan, progress, command)
-        except KeyboardInterrupt as signal:
-            raise trainshow.interrupted(progress, chosen.out, signal) from None
+    with (
+        trainshow.TrainingProgress(plan.total_steps, quiet=quiet) as progress,
+        signal_told(lambda signal_sent: trainshow.interrupted(progress, chosen.out, signal_sent)),
+    ):
+        result = run_training(plan, progress, command)
     if as_json:
         output.json_line(trainshow.as_json(plan, result, progress.problems))
     if not quiet:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -31,25 +33,6 @@ CLASSES = range(1, 2**24 + 1)
 """That a model tells apart."""
 
 SEEDS = range(2**32)
-
-
-def split_settings(items: Sequence[str], flag: str = "--set") -> dict[str, str]:
-    """Names and values from ``KEY=VALUE``.
-
-    Raises:
-        UsageError: if one has no key, or a key comes twice.
-    """
-    settings: dict[str, str] = {}
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not equals or not key:
-            raise UsageError(
-                f"{flag} {item} is not KEY=VALUE", remedy=f"Write it as {flag} {key or 'KEY'}={value or 'VALUE'}"
-            )
-        if key in settings:
-            raise UsageError(f"{flag} {key} is given twice", remedy="Give one value for each option")
-        settings[key] = value
-    return settings
 
 
 def bound_options(make: Callable[..., Any], settings: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -153,6 +136,42 @@ def annotations_of(make: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError):  # annotations that only a type checker understands
         return {}
+
+
+def is_declared_path(make: Callable[..., Any], name: str, value: str) -> bool | None:
+    """Whether an option's value is a path by the option's type.
+
+    Args:
+        make: the callable that makes the task.
+        name: of the option; it need not have one of that name.
+        value: as a user gives it, or of JSON.
+
+    Returns:
+        Whether a path is declared; False as well where the value is one of the choices of a literal or an enumeration.
+        None where the type leaves it open, such as that of text.
+    """
+    try:
+        parameter = option_parameters(make).get(name)
+    except (TypeError, ValueError):  # a callable without a signature
+        return None
+    if parameter is None:
+        return None
+    members = list(_members(_type_of(parameter, annotations_of(make))))
+    choices = {choice for one in members if get_origin(one) is Literal for choice in get_args(one)}
+    classes = [one for one in ((get_origin(one) or one) for one in members) if isinstance(one, type)]
+    choices |= {member.value for one in classes if issubclass(one, Enum) for member in one}
+    if value in set(map(str, choices)):
+        return False
+    return True if any(issubclass(one, os.PathLike) for one in classes) else None
+
+
+def _members(wanted: Any) -> Iterator[Any]:
+    """A type that is no union, or the members of one."""
+    if get_origin(wanted) in {Union, types.UnionType}:
+        for member in get_args(wanted):
+            yield from _members(member)
+    else:
+        yield wanted
 
 
 def _type_of(parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Any:

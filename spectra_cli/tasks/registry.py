@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 from spectra_cli.errors import InputError, UsageError
 from spectra_cli.tasks.base import MakeTask, Task
 from spectra_cli.tasks.guarded import GuardedTask, blamed
+from spectra_cli.tasks.names import is_file_task, path_and_function
 from spectra_cli.tasks.options import bound_options, option_parameters
 
 GROUP = "spectra.tasks"
@@ -34,34 +34,6 @@ SHOWN = 8
 def task_names() -> list[str]:
     """Names of all installed tasks."""
     return sorted(_registered())
-
-
-def is_file_task(name: str) -> bool:
-    """Whether a task is named by a file of Python and not by an installed task."""
-    path, _, _ = name.rpartition(":")
-    return name.endswith(".py") or path.endswith(".py") or os.sep in name
-
-
-def settled_name(name: str) -> str:
-    """The name of a task that holds in every directory: a file's path absolute, and its callable said."""
-    if not is_file_task(name):
-        return name
-    path, function = _path_and_function(name)
-    return f"{os.path.realpath(path)}:{function}"
-
-
-def same_task(name: str, recorded: str) -> bool:
-    """Whether two names mean one task.
-
-    Args:
-        name: as the user gives it.
-        recorded: as a run.json has it. A file that is no longer there has moved: one with its name is taken for it.
-    """
-    one, other = settled_name(name), settled_name(recorded)
-    if one == other or not (is_file_task(name) and is_file_task(recorded)):
-        return one == other
-    moved = not _path_and_function(other)[0].exists()
-    return moved and os.path.basename(one) == os.path.basename(other)
 
 
 def make_task(name: str, settings: Mapping[str, Any], *, files_allowed: bool, source: str = "--task") -> Task:
@@ -112,16 +84,8 @@ def find_task(name: str, *, files_allowed: bool, source: str = "--task") -> tupl
             where=source,
             remedy=f"If you trust it, pass --task {shlex.quote(name)}",
         )
-    path, function = _path_and_function(name)
+    path, function = path_and_function(name)
     return _from_file(path, function, source), path
-
-
-def _path_and_function(name: str) -> tuple[Path, str]:
-    """The file that a name means, and the callable in it."""
-    path, colon, function = name.rpartition(":")
-    if not colon or name.endswith(".py"):
-        return Path(name), "make"
-    return Path(path), function
 
 
 def task_version(name: str) -> str:

@@ -72,8 +72,13 @@ def test_errors_are_raised(make_run: Fixture, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="absent"):
         spectra_cli.rank(tmp_path / "absent")
     directory = make_run()
-    with pytest.raises(UsageError, match="lots"):
-        spectra_cli.rank(directory, memory_budget="lots")
+    for budget in ("lots", 0, -1):
+        with pytest.raises(UsageError, match=f"--memory-budget {budget} is not a size"):
+            spectra_cli.rank(directory, memory_budget=budget)
+    with pytest.raises(UsageError, match="--pairs and the PATH a exclude each other"):
+        spectra_cli.barrier("a", pairs=[("a", "b")])
+    with pytest.raises(UsageError, match="two PATHs are needed"):
+        spectra_cli.barrier("a")
     for out in (None, "table.parquet"):
         with pytest.raises(UsageError, match="gini"):
             spectra_cli.rank(directory, tags={"gini": "1"}, out=out)

@@ -334,7 +334,7 @@ def test_a_single_checkpoint_that_does_not_fit_is_1_and_lists_the_names(spectra:
         ([*MLP, "--set", "width=7", "--set", "width=8"], "--set width is given twice"),
         ([*MLP, "--set", "witdh=7"], "no option 'witdh'. Did you mean width"),
         ([*MLP, "--data", "here"], "no option 'data'"),
-        ([*MLP, "--data", "here", "--set", "data=there"], "--set data is given twice"),
+        ([*MLP, "--data", "here", "--set", "data=there"], "--data and --set data exclude each other"),
         ([*MLP, "--split", "test"], "--split test: the task has none. Its splits are train, val"),
         ([*MLP, "--batch-norm", "never"], "--batch-norm never"),
         ([*MLP, "--keep", "0"], "--keep 0"),

@@ -22,9 +22,9 @@ from spectra_cli.tasks.options import (
     annotations_of,
     bound_options,
     in_range,
+    is_declared_path,
     option_parameters,
     path_option,
-    split_settings,
 )
 from spectra_cli.tasks.registry import find_task, make_task
 
@@ -262,26 +262,18 @@ def test_any_value_fits_the_type_of_an_option_or_is_a_usage_error(value: object)
             bound(**{option: value})
 
 
-def test_settings_are_split_at_the_first_equals_sign() -> None:
-    assert split_settings(["a=1", "b=c=d", "e="]) == {"a": "1", "b": "c=d", "e": ""}
-
-
-@pytest.mark.parametrize(
-    ("items", "why"),
-    [
-        (["prime"], r"--set prime is not KEY=VALUE\. Write it as --set prime=VALUE"),
-        (["=1"], r"--set =1 is not KEY=VALUE\. Write it as --set KEY=1"),
-        (["a=1", "a=2"], "--set a is given twice"),
-    ],
-)
-def test_settings_that_say_nothing_or_two_things_are_refused(items: list[str], why: str) -> None:
-    with pytest.raises(UsageError, match=why):
-        split_settings(items)
-
-
 def test_a_path_has_a_home_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/nowhere")
     assert path_option("~/data") == Path("/nowhere/data")
     assert path_option("data") == Path("data")
     with pytest.raises(InputError, match="~nosuchuser/x: there is no such user"):
         path_option("~nosuchuser/x")
+
+
+def test_a_type_says_what_is_a_path_and_what_is_one_of_its_choices_and_else_leaves_it_open() -> None:
+    declared = {option: is_declared_path(make, option, "red") for option in [*option_parameters(make), "absent"]}
+    assert {option for option, told in declared.items() if told} == {"place", "path"}
+    assert [option for option, told in declared.items() if told is False] == ["color"]
+    assert [is_declared_path(make, "kind", value) for value in ("a", "b", "c")] == [False, False, None]
+    assert [is_declared_path(make, "size", value) for value in ("1", "3")] == [False, None]
+    assert is_declared_path(type("Odd", (), {"__signature__": "none"}), "kind", "a") is None

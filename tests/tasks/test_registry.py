@@ -16,16 +16,8 @@ from spectra_cli.errors import InputError, SpectraError, UsageError
 from spectra_cli.tasks import registry
 from spectra_cli.tasks.base import Metric, Task, TrainableTask
 from spectra_cli.tasks.guarded import GuardedTask, TaskError
-from spectra_cli.tasks.registry import (
-    checked_task,
-    checkpoint_option,
-    find_task,
-    is_file_task,
-    make_task,
-    same_task,
-    settled_name,
-    task_names,
-)
+from spectra_cli.tasks.names import is_file_task, same_task, settled_name
+from spectra_cli.tasks.registry import checked_task, checkpoint_option, find_task, make_task, task_names
 
 TASK = """
 import torch

@@ -1,14 +1,16 @@
-"""A CSV file of pairs of PATHs."""
+"""Pairs of PATHs: two as they are given, or those of a CSV file."""
 
 from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from spectra_cli.errors import InputError, UsageError
+from spectra_cli.execution.planning.options import PathLike
 from spectra_cli.regularfile import open_regular
 
 HEADER = ["a", "b"]
@@ -18,8 +20,8 @@ HEADER = ["a", "b"]
 PLAIN = 'Write two PATHs: A,B; with quotes where one holds a comma: "a,1",b'
 
 
-class PairFile(NamedTuple):
-    """What a file of pairs holds.
+class GivenPairs(NamedTuple):
+    """Pairs, and what a file says of each.
 
     Attributes:
         pairs: PATHs of A and of B.
@@ -30,7 +32,32 @@ class PairFile(NamedTuple):
     tags: list[dict[str, str]]
 
 
-def read_pairs(path: Path) -> PairFile:
+def given_pairs(
+    a: PathLike | None, b: PathLike | None, pairs: PathLike | Sequence[tuple[PathLike, PathLike]] | None
+) -> GivenPairs:
+    """The pairs that a caller names.
+
+    Args:
+        a: PATH of one end of the only pair.
+        b: PATH of the other.
+        pairs: instead of the two, as many as there may be, or a file for :func:`read_pairs`.
+
+    Raises:
+        InputError: if the file cannot be read.
+        UsageError: if there are no two ends, or any beside other pairs; or as :func:`read_pairs`.
+    """
+    ends = [os.fspath(path) for path in (a, b) if path is not None]
+    if pairs is not None and ends:
+        raise UsageError(f"--pairs and the PATH {ends[0]} exclude each other", remedy="Give two PATHs, or --pairs FILE")
+    if pairs is None and len(ends) != 2:
+        raise UsageError("two PATHs are needed, A and B, or else --pairs FILE", remedy="Give runs/a runs/b")
+    if isinstance(pairs, (str, os.PathLike)):
+        return read_pairs(Path(pairs))
+    named = [(ends[0], ends[1])] if pairs is None else [(os.fspath(one), os.fspath(other)) for one, other in pairs]
+    return GivenPairs(named, [])
+
+
+def read_pairs(path: Path) -> GivenPairs:
     """The pairs of PATHs in a CSV file of two columns, and what further ones say of each.
 
     A header ``a,b`` may come first; it must where there are more columns, whose names follow: ``a,b,split_step``. Blank
@@ -40,7 +67,7 @@ def read_pairs(path: Path) -> PairFile:
         InputError: if the file cannot be read.
         UsageError: if it holds no pair, a line has another number of columns, or two have one name.
     """
-    found = PairFile([], [])
+    found = GivenPairs([], [])
     further: list[str] = []
     try:
         with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:

@@ -15,6 +15,7 @@ from spectra_cli.execution.planning.options import Options, TaskOptions
 from spectra_cli.execution.planning.plan import only_run
 from spectra_cli.execution.planning.workingdirectory import WorkingDirectory
 from spectra_cli.layers.weights import model_weights
+from spectra_cli.tasks.names import same_task
 from spectra_cli.tensors import by
 
 LEAST_ALPHAS = 2
@@ -300,7 +301,6 @@ def _mismatch_of_tasks(a: End, b: End, options: TaskOptions, shapes: ShapeMismat
     Only options that both name are compared: no task is made, and no code of one is run.
     """
     from spectra_cli.execution.evaluation.taskruns import record_of  # noqa: PLC0415 - torch, for this error only
-    from spectra_cli.tasks.registry import same_task  # noqa: PLC0415 - as above
 
     try:
         ours, theirs = (record_of(end.run, end.checkpoint) for end in (a, b))

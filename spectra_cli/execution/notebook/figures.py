@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from spectra_cli.errors import UsageError
-from spectra_cli.execution.notebook.frames import Globs, PathLike, listed, paths_of
+from spectra_cli.execution.notebook.frames import Globs, paths_of
+from spectra_cli.execution.planning.options import PathLike, listed
 from spectra_cli.figures.choice import Choice, NothingToDraw, StepScale, ValueScale
 from spectra_cli.figures.plots.drawing import draw_all, prepare
 from spectra_cli.figures.rows.gathered import Gathered

@@ -11,12 +11,10 @@ from typing import Any, TypedDict
 import pandas as pd
 import pyarrow as pa
 
-from spectra_cli.checkpoints.selection import Selection
 from spectra_cli.execution.incremental.filling import Filling, PreparedWork
-from spectra_cli.execution.planning.options import ExecutionOptions, Options, parse_bytes
-from spectra_cli.layers.fitting import StructureOptions
+from spectra_cli.execution.planning.options import ExecutionOptions, PathLike
+from spectra_cli.execution.work.listener import Silent
 
-PathLike = str | os.PathLike[str]
 Globs = str | Sequence[str]
 
 
@@ -90,46 +88,6 @@ def check_arguments(function: Callable[..., object], given: Mapping[str, object]
             raise TypeError(f"{function.__name__}() has no argument {name!r}{meant}")
 
 
-def options_of(
-    *,
-    steps: str | int | Sequence[str | int] | None = None,
-    every: int | None = None,
-    log_spaced: int | None = None,
-    include: Globs = (),
-    exclude: Globs = (),
-    architecture: PathLike | None = None,
-    transposed: Globs = (),
-    device: str = "auto",
-    memory_budget: str | int | None = None,
-    skip_incomplete: bool = False,
-    tags: Mapping[str, str] | None = None,
-    heads: int | None = None,
-    kv_heads: int | None = None,
-    full: bool = False,
-    reference: str | int | None = None,
-    against: PathLike | None = None,
-) -> Options:
-    """What :class:`Shared` and the arguments of some of the functions say.
-
-    Raises:
-        UsageError: if one means nothing.
-    """
-    return Options(
-        selection=Selection(_steps(steps), every, log_spaced),
-        include=listed(include),
-        exclude=listed(exclude),
-        transposed=listed(transposed),
-        device=device,
-        budget_bytes=parse_bytes(memory_budget) if isinstance(memory_budget, str) else memory_budget,
-        skip_incomplete=skip_incomplete,
-        tags=dict(tags or {}),
-        structure=StructureOptions(None if architecture is None else os.fspath(architecture), heads, kv_heads),
-        full=full,
-        reference=None if reference is None else str(reference),
-        against=None if against is None else os.fspath(against),
-    )
-
-
 def divided(given: Mapping[str, Any]) -> tuple[dict[str, Any], ExecutionOptions]:
     """The keywords of a function without those that say how the work is done, and these.
 
@@ -140,17 +98,21 @@ def divided(given: Mapping[str, Any]) -> tuple[dict[str, Any], ExecutionOptions]
     return {name: value for name, value in given.items() if name not in HOW}, ExecutionOptions(**how)
 
 
-def frames_of(begin: Callable[[], PreparedWork[Any]], command: Sequence[str]) -> dict[str, pd.DataFrame]:
+def silent(_plan: object) -> Silent:
+    """Who is told of a work in a notebook, whatever its plan."""
+    return Silent()
+
+
+def frames_of(prepared: PreparedWork[Any], command: Sequence[str]) -> dict[str, pd.DataFrame]:
     """The tables of a job, also written where a file is named.
 
     Args:
-        begin: plans the work.
+        prepared: the work.
         command: the function called and its arguments, for the metadata of files.
 
     Raises:
         SpectraError: if nothing could be done.
     """
-    prepared = begin()
     line = [f"spectra_cli.{command[0]}", *command[1:]]
     filling = Filling(prepared.job, prepared.writing, prepared.placement, prepared.listener, command=line)
     filled = filling.fill(lambda *_: None, whole=True)
@@ -160,17 +122,6 @@ def frames_of(begin: Callable[[], PreparedWork[Any]], command: Sequence[str]) ->
 def paths_of(path: PathLike | Sequence[PathLike]) -> list[PathLike]:
     """One PATH or several."""
     return [path] if isinstance(path, (str, os.PathLike)) else list(path)
-
-
-def _steps(steps: str | int | Sequence[str | int] | None) -> str | None:
-    if steps is None or isinstance(steps, str):
-        return steps
-    return str(steps) if isinstance(steps, int) else ",".join(map(str, steps))
-
-
-def listed(globs: Globs) -> tuple[str, ...]:
-    """One name or several."""
-    return (globs,) if isinstance(globs, str) else tuple(globs)
 
 
 def _data_frame(table: pa.Table) -> pd.DataFrame:

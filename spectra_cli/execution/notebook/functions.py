@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 import pandas as pd
 
 from spectra_cli.analyses.pruning import VARIANTS, Pruning, listed_variants
-from spectra_cli.errors import UsageError
-from spectra_cli.execution.evaluation.pairfile import PairFile, read_pairs
-from spectra_cli.execution.evaluation.pairs import make_barrier_plan
-from spectra_cli.execution.executors.placement import placement_of
-from spectra_cli.execution.incremental.filling import PreparedWork
-from spectra_cli.execution.incremental.writing import writing_of
-from spectra_cli.execution.notebook.frames import (
-    Common,
-    PathLike,
-    Shared,
-    check_arguments,
-    divided,
-    frames_of,
-    listed,
-    options_of,
-    paths_of,
-)
-from spectra_cli.execution.planning.options import ExecutionOptions, Options, TaskOptions
-from spectra_cli.execution.planning.plan import make_plan
-from spectra_cli.execution.trajectory.job import TrajectoryJob
-from spectra_cli.execution.work.listener import Silent
+from spectra_cli.execution.evaluation.pairfile import given_pairs
+from spectra_cli.execution.evaluation.preparation import prepare_barrier, prepare_prune_eval
+from spectra_cli.execution.incremental.request import TableRequest
+from spectra_cli.execution.notebook.frames import Common, Shared, check_arguments, divided, frames_of, paths_of, silent
+from spectra_cli.execution.planning.options import ExecutionOptions, Options, PathLike, TaskOptions, listed
+from spectra_cli.execution.trajectory.preparation import prepare_trajectory
 
 TABLES = ("rank", "align", "sva")
 
@@ -62,7 +46,7 @@ def rank(path: PathLike | Sequence[PathLike], *, out: PathLike | None = None, **
     """
     check_arguments(rank, shared, Shared)
     given, execution = divided(shared)
-    return _frames(path, {"rank": out}, options_of(**given), execution)["rank"]
+    return _frames(path, {"rank": out}, Options.chosen(**given), execution)["rank"]
 
 
 def align(
@@ -93,7 +77,7 @@ def align(
     """
     check_arguments(align, shared, Shared)
     given, execution = divided(shared)
-    options = options_of(heads=heads, kv_heads=kv_heads, full=full, **given)
+    options = Options.chosen(heads=heads, kv_heads=kv_heads, full=full, **given)
     return _frames(path, {"align": out}, options, execution)["align"]
 
 
@@ -123,7 +107,7 @@ def sva(
     """
     check_arguments(sva, shared, Shared)
     given, execution = divided(shared)
-    return _frames(path, {"sva": out}, options_of(reference=reference, against=against, **given), execution)["sva"]
+    return _frames(path, {"sva": out}, Options.chosen(reference=reference, against=against, **given), execution)["sva"]
 
 
 def analyze(
@@ -158,7 +142,7 @@ def analyze(
     """
     check_arguments(analyze, shared, Shared)
     given, execution = divided(shared)
-    options = options_of(reference=reference, against=against, heads=heads, kv_heads=kv_heads, full=full, **given)
+    options = Options.chosen(reference=reference, against=against, heads=heads, kv_heads=kv_heads, full=full, **given)
     directory = None if out is None else os.fspath(out)
     outs = {table: None if directory is None else f"{directory.rstrip('/')}/{table}.parquet" for table in TABLES}
     return Analysis(**_frames(path, outs, options, execution, directory=directory))
@@ -206,21 +190,13 @@ def prune_eval(
         TypeError: if there is no such argument.
     """
     check_arguments(prune_eval, shared, Shared)
-    from spectra_cli.execution.evaluation.prune_eval import PruneEvalJob  # noqa: PLC0415 - evaluates models, unlike the others
-
     given, execution = divided(shared)
-    options, paths = options_of(**given), paths_of(path)
     task_options = TaskOptions(task, dict(settings or {}), listed(split), batch_norm, output_layer)
     pruning = Pruning(listed_variants(listed(variants)), keep, mask_keep, mask_seed)
     outs = {"prune_eval": out} | ({} if sva_out is None else {"sva": sva_out})
-
-    def begin() -> PreparedWork[Silent]:
-        plan, listener = make_plan(paths, options, tuple(outs)), Silent()
-        placement = placement_of(options.device, execution)
-        job = PruneEvalJob(plan, task_options, pruning, listener, placement.device)
-        return PreparedWork(job, listener, placement, writing_of(outs, options.tags, (), execution))
-
-    return frames_of(begin, ["prune_eval", *map(str, paths)])["prune_eval"]
+    paths, request = paths_of(path), TableRequest(Options.chosen(**given), outs, execution)
+    prepared = prepare_prune_eval(paths, task_options, pruning, request, silent)
+    return frames_of(prepared, ["prune_eval", *map(str, paths)])["prune_eval"]
 
 
 def barrier(
@@ -264,37 +240,14 @@ def barrier(
         TypeError: if there is no such argument.
     """
     check_arguments(barrier, common, Common)
-    from spectra_cli.execution.evaluation.barrier import BarrierJob  # noqa: PLC0415 - evaluates models, unlike the others
-
     shared, execution = divided(common)
-    found, options = _pairs(a, b, pairs), options_of(**shared)
+    given, options = given_pairs(a, b, pairs), Options.chosen(**shared)
     task_options = TaskOptions(task, dict(settings or {}), listed(split), batch_norm)
     further = {"barrier_spectra": spectra_out, "sva": sva_out}
     outs = {"barrier": out} | {table: path for table, path in further.items() if path is not None}
-
-    def begin() -> PreparedWork[Silent]:
-        plan = make_barrier_plan(found.pairs, options, task_options, alphas, found.tags)
-        listener, placement = Silent(), placement_of(options.device, execution)
-        job = BarrierJob(plan, listener, placement.device, tables=tuple(outs), agreement=out is not None)
-        return PreparedWork(job, listener, placement, writing_of(outs, plan.tags, options.columns_left_out, execution))
-
-    named = [path for pair in found.pairs for path in pair]
-    return frames_of(begin, ["barrier", *named])["barrier"]
-
-
-def _pairs(
-    a: PathLike | None, b: PathLike | None, pairs: PathLike | Sequence[tuple[PathLike, PathLike]] | None
-) -> PairFile:
-    ends = [os.fspath(path) for path in (a, b) if path is not None]
-    if pairs is not None and ends:
-        raise UsageError(f"pairs and the PATH {ends[0]} exclude each other", remedy="Give a and b, or pairs")
-    if pairs is None and len(ends) != 2:
-        raise UsageError("two PATHs are needed, a and b, or else pairs", remedy="Give 'runs/a', 'runs/b'")
-    if pairs is None:
-        return PairFile([(ends[0], ends[1])], [])
-    if isinstance(pairs, (str, os.PathLike)):
-        return read_pairs(Path(pairs))
-    return PairFile([(os.fspath(one), os.fspath(other)) for one, other in pairs], [])
+    prepared = prepare_barrier(given, task_options, alphas, TableRequest(options, outs, execution), silent)
+    named = [path for pair in given.pairs for path in pair]
+    return frames_of(prepared, ["barrier", *named])["barrier"]
 
 
 def _frames(
@@ -305,14 +258,6 @@ def _frames(
     *,
     directory: str | None = None,
 ) -> dict[str, pd.DataFrame]:
-    paths = paths_of(path)
-
-    def begin() -> PreparedWork[Silent]:
-        plan, listener = make_plan(paths, options, tuple(outs)), Silent()
-        placement = placement_of(options.device, execution)
-        job = TrajectoryJob(plan, listener, placement.device)
-        writing = writing_of(outs, options.tags, options.columns_left_out, execution, directory)
-        return PreparedWork(job, listener, placement, writing)
-
+    paths, request = paths_of(path), TableRequest(options, outs, execution, directory)
     name = "analyze" if len(outs) > 1 else next(iter(outs))
-    return frames_of(begin, [name, *map(str, paths)])
+    return frames_of(prepare_trajectory(paths, request, silent), [name, *map(str, paths)])

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from spectra_cli.checkpoints.selection import Selection
 from spectra_cli.errors import UsageError
 from spectra_cli.layers.fitting import StructureOptions
+from spectra_cli.tables.schemas import TABLES, optional_columns
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+PathLike = str | os.PathLike[str]
+
+
+class ChosenOptions(TypedDict, total=False):
+    """What a caller may say of :class:`Options`, each of the types that a command line or a notebook has it in.
+
+    What is not said, or None, is as the class has it.
+    """
+
+    steps: str | int | Sequence[str | int] | None
+    every: int | None
+    log_spaced: int | None
+    include: str | Sequence[str] | None
+    exclude: str | Sequence[str] | None
+    transposed: str | Sequence[str] | None
+    device: str
+    memory_budget: str | int | None
+    skip_incomplete: bool
+    tags: Mapping[str, str] | None
+    architecture: PathLike | None
+    heads: int | None
+    kv_heads: int | None
+    full: bool
+    reference: str | int | None
+    against: PathLike | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +74,34 @@ class Options:
     reference: str | None = None
     against: str | None = None
 
+    @classmethod
+    def chosen(cls, **said: Unpack[ChosenOptions]) -> Options:
+        """The options that a caller has chosen.
+
+        Raises:
+            UsageError: if one means nothing.
+        """
+        memory_budget, reference = said.get("memory_budget"), said.get("reference")
+        return cls(
+            selection=Selection(_steps(said.get("steps")), said.get("every"), said.get("log_spaced")),
+            include=listed(said.get("include")),
+            exclude=listed(said.get("exclude")),
+            transposed=listed(said.get("transposed")),
+            device=said.get("device", "auto"),
+            budget_bytes=None if memory_budget is None else parse_bytes(str(memory_budget)),
+            skip_incomplete=said.get("skip_incomplete", False),
+            tags=dict(said.get("tags") or {}),
+            structure=StructureOptions(_path(said.get("architecture")), said.get("heads"), said.get("kv_heads")),
+            full=said.get("full", False),
+            reference=None if reference is None else str(reference),
+            against=_path(said.get("against")),
+        )
+
     @property
     def columns_left_out(self) -> tuple[str, ...]:
         """Columns that only come when they are asked for, and were not."""
-        return ("variant",) if self.full else ("variant", "alignment")
+        asked_for = {"alignment"} if self.full else set()
+        return tuple(sorted(frozenset().union(*map(optional_columns, TABLES)) - asked_for))
 
     def recorded(self) -> dict[str, Any]:
         """The options as they are recorded in the metadata of a table."""
@@ -128,11 +180,15 @@ class ExecutionOptions:
             raise UsageError("--fresh and --verify exclude each other", remedy="A fresh start has nothing to verify")
 
 
+LEAST_PLAIN_BYTES = 1 << 20
+"""A smaller size without a unit is a slip: no spectrum takes so little."""
+
+
 def parse_bytes(text: str) -> int:
     """Bytes from ``2GB``, ``512MiB`` or ``1500000``.
 
     Raises:
-        UsageError: if it is no size.
+        UsageError: if it is no size, or a small one without a unit.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d{1,2})?)\s*([kmgt]?i?)b?\s*", text, re.IGNORECASE)
     count = 0
@@ -140,21 +196,22 @@ def parse_bytes(text: str) -> int:
         count = int(float(match[1]) * UNITS[match[2].lower()])
     if count < 1:
         raise UsageError(f"--memory-budget {text} is not a size", remedy="Write it as 512MiB or 2GB")
+    if match is not None and not match[2] and count < LEAST_PLAIN_BYTES:
+        raise UsageError(f"--memory-budget {text} has no unit and would be bytes", remedy=f"Write {text.strip()}GB")
     return count
 
 
-def parse_tags(items: Sequence[str]) -> dict[str, str]:
-    """Names and values from ``KEY=VALUE``.
+def listed(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    """One name, several, or none."""
+    return (names,) if isinstance(names, str) else tuple(names or ())
 
-    Raises:
-        UsageError: if one has no key, or a key comes twice.
-    """
-    tags: dict[str, str] = {}
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not equals or not key:
-            raise UsageError(f"--tag {item} is not KEY=VALUE", remedy="Write it as --tag optimizer=adamw")
-        if key in tags:
-            raise UsageError(f"--tag {key} is given twice", remedy="Give one value for each tag")
-        tags[key] = value
-    return tags
+
+def _steps(steps: str | int | Sequence[str | int] | None) -> str | None:
+    """Steps as a command line has them: ``0,400,final``."""
+    if steps is None or isinstance(steps, str):
+        return steps
+    return str(steps) if isinstance(steps, int) else ",".join(map(str, steps))
+
+
+def _path(path: PathLike | None) -> str | None:
+    return None if path is None else os.fspath(path)

@@ -13,7 +13,7 @@ from spectra_cli.checkpoints.runs import Checkpoint, Run
 from spectra_cli.execution.planning.options import Options, TaskOptions
 from spectra_cli.execution.planning.plan import Plan
 from spectra_cli.storage.places import Place, place_of
-from spectra_cli.tasks.registry import is_file_task
+from spectra_cli.tasks.names import is_file_task
 from spectra_cli.tasks.runfile import DATA
 
 

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import spectra_cli
+from spectra_cli.analyses.barrier import MatricesAlong
 from spectra_cli.execution.evaluation.interpolator import Interpolator
 from spectra_cli.execution.evaluation.pruner import Pruner
 from spectra_cli.execution.work.units import Chunk, Outcome
@@ -144,6 +146,31 @@ def test_a_pair_is_kept_with_the_agreement_of_its_ends_where_no_table_of_it_is_m
     assert closing(kept.err) == closing(spectra(*PAIRS, "--fresh").err)
 
 
+def test_a_file_that_a_notebook_writes_has_the_agreement_that_the_command_tells(
+    spectra: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table in memory has none on record and nobody to tell: for it, the ends are not compared."""
+    compare, compared = MatricesAlong.compare_with, 0
+
+    def comparing(self: MatricesAlong, *arguments: Any) -> None:
+        nonlocal compared
+        compared += 1
+        compare(self, *arguments)
+
+    monkeypatch.setattr(MatricesAlong, "compare_with", comparing)
+    asked = {"task": "own.py:make", "split": "val", "alphas": 3}
+    frame = spectra_cli.barrier("run@0", "run@10", **asked)
+    assert compared == 0
+    assert frame.equals(spectra_cli.barrier("run@0", "run@10", **asked, out="barrier.parquet"))
+    assert compared == 1
+    noted()
+    Path("pairs.csv").write_text("run@0,run@10\n")
+    told = spectra(*PAIRS).err
+    assert (noted(), compared) == ("", 1)
+    assert "(1 kept)" in told
+    assert "Agreement of A and B: mean score 0." in told
+
+
 # new
 
 
@@ -244,17 +271,48 @@ def test_code_that_has_changed_is_named(command: tuple[str, ...], spectra: Fixtu
     spectra(*command)
     Path("own.py").write_text(CODE.replace("class Noted", "# better\nclass Noted"))
     outcome = spectra(*command)
-    assert re.search(r"all of it is made anew, as the code of --task was \w{16} and is \w{16}\.", outcome.err)
+    assert "all of it is made anew, as the code of --task has changed: own.py." in outcome.err
     assert "M" in noted()[1:], "the first was the first run's"
 
 
-def test_a_module_beside_the_code_is_code(spectra: Fixture) -> None:
-    """The task may import it."""
+@pytest.mark.parametrize("option", [(), ("--verify",)], ids=["by time", "verified"])
+def test_a_module_that_the_code_imports_is_code_and_others_are_not(option: tuple[str, ...], spectra: Fixture) -> None:
+    Path("parts").mkdir()
+    konst = Path("parts/konst.py")
+    konst.write_text("K = 1")
+    Path("own.py").write_text(f"from parts.konst import K\n{CODE}")
     spectra(*PRUNE)
-    Path("beside.py").write_text("SCALE = 3.0")
     noted()
-    assert "the code of --task was" in spectra(*PRUNE).err
-    assert noted()[0] == "M"
+    Path("other.py").write_text("K = 3")
+    Path("parts/other.py").write_text("K = 3")
+    assert "(3 kept)" in spectra(*PRUNE, *option).err
+    assert noted() == ""
+    konst.write_text("K = 2")
+    assert "made anew, as the code of --task has changed: parts/konst.py." in spectra(*PRUNE, *option).err
+    assert noted() == "M" + "e" * sum(_evaluations(PRUNE_SVA))
+    Path("own.py").write_text(f"from other import K\n{CODE}")
+    told = spectra(*PRUNE, *option).err
+    assert "the code of --task has changed: own.py; has new: other.py; lacks now: parts/konst.py." in told
+
+
+def test_an_unrelated_file_beside_the_code_does_not_keep_an_interrupted_run_from_going_on(
+    spectra: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _stopped_after(1, spectra, PRUNE_SVA, monkeypatch)
+    noted()
+    Path("notes.py").write_text("K = 3")
+    assert spectra(*PRUNE_SVA).status == 0
+    assert noted() == "M" + "e" * sum(_evaluations(PRUNE_SVA)[1:])
+
+
+def test_an_interrupted_run_whose_code_has_changed_is_told_by_its_file(
+    spectra: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _stopped_after(1, spectra, PRUNE_SVA, monkeypatch)
+    Path("own.py").write_text(f"# better\n{CODE}")
+    outcome = spectra(*PRUNE_SVA)
+    assert outcome.status == 1
+    assert "the code of --task has changed: own.py. Give the settings that it had" in outcome.err
 
 
 def test_a_file_deep_in_the_data_and_one_that_an_option_names_are_looked_at(spectra: Fixture) -> None:
@@ -371,6 +429,20 @@ def test_what_was_finished_before_an_interruption_is_not_done_again(
     expected = fresh(spectra, command)
     for name in TABLES[command]:
         Path(name).unlink()
+    outcome = _stopped_after(finished, spectra, command, monkeypatch)
+    noun = "checkpoints" if command == PRUNE_SVA else "pairs"
+    said = f"{finished} of 3 {noun} are finished and kept" if finished else "nothing new is finished"
+    assert f"Error: interrupted: {said}" in outcome.err
+    assert not any(Path(name).exists() for name in TABLES[command])
+    noted()
+    again = spectra(*command)
+    assert again.status == 0
+    assert noted() == "M" + "e" * sum(_evaluations(command)[finished:])
+    assert contents(command) == expected
+
+
+def _stopped_after(finished: int, spectra: Fixture, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a command did that was interrupted when it had finished some of its units."""
     worker: Any = Pruner if command == PRUNE_SVA else Interpolator
     work = worker.outcomes
 
@@ -384,15 +456,7 @@ def test_what_was_finished_before_an_interruption_is_not_done_again(
         patch.setattr(worker, "outcomes", stopped)
         outcome = spectra(*command)
     assert outcome.status == 130
-    noun = "checkpoints" if command == PRUNE_SVA else "pairs"
-    said = f"{finished} of 3 {noun} are finished and kept" if finished else "nothing was written"
-    assert f"Error: interrupted: {said}" in outcome.err
-    assert not any(Path(name).exists() for name in TABLES[command])
-    noted()
-    again = spectra(*command)
-    assert again.status == 0
-    assert noted() == "M" + "e" * sum(_evaluations(command)[finished:])
-    assert contents(command) == expected
+    return outcome
 
 
 def _evaluations(command: tuple[str, ...]) -> list[int]:
@@ -497,7 +561,8 @@ def test_pairs_whose_rows_go_are_counted_and_named_as_pairs(spectra: Fixture) ->
     Path("pairs.csv").write_text("run@10,run@20\n")
     done = spectra(*PAIRS, "--json")
     told = json.loads(done.out)
-    assert (told["kept"], told["dropped"], told["problems"]) == (1, 2, [])
+    assert (told["kept"], told["dropped"]) == (1, 2)
+    assert [problem.partition(" ")[0] for problem in told["problems"]] == ["2"]
     names = ("run@step_0.pt and run@step_10.pt", "run@step_0.pt and run@step_20.pt")
     assert f"their rows go: {', '.join(names)}." in done.err
 

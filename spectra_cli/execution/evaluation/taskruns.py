@@ -18,7 +18,8 @@ from spectra_cli.storage.copies import local_directory
 from spectra_cli.storage.places import Place, location, place_of
 from spectra_cli.storage.secrets import recorded
 from spectra_cli.tasks.base import MakeTask, Task
-from spectra_cli.tasks.registry import checkpoint_option, find_task, make_task, same_task, task_names
+from spectra_cli.tasks.names import same_task
+from spectra_cli.tasks.registry import checkpoint_option, find_task, make_task, task_names
 from spectra_cli.tasks.runfile import DATA, NAME, RunRecord, check_own_storage, read_record
 
 COPIED_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken")

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from spectra_cli.checkpoints.runs import Checkpoint, Run
+from spectra_cli.errors import SpectraError
+from spectra_cli.execution.evaluation.datafiles import DataFiles
 from spectra_cli.execution.evaluation.taskruns import ChosenTask
-from spectra_cli.execution.planning.options import Options, TaskOptions
+from spectra_cli.execution.planning.options import Options, PathLike, TaskOptions
 from spectra_cli.execution.planning.recordedsettings import architecture_setting
 from spectra_cli.execution.work.units import Assignment, Chunk
 from spectra_cli.storage.places import Place, entries_of, is_directory, location
 from spectra_cli.storage.secrets import recorded
-from spectra_cli.tasks.registry import is_file_task, settled_name, task_version
+from spectra_cli.tasks.base import MakeTask
+from spectra_cli.tasks.localmodules import hashes_of_code
+from spectra_cli.tasks.names import is_file_task, path_and_function, settled_name
+from spectra_cli.tasks.options import is_declared_path
+from spectra_cli.tasks.registry import checkpoint_option, task_version
 from spectra_cli.tasks.runfile import DATA
 
 TOKENIZERS = ("tokenizer", "vocab", "merges", "special_tok", "added_tok", "spiece", "sentencepiece", "spm", "tekken")
 """What the names of the files begin with that a tokenizer is kept in, beside the weights of a checkpoint."""
-
-MOST_MODULES = 200
-"""Files of Python beside that of a task which are looked at."""
-
-MOST_FILES = 200_000
-"""Of a directory of data; of a larger one, those that come first are looked at."""
 
 State = list[Any]
 """As JSON may have it."""
@@ -49,7 +46,7 @@ def model_settings(options: Options, device: str) -> dict[str, Any]:
 
 
 def task_settings(options: TaskOptions, *, evaluates: bool) -> dict[str, Any]:
-    """What the user says of the task, by the names of the options; of code in a file, its bytes as well.
+    """What the user says of the task, by the names of the options; of code in a file, the hashes of its files as well.
 
     Args:
         options: what was chosen.
@@ -57,7 +54,7 @@ def task_settings(options: TaskOptions, *, evaluates: bool) -> dict[str, Any]:
     """
     said: dict[str, Any] = {
         "--task": None if options.task is None else settled_name(options.task),
-        "the code of --task": _hash_of_code(options.task),
+        "the code of --task": _hashes_of_code(options.task),
         "--set": [f"{name}={recorded(value)}" for name, value in sorted(options.settings.items()) if name != DATA],
         "--output-layer": options.output_layer,
     }
@@ -68,65 +65,71 @@ def task_settings(options: TaskOptions, *, evaluates: bool) -> dict[str, Any]:
     return said
 
 
-def _hash_of_code(name: str | None) -> str | None:
+def _hashes_of_code(name: str | None) -> dict[str, str] | None:
+    """Of the file of a task and the local modules that it imports, by name; None of an installed task."""
     if name is None or not is_file_task(name):
         return None
-    path = Path(settled_name(name).rpartition(":")[0])
-    if not path.is_file():
-        return None
-    code = hashlib.sha256(path.read_bytes())
-    for beside in sorted(path.parent.glob("*.py"))[:MOST_MODULES]:  # it may import them
-        if beside != path and beside.is_file():
-            code.update(b"\0" + os.fsencode(beside.name) + b"\0" + beside.read_bytes())
-    return code.hexdigest()[:16]
+    return hashes_of_code(path_and_function(name)[0])
 
 
 class TaskStates:
-    """Looks at what tasks depend on besides the options of a command line; at every directory once."""
+    """Looks at what tasks depend on besides the options of a command line; at every directory once.
 
-    def __init__(self) -> None:
+    Args:
+        written: files, URLs and directories that the command writes.
+        runs: those that are evaluated.
+    """
+
+    def __init__(self, written: Iterable[PathLike] = (), runs: Iterable[Run] = ()) -> None:
+        self._data = DataFiles(written, runs)
         self._listings: dict[str, State] = {}
         self._versions: dict[str, str] = {}
+        self._makes: dict[str, MakeTask | None] = {}
 
     def of(self, chosen: ChosenTask, run: Run, checkpoint: Checkpoint) -> State:
         """What the rows of one checkpoint depend on by the task of its run.
 
-        That is what the run.json says, the version of the package of an installed task, size and time of the files that
-        options name (of a directory, of all that is in it), and those of tokenizers beside the checkpoint.
+        That is what the run.json says, the version of the package of an installed task, size and time of the files of
+        data (of a directory, of those that :class:`DataFiles` looks at), and of tokenizers beside the checkpoint. Data
+        are what the option ``data`` names, and what another option names that is there, if the option is declared as a
+        path, or its value has a separator or is the name of a file with a suffix; the declared choices of an option are
+        none.
         """
         if chosen.name not in self._versions:
             self._versions[chosen.name] = task_version(chosen.name)
+        paths = [self._path(chosen, name, value) for name, value in sorted(chosen.settings.items())]
         return [
             [settled_name(chosen.name), self._versions[chosen.name], dict(chosen.settings), chosen.seed],
-            [self._file(value) for name, value in sorted(chosen.settings.items()) if _is_path(name, value)],
+            [self._data.state(path) for path in paths if path is not None],
             self._tokenizers(run, checkpoint),
         ]
 
-    def _file(self, given: Any) -> State:
-        path = os.path.expanduser(os.fspath(given))
-        try:
-            if os.path.isdir(path):
-                return self._tree(path)
-            status = os.stat(path)
-        except OSError:
-            return [path]
-        return [path, status.st_size, status.st_mtime_ns]
+    def _path(self, chosen: ChosenTask, name: str, value: Any) -> str | None:
+        """The file or directory that an option of a task names; None if it names none."""
+        if not isinstance(value, str | os.PathLike) or "://" in os.fspath(value):
+            return None
+        text = os.fspath(value)
+        path = os.path.expanduser(text)
+        if name == DATA:
+            return path
+        if not text or not os.path.exists(path):  # the task is not even looked up for most options
+            return None
+        declared = True if isinstance(value, os.PathLike) else self._declared(chosen, name, text)
+        if declared is None:
+            declared = os.sep in text or (os.path.isfile(path) and os.path.splitext(path)[1] != "")
+        return path if declared else None
 
-    def _tree(self, directory: str) -> State:
-        """Names, sizes and times of all files in a directory and below it; links to directories are not followed."""
-        if directory not in self._listings:
-            found: State = []
-            for parent, directories, names in os.walk(directory):
-                directories.sort()
-                for name in sorted(names):
-                    path = os.path.join(parent, name)
-                    with suppress(OSError):  # who works will say so
-                        status = os.stat(path)
-                        found.append([os.path.relpath(path, directory), status.st_size, status.st_mtime_ns])
-                if len(found) >= MOST_FILES:
-                    break
-            self._listings[directory] = found
-        return self._listings[directory]
+    def _declared(self, chosen: ChosenTask, name: str, value: str) -> bool | None:
+        """Whether a value is a path by what a task says of its options; None where it does not say."""
+        if chosen.name not in self._makes:
+            try:
+                self._makes[chosen.name] = chosen.find()
+            except SpectraError:  # who works will say so
+                self._makes[chosen.name] = None
+        make = self._makes[chosen.name]
+        if make is None:
+            return None
+        return name == checkpoint_option(make) or is_declared_path(make, name, value)
 
     def _tokenizers(self, run: Run, checkpoint: Checkpoint) -> State:
         own = checkpoint.path if is_directory(checkpoint.path) else checkpoint.path.parent
@@ -143,14 +146,6 @@ class TaskStates:
                 states = []
             self._listings[key] = sorted(states)
         return self._listings[key]
-
-
-def _is_path(name: str, value: Any) -> bool:
-    """Whether an option of a task is one of a file or a directory."""
-    if not isinstance(value, str | os.PathLike) or "://" in os.fspath(value):
-        return False
-    text = os.fspath(value)
-    return name == DATA or os.sep in text or os.path.exists(os.path.expanduser(text))
 
 
 def chunks_by_task(

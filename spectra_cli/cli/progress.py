@@ -6,14 +6,13 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from spectra_cli.cli import output
-from spectra_cli.execution.work.events import CheckpointDone, Evaluated, Event, MatrixDone, Opened
+from spectra_cli.cli.progressbar import ProgressBar
+from spectra_cli.execution.work.events import CheckpointDone, CheckpointOpened, Evaluated, Event, MatrixDone
 
 
 class Shown(ABC):
-    """A bar on a terminal, and problems printed above it as they come.
+    """A bar on a terminal, else a line a minute, and problems printed as they come.
 
     Args:
         first: what is done first, in a few words.
@@ -26,25 +25,14 @@ class Shown(ABC):
 
     def __init__(self, first: str, *, quiet: bool, told: set[str] | None = None) -> None:
         self._console = output.stderr_console()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=quiet or not self._console.is_terminal,
-        )
+        self._bar = ProgressBar(first, quiet=quiet)
         self._quiet = quiet
         self._told = set() if told is None else told
-        self._task = self._bar.add_task(first, total=None)
         self.problems: list[str] = []
 
     @abstractmethod
-    def kept(self, units: int) -> None:
-        """Learn that some of what there is need not be done."""
+    def expect(self, passes: int) -> None:
+        """Learn how much there is to do."""
 
     @abstractmethod
     def hear(self, event: Event) -> None:
@@ -52,6 +40,7 @@ class Shown(ABC):
 
     def __enter__(self) -> Self:
         self._bar.start()
+        self._bar.begin()
         return self
 
     def __exit__(
@@ -90,11 +79,11 @@ class EvaluationProgress(Shown):
         """Move the bar."""
         if isinstance(event, Evaluated):
             self._done += event.share
-            self._bar.update(self._task, description=event.what, completed=self._done, total=self._units)
+            self._bar.show(event.what, self._done, self._units)
 
-    def kept(self, units: int) -> None:
-        """Learn that some need not be evaluated."""
-        self._units -= units
+    def expect(self, passes: int) -> None:
+        """Learn how many are to be evaluated."""
+        self._units = passes
 
 
 class ProgressListener(Shown):
@@ -122,30 +111,29 @@ class ProgressListener(Shown):
     def hear(self, event: Event) -> None:
         """Move the bar; several checkpoints may be open at a time, in as many workers."""
         match event:
-            case Opened(matrices, work):
+            case CheckpointOpened(matrices, flops):
                 self._opened += 1
-                self._known_cost += work
+                self._known_cost += flops
                 if self._opened - self._finished == 1:
                     self._matrices, self._matrices_done = 0, 0
                 self._matrices += matrices
-            case MatrixDone(work):
+            case MatrixDone(flops):
                 self._matrices_done += 1
-                self._done_cost += work
+                self._done_cost += flops
             case CheckpointDone():
                 self._finished += 1
         self._show()
 
-    def kept(self, units: int) -> None:
-        """Learn that some need not be read."""
-        self._checkpoints -= units
+    def expect(self, passes: int) -> None:
+        """Learn how many are to be opened, those that are opened twice counted twice."""
+        self._checkpoints = passes
 
     def _show(self) -> None:
         unopened = self._checkpoints - max(self._opened, self._finished)
         each = self._known_cost / max(self._opened, 1)
         current = min(self._finished + 1, self._checkpoints)
-        self._bar.update(
-            self._task,
-            description=f"checkpoint {current}/{self._checkpoints}, matrix {self._matrices_done}/{self._matrices}",
-            completed=self._done_cost,
-            total=self._known_cost + max(unopened, 0) * each or None,
+        self._bar.show(
+            f"checkpoint {current}/{self._checkpoints}, matrix {self._matrices_done}/{self._matrices}",
+            self._done_cost,
+            self._known_cost + max(unopened, 0) * each or None,
         )

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import shlex
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from spectra_cli.cli import output
 from spectra_cli.cli.interruption import InterruptedWorkError, word_and_status
+from spectra_cli.cli.progressbar import ProgressBar
 from spectra_cli.shortening import counted, shortened
 
 if TYPE_CHECKING:
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
 
 SHOWN_STEPS = 6
 VALUE_WIDTH = 9
-
-LOGGED_EVERY_S = 60.0
-"""Time between lines of progress where there is no terminal to draw a bar on."""
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -43,22 +38,8 @@ class TrainingProgress:
     def __init__(self, total_steps: int, *, quiet: bool) -> None:
         self._console = output.stderr_console()
         self._quiet = quiet
-        self._logs = not quiet and not self._console.is_terminal
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=quiet or not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("preparing", total=total_steps)
+        self._bar = ProgressBar("preparing", quiet=quiet, total=total_steps)
         self._total_steps = total_steps
-        self._started = self._logged = time.monotonic()
-        self._start = 0
         self.step: int | None = None
         self.saved_step: int | None = None
         self.problems: list[str] = []
@@ -79,11 +60,11 @@ class TrainingProgress:
 
     def began(self, beginning: Beginning) -> None:
         """Say how much there is to do."""
-        self._start = self.step = beginning.start
-        self._started = self._logged = time.monotonic()
+        self.step = beginning.start
         if beginning.resumed:
             self.saved_step = beginning.start
-        self._bar.update(self._task, completed=beginning.start, description=f"step {beginning.start}")
+        self._bar.begin(beginning.start)
+        self._bar.show(f"step {beginning.start}", beginning.start, self._total_steps)
         if not self._quiet:
             verb = "Going on from" if beginning.resumed else "Training from"
             self._console.print(
@@ -96,14 +77,7 @@ class TrainingProgress:
     def progress(self, step: int, loss: float) -> None:
         """Move the bar."""
         self.step = step
-        self._bar.update(self._task, completed=step, description=f"step {step}/{self._total_steps}, loss {loss:.4g}")
-        now = time.monotonic()
-        if self._logs and now - self._logged >= LOGGED_EVERY_S:
-            self._logged = now
-            left_s = (now - self._started) * (self._total_steps - step) / max(step - self._start, 1)
-            self._console.print(
-                f"step {step}/{self._total_steps}, loss {loss:.4g}, {readable_time(left_s)} left", soft_wrap=True
-            )
+        self._bar.show(f"step {step}/{self._total_steps}, loss {loss:.4g}", step, self._total_steps)
 
     def saved(self, step: int) -> None:
         """Remember from where the training could go on."""
@@ -151,13 +125,6 @@ def readable_bytes(count: int) -> str:
     return f"{count} B" if place == 0 else f"{count / 1000**place:.1f} {UNITS[place]}"
 
 
-def readable_time(seconds: float) -> str:
-    """A duration as hours, minutes and seconds: ``1:02:03``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
-
-
 def as_json(plan: TrainingPlan, result: TrainingResult, problems: Sequence[str]) -> dict[str, Any]:
     """A summary for programs; the metrics are those of the last step."""
     metrics: dict[str, dict[str, float | None]] = {}
@@ -178,7 +145,7 @@ def as_json(plan: TrainingPlan, result: TrainingResult, problems: Sequence[str])
 
 def print_summary(console: Console, plan: TrainingPlan, result: TrainingResult, *, elapsed_s: float) -> None:
     """Print the metrics of a few steps, where the checkpoints are, and what to try next."""
-    from spectra_cli.tasks.registry import is_file_task
+    from spectra_cli.tasks.names import is_file_task
 
     out = str(plan.options.out)
     _print_metrics(console, plan, result.rows)

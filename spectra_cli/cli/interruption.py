@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,15 @@ from spectra_cli.errors import SpectraError
 if TYPE_CHECKING:
     from spectra_cli.execution.incremental.filling import Filling
 
-INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+INTERRUPTED, TERMINATED, HUNG_UP = (128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 """Exit statuses, as shells have them."""
+
+WORDS = {INTERRUPTED: "interrupted", TERMINATED: "terminated", HUNG_UP: "terminated (the terminal is gone)"}
+"""What has come, by the exit status of a command that it stops."""
+
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a command as Ctrl-C does: at the end of a job's time, and when its terminal goes."""
 
 
 class InterruptedWorkError(SpectraError):
@@ -28,29 +35,67 @@ class InterruptedWorkError(SpectraError):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as batch systems send it at the end of the time: nothing takes it for an error of a task."""
+    """SIGTERM or SIGHUP, as batch systems and terminals send them: nothing takes it for an error of a task.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.exit_status = 128 + number
 
 
 @contextmanager
 def termination_told() -> Iterator[None]:
-    """Have SIGTERM come as an exception of its own; only the main thread may choose what signals do."""
+    """Have SIGTERM and SIGHUP come as an exception of their own, but for one that is ignored, as `nohup` has it.
+
+    Only the main thread may choose what signals do.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def stop(*_: object) -> None:
-        raise Terminated
+    def stop(number: int, _frame: object) -> None:
+        raise Terminated(number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: handler for number in ENDING if (handler := signal.getsignal(number)) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextmanager
 def stopping_told(filling: Filling) -> Iterator[None]:
-    """Have a signal that stops the making of tables come as an error that says how far they are.
+    """Have whatever stops the making of tables come as an error that says how far they are.
+
+    Raises:
+        InterruptedWorkError: if a signal comes.
+    """
+
+    def error_of(signal_sent: KeyboardInterrupt) -> InterruptedWorkError:
+        remedy = "Run the same command again to go on from there" if filling.safe else None
+        return stopped(signal_sent, filling.progress, remedy)
+
+    with signal_told(error_of):
+        try:
+            yield
+        except SpectraError as error:
+            if filling.safe:
+                error.what = f"{error.what.rstrip('.')} ({filling.safe})"
+            raise
+
+
+@contextmanager
+def signal_told(error_of: Callable[[KeyboardInterrupt], InterruptedWorkError]) -> Iterator[None]:
+    """Have a signal that stops a work come as an error.
+
+    Args:
+        error_of: makes it of Ctrl-C, or of :class:`Terminated`.
 
     Raises:
         InterruptedWorkError: if a signal comes.
@@ -59,10 +104,7 @@ def stopping_told(filling: Filling) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt as signal_sent:
-            filled = filling.filled
-            goes_on = filled.finished > filled.to_repeat and not filled.published
-            remedy = "Run the same command again to go on from there" if goes_on else None
-            raise stopped(signal_sent, filling.progress, remedy) from None
+            raise error_of(signal_sent) from None
 
 
 def stopped(signal_sent: KeyboardInterrupt, progress: str, remedy: str | None = None) -> InterruptedWorkError:
@@ -79,4 +121,5 @@ def stopped(signal_sent: KeyboardInterrupt, progress: str, remedy: str | None = 
 
 def word_and_status(signal_sent: KeyboardInterrupt) -> tuple[str, int]:
     """What has come, in a word, and the exit status of a command that it stops."""
-    return ("terminated", TERMINATED) if isinstance(signal_sent, Terminated) else ("interrupted", INTERRUPTED)
+    status = signal_sent.exit_status if isinstance(signal_sent, Terminated) else INTERRUPTED
+    return WORDS[status], status

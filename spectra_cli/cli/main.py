@@ -29,12 +29,9 @@ from spectra_cli.cli import (
     tasks,
     train,
 )
+from spectra_cli.cli.interruption import ENDING, WORDS
 from spectra_cli.errors import SpectraError
 from spectra_cli.execution.executors.allocation import keep_freed_memory
-
-TERMINATED = 128 + signal.SIGTERM
-STOPPED = {128 + signal.SIGINT: "interrupted", TERMINATED: "terminated"}
-"""Exit statuses after a signal, as shells have them."""
 
 app = typer.Typer(
     name="spectra",
@@ -89,8 +86,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
             app(line, prog_name="spectra", obj=line)
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-        if status in STOPPED:  # Typer turns Ctrl-C into this status and says nothing
-            output.error(f"{STOPPED[status]}: nothing was written.")
+        if status in WORDS:  # Typer turns Ctrl-C into its status and says nothing
+            output.error(f"{WORDS[status]}.")
         return status
     except SpectraError as error:
         _trace_if_debugging()
@@ -105,7 +102,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Entry point of the installed command."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that files beside the table are removed
+    for number in ENDING:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that files beside a table are removed
     keep_freed_memory()
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of any alphabet, on a terminal of any encoding
         sys.stdout.reconfigure(errors="backslashreplace")

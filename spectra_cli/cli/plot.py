@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from spectra_cli.cli import options, output
+from spectra_cli.cli.interruption import InterruptedWorkError, signal_told, stopped
+from spectra_cli.execution.executors.signalsdeferred import signals_deferred
 from spectra_cli.figures.plots.registry import FIGURES
 from spectra_cli.shortening import counted
 
@@ -110,8 +112,9 @@ def plot(
     for problem in prepared.problems:
         output.warn(problem)
     saving = _Saving(out, image_format, quiet=quiet)
-    for kind, drawn in draw_all(prepared.gathered, choice, prepared.kinds):
-        saving.take(kind, drawn)
+    with signal_told(saving.stopped):
+        for kind, drawn in draw_all(prepared.gathered, choice, prepared.kinds):
+            saving.take(kind, drawn)
     saving.finish()
     if as_json:
         output.json_line({"out": str(out), "figures": saving.saved, "problems": [*prepared.problems, *saving.problems]})
@@ -145,11 +148,20 @@ class _Saving:
         for each in drawn:
             if not self.saved:
                 make_directory(self._directory, parents=True)
-            path = save(each, self._directory, self._format)
-            self.saved.append({"file": str(path), "figure": kind.name, "about": each.about, "notices": [*each.notices]})
+            with signals_deferred():  # so that a figure that is there is among those that are told
+                path = save(each, self._directory, self._format)
+                told = {"file": str(path), "figure": kind.name, "about": each.about, "notices": [*each.notices]}
+                self.saved.append(told)
             self.problems += [f"{path.name}: {notice}" for notice in each.notices]
             if not self._quiet:
                 output.stderr_console().print(output.plain(f"{path}: {each.about}"), soft_wrap=True)
+
+    def stopped(self, signal_sent: KeyboardInterrupt) -> InterruptedWorkError:
+        """The error of a signal: it says how many figures are there."""
+        if not self.saved:
+            return stopped(signal_sent, "no figure was written")
+        figures = f"{counted(len(self.saved), 'figure')} {'is' if len(self.saved) == 1 else 'are'}"
+        return stopped(signal_sent, f"{figures} written to {self._directory}")
 
     def finish(self) -> None:
         """Say what was left out.

@@ -27,6 +27,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from spectra_cli.cli.main import run as run_command
+from spectra_cli.errors import InputError
+from spectra_cli.execution.incremental.filling import Filling
+from spectra_cli.execution.work.units import Outcome, Unit
 from spectra_cli.tables.frames import frames_in
 from spectra_cli.tables.lockedfile import HOLDER_BYTES
 from tests.cli.trajectories import (
@@ -45,6 +48,7 @@ from tests.cli.trajectories import (
     trajectory,
     until,
 )
+from tests.execution.planted_work import alive
 
 Fixture = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
@@ -60,12 +64,12 @@ def journal(table: Path) -> Path:
 
 def finished(path: Path) -> int:
     """How many checkpoints the journal of a table holds."""
-    if not journal(path).exists():
+    try:
+        with journal(path).open("rb") as file:
+            labels = frozenset({b"spHD", b"spRC"})
+            return sum(frame.label == b"spRC" for frame in frames_in(file.fileno(), HOLDER_BYTES, labels))
+    except FileNotFoundError:
         return 0
-    with journal(path).open("rb") as file:
-        return sum(
-            frame.label == b"spRC" for frame in frames_in(file.fileno(), HOLDER_BYTES, frozenset({b"spHD", b"spRC"}))
-        )
 
 
 def finished_of_all(out: str | Path) -> int:
@@ -177,10 +181,15 @@ def test_after_a_crash_of_the_interpreter_the_next_run_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("sent", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("sent", "status", "word"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGHUP, 129, "terminated (the terminal is gone)"),
+    ],
 )
 def test_a_signal_is_told_with_what_is_finished(spectra: Fixture, sent: int, status: int, word: str) -> None:
-    """Ctrl-C, and what SLURM sends at the end of the time; nothing but the journals stays beside the tables."""
+    """Ctrl-C, what SLURM sends at the end of the time, a lost terminal; only the journals stay beside the tables."""
     run = trajectory(steps=range(8))
     assert spectra("analyze", run, "--out", "oracle").status == 0
     command = start("analyze", run, "--out", "out", befalls=AtCheckpoint(4, "wait"))
@@ -194,13 +203,34 @@ def test_a_signal_is_told_with_what_is_finished(spectra: Fixture, sent: int, sta
     goes_on(spectra, run, "out", "oracle", 3)
 
 
+def test_an_error_in_the_midst_of_the_work_says_what_is_finished(
+    spectra: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster that goes, a disk that is full: whoever reads it knows what the next run need not do."""
+    run, put, met = trajectory(), Filling._put, 0
+
+    def putting(filling: Filling, unit: Unit, outcome: Outcome) -> bool:
+        nonlocal met
+        met += 1
+        if met == 4:
+            raise InputError("planted", where="here", remedy="Run it again")
+        return put(filling, unit, outcome)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Filling, "_put", putting)
+        failed = spectra("rank", run, "--out", "out")
+    assert failed.status == 1
+    assert "Error: here: planted (3 of 4 checkpoints are finished and kept). Run it again." in failed.err
+    assert kept(spectra("rank", run, "--out", "out", "--json")) == 3
+
+
 def test_a_signal_before_anything_is_finished_leaves_nothing(spectra: Fixture) -> None:
     run = trajectory()
     command = start("rank", run, "--out", "out", befalls=AtCheckpoint(1, "wait"))
     until(Path("waiting").exists)
     command.send(signal.SIGTERM)
     assert command.ended() == 143
-    assert "nothing was written" in command.err
+    assert "nothing new is finished" in command.err
     assert listed(".") == ["run", "waiting"]
 
 
@@ -366,9 +396,9 @@ def test_a_disk_that_takes_so_many_bytes_and_no_more_is_told(spectra: Fixture) -
 # Two at once
 
 
-def held(run: Path, out: str) -> Command:
+def held(run: Path, out: str, *options: str) -> Command:
     """A process that is making tables and does not go on."""
-    command = start("analyze", run, "--out", out, befalls=AtCheckpoint(2, "wait"))
+    command = start("analyze", run, *options, "--out", out, befalls=AtCheckpoint(2, "wait"))
     until(Path("waiting").exists)
     return command
 
@@ -430,19 +460,19 @@ def test_workers_and_those_that_have_begun_them_may_be_killed(spectra: Fixture) 
     """A worker: the same tables. Their parent: no worker stays, and the next run goes on."""
     run = trajectory(steps=range(60))
     assert spectra("analyze", run, "--out", "oracle").status == 0
-    line = ("analyze", run, "--workers", "2", "--out")
-    first = start(*line, "first")
-    until(lambda: finished_of_all("first") > 0 or first.process.exitcode is not None)
-    workers = children(first.process.pid)
-    os.kill(workers[0], signal.SIGKILL)
+    first = held(run, "first", "--workers", "2")
+    os.kill(children(first.process.pid)[0], signal.SIGKILL)
+    Path("go").touch()
     assert first.ended() == 0
     assert_same("analyze", "first", "oracle")
     assert listed("first") == FINAL_TABLES
-    second = start(*line, "second")
-    until(lambda: finished_of_all("second") > 0 or second.process.exitcode is not None)
+    for name in ("waiting", "go"):
+        Path(name).unlink()
+    second = held(run, "second", "--workers", "2")
     workers = children(second.process.pid)
     assert len(workers) == 2
     second.send(signal.SIGKILL)
     assert second.ended() == -signal.SIGKILL
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
-    goes_on(spectra, run, "second", "oracle", finished_of_all("second"))
+    until(lambda: not any(alive(pid) for pid in workers))
+    assert finished_of_all("second") == 1
+    goes_on(spectra, run, "second", "oracle", 1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ import pytest
 from spectra_cli.cli.main import run
 from spectra_cli.figures.plots.registry import FIGURES
 from spectra_cli.tables.writer import TableWriter
+from tests.cli.trajectories import PATIENCE_S, until
 
 ROOT = Path(__file__).parents[2]
 GROKKING = ROOT / "fixtures" / "grokking"
@@ -221,3 +224,55 @@ def test_only_older_images_are_replaced_and_links_are_not_followed(
     said = printed(capsys, arguments, status=1)
     assert "figures/effective_rank.png: this file is no image; a figure does not replace it" in said
     assert Path("figures/effective_rank.png").read_text() == "notes"
+
+
+WAITING = """
+from pathlib import Path
+from spectra_cli.figures.plots import drawing
+from tests.cli.trajectories import until
+
+draw_all = drawing.draw_all
+
+def waiting_before(number):
+    def drawn(*arguments):
+        for count, each in enumerate(draw_all(*arguments)):
+            if count == number:
+                Path("waiting").touch()
+                until(Path("go").exists)
+            yield each
+    return drawn
+
+drawing.draw_all = waiting_before({number})
+"""
+"""What Python does first in a process that is to be interrupted when so many kinds of figures are saved."""
+
+
+@pytest.mark.parametrize(
+    ("sent", "ended"), [(signal.SIGINT, (130, "Error: interrupted")), (signal.SIGTERM, (143, "Error: terminated"))]
+)
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (0, "no figure was written."),
+        (1, "1 figure is written to figures."),
+        (2, "2 figures are written to figures."),
+    ],
+)
+def test_a_signal_is_told_with_the_figures_that_are_there(
+    number: int, said: str, sent: int, ended: tuple[int, str], tables: Path
+) -> None:
+    """Ctrl-C, and what SLURM sends at the end of the time."""
+    (home := Path("site").absolute()).mkdir()
+    (home / "sitecustomize.py").write_text(WAITING.format(number=number))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(home), str(ROOT)])}
+    names = ["effective_rank", "alignment_score", "agreement_score"]
+    line = [sys.executable, "-m", "spectra_cli", "plot", tables, *(f"--figure={name}" for name in names)]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            until(lambda: Path("waiting").exists() or process.poll() is not None)
+            process.send_signal(sent)
+            _, told = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
+    assert (process.returncode, told.splitlines()[-1]) == (ended[0], f"{ended[1]}: {said}")
+    assert {path.name for path in Path("figures").glob("*")} == {f"{name}.png" for name in names[:number]}

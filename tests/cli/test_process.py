@@ -8,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from spectra_cli import __version__
 from spectra_cli.cli.main import app
 from spectra_cli.tasks.modular_addition import ModularAddition
 from spectra_cli.tasks.runfile import RunRecord
+from tests.cli.trajectories import PATIENCE_S, until
 
 Fixture = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
@@ -95,29 +95,56 @@ def test_the_example_of_every_command_runs(name: str) -> None:
     assert (done.returncode, "Error" in done.stderr) == (0, False)
 
 
+WAITING = "from tests.cli.trajectories import AtCheckpoint; AtCheckpoint(1, 'wait').befall()"
+"""What Python does first in a process that is to be interrupted."""
+
+
 @pytest.mark.parametrize(
-    ("sent", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("sent", "status", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "terminated")],
 )
 def test_a_signal_is_told_and_leaves_nothing_behind(
-    sent: signal.Signals, status: int, word: str, tmp_path: Path
+    sent: signal.Signals, status: int, word: str, tmp_path: Path, make_run: Fixture
 ) -> None:
-    """Ctrl-C, and what SLURM sends at the end of the time."""
-    (tmp_path / "run").mkdir()
-    weights = {f"layers.{index}.weight": torch.randn(400, 400) for index in range(4)}
-    for step in range(40):
-        torch.save(weights, tmp_path / "run" / f"step_{step}.pt")
-    process = subprocess.Popen(
-        [*SPECTRA, "rank", "run"], stderr=subprocess.PIPE, text=True, env=environment(), cwd=tmp_path
-    )
-    deadline = time.monotonic() + 60
-    while len(list(tmp_path.iterdir())) == 1 and time.monotonic() < deadline:
-        time.sleep(0.01)  # until the partial file shows that the work has begun
-    process.send_signal(sent)
-    _, said = process.communicate(timeout=60)
+    """Ctrl-C, and what SLURM sends at the end of the time: here when the first rows are about to be kept."""
+    (here := tmp_path / "here").mkdir()
+    make_run("here/run")
+    (tmp_path / "sitecustomize.py").write_text(WAITING)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    with subprocess.Popen(
+        [*SPECTRA, "rank", "run"], stderr=subprocess.PIPE, text=True, env=environment(PYTHONPATH=path), cwd=here
+    ) as process:
+        try:
+            until(lambda: (here / "waiting").exists() or process.poll() is not None)
+            assert len(list(here.iterdir())) > 2, "nothing is beside the table: the test says nothing"
+            process.send_signal(sent)
+            _, said = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
     assert process.returncode == status
     assert word in said
     assert "Traceback" not in said
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert sorted(path.name for path in here.iterdir()) == ["run", "waiting"]
+
+
+def test_a_lost_terminal_does_not_end_what_was_begun_with_nohup(tmp_path: Path, make_run: Fixture) -> None:
+    (here := tmp_path / "here").mkdir()
+    make_run("here/run")
+    (tmp_path / "sitecustomize.py").write_text(WAITING)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    ignoring = ["bash", "-c", "trap '' HUP; exec \"$@\"", "-", *SPECTRA, "rank", "run"]
+    with subprocess.Popen(
+        ignoring, stderr=subprocess.PIPE, text=True, env=environment(PYTHONPATH=path), cwd=here
+    ) as it:
+        try:
+            until(lambda: (here / "waiting").exists() or it.poll() is not None)
+            it.send_signal(signal.SIGHUP)
+            (here / "go").touch()
+            _, said = it.communicate(timeout=PATIENCE_S)
+        finally:
+            it.kill()
+    assert (it.returncode, "terminated" in said) == (0, False)
+    assert (here / "rank.parquet").exists()
 
 
 def test_a_reader_that_closes_the_pipe_is_no_fault(make_run: Fixture) -> None:

@@ -23,7 +23,7 @@ from spectra_cli.analyses.lanes import available_cores
 from spectra_cli.errors import InputError
 from spectra_cli.execution.executors.lostworkers import LOOK_S, LostWorkerWarning, WorkerDiedError, with_retries
 from spectra_cli.execution.executors.wire import Message, received
-from spectra_cli.execution.executors.workerprocess import FREE, Order
+from spectra_cli.execution.executors.workerprocess import FREE, OF_THE_GROUP, Order
 from spectra_cli.execution.work.units import Assignment, Chunk, EventSink, Outcome, Work
 
 BEGIN = (
@@ -205,7 +205,7 @@ def _started(descriptor: int, environment: Mapping[str, str]) -> subprocess.Pope
         InputError: if the machine allows no more processes.
     """
     program = [sys.executable, "-P", "-c", BEGIN, str(descriptor), str(os.getpid())]
-    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited, until it can ignore the signal
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_GROUP)  # inherited, until it can ignore them
     try:
         return subprocess.Popen(program, stdin=subprocess.DEVNULL, pass_fds=[descriptor], env=dict(environment))  # noqa: S603 - our own program
     except OSError as error:

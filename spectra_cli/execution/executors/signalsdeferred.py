@@ -7,12 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-DEFERRED = (signal.SIGINT, signal.SIGTERM)
+DEFERRED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM wait until the context is left; a second one does not wait.
+    """Have Ctrl-C, SIGTERM and SIGHUP wait until the context is left; a second one does not wait.
 
     Only the main thread is ever broken off by them.
     """

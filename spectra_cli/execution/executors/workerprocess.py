@@ -28,6 +28,9 @@ FREE = None
 TELL_S = 0.1
 """Between two messages about how the work goes on: of small matrices they would take longer than the matrices."""
 
+OF_THE_GROUP = (signal.SIGINT, signal.SIGHUP)
+"""Signals that a terminal sends to the parent as well, which knows what is to be done."""
+
 PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>."""
 
@@ -52,8 +55,9 @@ def main(connection: Connection, parent: int) -> None:
         connection: to the process that hands out the chunks.
         parent: id of that process, without which this one ends.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent knows what is to be done
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by the parent until it could be ignored
+    for number in OF_THE_GROUP:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_THE_GROUP)  # blocked by the parent until they could be ignored
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary files are removed
     _end_with(parent)
     keep_freed_memory()

@@ -18,6 +18,14 @@ def test_files_that_change_are_waited_for_as_long_as_they_do() -> None:
     assert all(patience.holds(KEY, str(look)) for look in range(5 * ATTEMPTS))
 
 
+def test_files_that_have_changed_are_waited_for_as_long_as_new_ones() -> None:
+    """However long they were what they were before: a slow disk may stand still twice."""
+    patience = Patience()
+    for state in ("a half", "all but the end", "whole"):
+        assert [patience.holds(KEY, state) for _ in range(ATTEMPTS - 1)] == [True] * (ATTEMPTS - 1)
+    assert not patience.holds(KEY, "whole")
+
+
 def test_a_bad_checkpoint_is_looked_at_again_when_its_files_change() -> None:
     patience = Patience()
     for _ in range(ATTEMPTS):

@@ -32,11 +32,15 @@ class SpectraError(Exception):
             self.where = where
         return self
 
-    def __str__(self) -> str:
-        place = f"{self.where}: " if self.where else ""
+    @property
+    def message(self) -> str:
+        """What happened and what to do about it, without the place."""
         asks = self.remedy is not None and self.remedy.endswith("?")
         remedy = f" {self.remedy.rstrip('.')}{'' if asks else '.'}" if self.remedy else ""
-        return f"{place}{self.what.rstrip('.')}.{remedy}"
+        return f"{self.what.rstrip('.')}.{remedy}"
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
 
 
 def _restored(kind: type[SpectraError], args: tuple[Any, ...]) -> SpectraError:
@@ -94,6 +98,16 @@ class HostileCheckpointError(CheckpointError):
 
 
 class MemoryBudgetError(SpectraError):
-    """The least memory that a matrix needs is more than the budget allows or the machine has."""
+    """The least memory that a matrix needs is more than the budget allows or the machine has.
+
+    Attributes:
+        missing_bytes: that the budget lacks at least; None where the machine itself had no more.
+    """
 
     status = "over_memory_budget"
+
+    def __init__(
+        self, what: str, *, missing_bytes: int | None = None, where: str | None = None, remedy: str | None = None
+    ) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.missing_bytes = missing_bytes

@@ -139,6 +139,10 @@ def test_the_work_of_a_notebook_does_not_need_the_face() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+ABSENT = [[name, "absent"] for name in ("rank", "align", "sva", "analyze", "prune-eval")]
+ABSENT += [["barrier", "absent", "absent"]]
+"""Command lines whose PATH is wrong, which is told at once."""
+
 LIGHT = {
     "import": "import spectra_cli, spectra_cli.cli.main",
     "help": "from spectra_cli.cli.main import run; assert run(['--help']) == 0",
@@ -149,6 +153,7 @@ LIGHT = {
         for name in COMMANDS
     },
     "inspect": "from spectra_cli.cli.main import run; assert run(['inspect', 'fixtures/formats']) in {0, 3}",
+    **{" ".join(line): f"from spectra_cli.cli.main import run; assert run({line}) == 1" for line in ABSENT},
 }
 
 

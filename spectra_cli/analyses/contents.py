@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from spectra_cli.analyses.lanes import MOST_LANES, available_cores, lane_count, work_of
+from spectra_cli.analyses.lanes import MOST_LANES, available_cores, flops_of, lane_count
 from spectra_cli.checkpoints.config import read_config
 from spectra_cli.checkpoints.open import open_checkpoint
 from spectra_cli.checkpoints.reader import Reader
@@ -259,7 +259,7 @@ def working_memory_bytes(specs: Iterable[MatrixSpec], vectors: int = 0) -> int:
         vectors: singular vectors of each side that are computed: none by `spectra rank`.
     """
     specs = list(specs)
-    lanes = lane_count([work_of(spec) for spec in specs], available_cores(), MOST_LANES)
+    lanes = lane_count([flops_of(spec) for spec in specs], available_cores(), MOST_LANES)
     each = (working_bytes(spec.rows, spec.cols, spec.nbytes, vectors=vectors) for spec in specs)
     return sum(sorted(each, reverse=True)[:lanes])
 

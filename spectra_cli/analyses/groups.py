@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from spectra_cli.analyses.lanes import heaviest_first, lane_count, work_of
+from spectra_cli.analyses.lanes import flops_of, heaviest_first, lane_count
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.spectrum.memory import working_bytes
 from spectra_cli.spectrum.subspaces import MOST
@@ -53,7 +53,7 @@ def arranged(
         free_bytes: of it, for the work itself.
     """
     groups = groups_of_equal_shape(specs, alike, device, budget_bytes)
-    work = [sum(work_of(spec) for _, spec in group) for group in groups]
+    work = [sum(flops_of(spec) for _, spec in group) for group in groups]
     needed = max((working_bytes(spec.rows, spec.cols, spec.nbytes, vectors=MOST) for spec in specs.values()), default=1)
     cores = torch.get_num_threads() if device.type == "cpu" else 1
     lanes = lane_count(work, cores, free_bytes // needed)

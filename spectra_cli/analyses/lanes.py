@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 Done = TypeVar("Done")
 
 
-def work_of(spec: MatrixSpec) -> float:
+def flops_of(spec: MatrixSpec) -> float:
     """Floating-point operations of a Gram matrix and its eigenvalues, roughly, and some for every matrix."""
     short_side = min(spec.rows, spec.cols)
     return spec.rows * spec.cols * short_side + 4.0 * short_side**3 + 1e5

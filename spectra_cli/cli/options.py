@@ -139,7 +139,8 @@ Verify = Annotated[
     bool,
     typer.Option(
         "--verify",
-        help="Read and hash all weights again, instead of trusting size and time of unchanged files.",
+        help="Read and hash weights and config.json again, instead of trusting size and time of files; those of data "
+        "are trusted.",
         rich_help_panel=RESULT,
     ),
 ]
@@ -147,8 +148,8 @@ Watch = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS",
-        help="Follow a run that goes on: look for new checkpoints every so often, until interrupted. Agreement needs "
-        "another --reference than the final one.",
+        help="Follow a run that goes on: look for new checkpoints every so often, until interrupted. `sva` "
+        "and `analyze` need another --reference than the final one.",
         rich_help_panel=WORK,
         show_default=False,
     ),
@@ -177,10 +178,22 @@ Tag = Annotated[
         show_default=False,
     ),
 ]
-Out = Annotated[str, typer.Option(metavar="FILE", help="The Parquet file or URL to write.", rich_help_panel=RESULT)]
+Out = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="The Parquet file or URL to write; of one that is there, rows of what is unchanged are kept.",
+        rich_help_panel=RESULT,
+    ),
+]
 OutDirectory = Annotated[
     str,
-    typer.Option(metavar="DIR", help="The directory or URL for the tables, made if need be.", rich_help_panel=RESULT),
+    typer.Option(
+        metavar="DIR",
+        help="The directory or URL for the tables, made if need be; of those that are there, rows of what is unchanged "
+        "are kept.",
+        rich_help_panel=RESULT,
+    ),
 ]
 Full = Annotated[
     bool,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,9 +19,9 @@ from spectra_cli.shortening import counted
 if TYPE_CHECKING:
     from spectra_cli.analyses.visits import Row
     from spectra_cli.cli.progress import Shown
-    from spectra_cli.execution.executors.placement import Placement
     from spectra_cli.execution.incremental.filling import Filling, PreparedWork
     from spectra_cli.execution.incremental.patience import Patience
+    from spectra_cli.execution.incremental.request import TableRequest
     from spectra_cli.execution.planning.options import Options
     from spectra_cli.execution.planning.plan import Plan
     from spectra_cli.execution.work.jobs import TableJob
@@ -55,65 +54,40 @@ def run_tables(
     if invocation.watch_s is not None:
         check_watchable(chosen, outs)
 
-    def job_of(plan: Plan, device: str) -> tuple[TableJob, Shown]:
+    from spectra_cli.execution.trajectory.preparation import prepare_trajectory
+
+    request = request_of(invocation, chosen, outs, directory)
+
+    def listener_of(plan: Plan) -> Shown:
         from spectra_cli.cli.progress import ProgressListener
-        from spectra_cli.execution.trajectory.job import TrajectoryJob
 
-        listener = ProgressListener(plan.pass_count, quiet=invocation.quiet, told=invocation.told)
-        return TrajectoryJob(plan, listener, device), listener
+        return ProgressListener(plan.pass_count, quiet=invocation.quiet, told=invocation.told)
 
-    leave_out = chosen.columns_left_out
-    prepare = preparation(invocation, paths, chosen, outs, job_of, leave_out=leave_out, directory=directory)
+    def prepare() -> PreparedWork[Shown]:
+        return prepare_trajectory(paths, request, listener_of)
+
     write_tables(invocation, prepare, lambda: RunSummaries(views()))
 
 
-def preparation(
-    invocation: Invocation,
-    paths: Sequence[str],
-    chosen: Options,
-    outs: Mapping[str, str],
-    job_of: Callable[[Plan, str], tuple[TableJob, Shown]],
-    *,
-    leave_out: Sequence[str] = (),
-    directory: str | None = None,
-) -> Callable[[], PreparedWork[Shown]]:
-    """What prepares every look at the checkpoints: it plans anew, and the work of all looks is done in one place.
+def request_of(
+    invocation: Invocation, chosen: Options, outs: Mapping[str, str], directory: str | None = None
+) -> TableRequest:
+    """What a command line asks for; one for all looks at runs that go on.
 
     Args:
         invocation: how to go about it.
-        paths: PATHs.
         chosen: by the user.
         outs: the file of each table.
-        job_of: makes the job of a plan on a device, as files record it, and whoever is told of it.
-        leave_out: columns that only come when they are asked for, and were not.
-        directory: to make for the files.
+        directory: to make for the files, once it is known that there is something to do.
     """
+    from spectra_cli.execution.incremental.request import TableRequest
+
     if invocation.watch_s is not None:
         chosen = replace(chosen, skip_incomplete=True)  # it may be complete the next time
-
-    @cache
-    def placement() -> Placement:
-        from spectra_cli.execution.executors.placement import placement_of
-
-        return placement_of(chosen.device, invocation.execution)
-
-    def prepare() -> PreparedWork[Shown]:
-        from spectra_cli.execution.planning.plan import make_plan
-
-        plan = make_plan(paths, chosen, tuple(outs))  # before torch is imported, as PATHs may be wrong
-
-        from spectra_cli.execution.incremental.filling import PreparedWork
-        from spectra_cli.execution.incremental.writing import writing_of
-
-        writing = writing_of(outs, chosen.tags, leave_out, invocation.execution, directory)
-        job, listener = job_of(plan, placement().device)
-        tell_idle_workers(invocation, job, listener)
-        return PreparedWork(job, listener, placement(), writing)
-
-    return prepare
+    return TableRequest(chosen, outs, invocation.execution, directory)
 
 
-def tell_idle_workers(invocation: Invocation, job: TableJob, listener: Shown) -> None:
+def _tell_idle_workers(invocation: Invocation, job: TableJob, listener: Shown) -> None:
     """Say once where there are more workers than units, as cores and memory are shared out to all workers.
 
     What is kept does not count: whoever runs a command again for a new checkpoint has not made a slip.
@@ -151,6 +125,7 @@ def write_tables(
 
     def look(patience: Patience | None) -> LookResult:
         prepared = prepare()
+        _tell_idle_workers(invocation, prepared.job, prepared.listener)
         summaries = summaries_of()
 
         def add(_unit: Unit, tables: Mapping[str, list[Row]], facts: Mapping[str, Any]) -> None:
@@ -169,18 +144,24 @@ def write_tables(
         return LookResult(filling.filled, outs, summaries, problems, filling.held, stopped)
 
     looked = look(None) if invocation.watch_s is None else watch(invocation, look)
+    _tell_result(invocation, looked, closing)
+    if not looked.filled.usable:
+        raise typer.Exit(3)
+
+
+def _tell_result(
+    invocation: Invocation, looked: LookResult, closing: Callable[[Mapping[str, Any]], Iterable[str]]
+) -> None:
+    """Say what has come of the tables: to programs, and to people."""
     filled, outs, summaries = looked.filled, looked.outs, looked.summaries
     if invocation.as_json:
-        counts = {"kept": filled.kept, "dropped": filled.dropped, "problems": list(looked.problems)}
-        said = {**_json(outs, summaries), **filled.found, **counts}
-        output.json_line(said)
+        counts = {"kept": filled.kept + filled.gone, "dropped": filled.dropped, "problems": list(looked.problems)}
+        output.json_line({**_json(outs, summaries), **filled.found, **counts})
     if not invocation.quiet:
         elapsed_s = time.monotonic() - invocation.started
         print_summaries(summaries, outs, kept=filled.kept_of, elapsed_s=elapsed_s)
         for line in closing(filled.found):
             output.stderr_console().print(output.plain(line), soft_wrap=True)
-    if not filled.usable:
-        raise typer.Exit(3)
 
 
 def _filling_of(invocation: Invocation, prepared: PreparedWork[Any], patience: Patience | None) -> Filling:

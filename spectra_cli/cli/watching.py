@@ -75,7 +75,7 @@ def watch(invocation: Invocation, look: Callable[[Patience], LookResult]) -> Loo
     from spectra_cli.execution.incremental.patience import Patience
     from spectra_cli.tables.lockedfile import TableInUseError
 
-    patience, told, last, dropped = Patience(), set[str](), None, 0
+    patience, told, last, dropped, waiting = Patience(), set[str](), None, 0, 0
     with termination_told():
         try:
             while True:
@@ -87,7 +87,9 @@ def watch(invocation: Invocation, look: Callable[[Patience], LookResult]) -> Loo
                     if looked.stopped:
                         break
                     held = looked.held()
-                    _tell(looked.filled, quiet=invocation.quiet)
+                    if not invocation.quiet:
+                        _tell(looked.filled, waited_for=waiting)
+                    waiting = looked.filled.waiting
                 except (InputError, CheckpointError, TableInUseError) as error:
                     if last is None and isinstance(error, TableInUseError):
                         raise  # later, somebody may have it for a while
@@ -107,12 +109,20 @@ def watch(invocation: Invocation, look: Callable[[Patience], LookResult]) -> Loo
     return last
 
 
-def _tell(filled: Filled, *, quiet: bool) -> None:
-    """Print a line if something has come."""
-    if quiet or filled.finished == filled.kept:
-        return
-    line = f"{time.strftime('%H:%M:%S')} {counted(filled.finished - filled.kept, 'checkpoint')} done"
-    line += f", {filled.finished + filled.gone} in all"
-    if filled.waiting:
-        line += f"; {filled.waiting} more cannot be read yet"
-    output.stderr_console().print(output.plain(line), soft_wrap=True)
+def _tell(filled: Filled, *, waited_for: int) -> None:
+    """Print a line if something has come.
+
+    Args:
+        filled: the tables.
+        waited_for: how many checkpoints could not be used yet when that was told last.
+    """
+    given_up, new = filled.unusable, filled.finished - filled.kept - filled.unusable
+    said = []
+    if new:
+        said.append(f"{counted(new, 'checkpoint')} done, {filled.finished + filled.gone} in all")
+    if given_up:
+        said.append(f"{counted(given_up, 'checkpoint')} given up, until the files change")
+    if filled.waiting and (said or filled.waiting != waited_for):
+        said.append(f"{counted(filled.waiting, 'checkpoint')} not complete yet, waited for")
+    if said:
+        output.stderr_console().print(output.plain(f"{time.strftime('%H:%M:%S')} {'; '.join(said)}"), soft_wrap=True)

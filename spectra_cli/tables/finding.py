@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ from spectra_cli.errors import InputError, SpectraError
 from spectra_cli.tables.reader import TableFile, open_table
 
 SUFFIX = ".parquet"
+
+URL = re.compile(r"(\w{2,}):/+")
+"""The beginning of a URL, as a path has it: with one slash."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,18 @@ def find_tables(paths: Sequence[Path]) -> FoundTables:
         paths: of tables, and of directories: the Parquet files in them, not in those below.
 
     Raises:
-        InputError: if a path that is a file is no table of spectra, a directory holds none, or there is none at all.
+        InputError: if a path is a URL, or a file that is no table of spectra, a directory holds none, or there is none
+            at all.
     """
     tables: dict[Path, TableFile] = {}
     passed_over: dict[Path, str] = {}
     for path in paths:
+        if url := URL.match(str(path)):
+            raise InputError(
+                "tables in remote storage are not read here",
+                where=str(path).replace(url[0], f"{url[1]}://", 1),
+                remedy="Copy them to this machine first",
+            )
         if not path.is_dir():
             tables.setdefault(path.resolve(), open_table(path))
             continue

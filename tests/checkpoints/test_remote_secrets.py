@@ -15,7 +15,7 @@ from safetensors.torch import save
 from spectra_cli.checkpoints.discovery import discover_all
 from spectra_cli.cli.main import run
 from spectra_cli.errors import CheckpointError, InputError, SpectraError
-from spectra_cli.execution.incremental.provenance import provenance
+from spectra_cli.execution.planning.provenance import provenance
 from spectra_cli.storage.connection import connect, storage_errors
 from spectra_cli.storage.places import location, place_of
 from spectra_cli.storage.secrets import recorded, shown_url, without_secrets

@@ -132,7 +132,7 @@ def test_whatever_is_a_status_is_printed_as_text(capsys: pytest.CaptureFixture[s
 def test_problems_say_that_there_is_no_status() -> None:
     from spectra_cli.execution.planning.messages import problems
 
-    (told,) = problems({"rank": [{"status": None, "parameter": "a.weight"}]}, {})
+    ((_, told),) = problems({"rank": [{"status": None, "parameter": "a.weight"}]}, {})
     assert "do not say" in told
 
 

@@ -656,16 +656,39 @@ def test_garbage_in_the_metadata_costs_work_at_most(spectra: Fixture, name: str)
         assert_same("rank", "out", "fresh")
 
 
-def with_entries(path: Path, **changes: Any) -> None:
-    """Change what is on record about the units of a table."""
+def with_facts(path: Path, facts: Mapping[str, Any]) -> None:
+    """Change what is on record about the units of a table, beside the sums of their rows."""
     from spectra_cli.tables.entries import Entry, read_units, units_metadata
 
     entries = read_units(metadata_of(path)[b"spectra.units"].decode())
     assert entries
-    fields = {key: (entry.fingerprint, entry.content, entry.facts) for key, entry in entries.items()}
-    for key, (fingerprint, content, facts) in fields.items():
-        entries[key] = Entry(changes.get("fingerprint", fingerprint), content, changes.get("facts", facts))
+    for key, entry in entries.items():
+        entries[key] = Entry(entry.fingerprint, entry.content, {**entry.facts, **facts})
     with_metadata(path, units=units_metadata(entries))
+
+
+@pytest.mark.parametrize("command", ["align", "analyze"])
+def test_verify_trusts_no_time_of_a_configuration_either(spectra: Fixture, command: str) -> None:
+    """The numbers of heads are in it. What was verified is kept with the configuration as it is."""
+    width, run = 8, Path("run")
+    names = {"q": (1, 1), "k": (1, 1), "v": (1, 1), "o": (1, 1)}
+    weights = {
+        f"model.layers.0.self_attn.{name}_proj.weight": torch.randn(rows * width, cols * width)
+        for name, (rows, cols) in names.items()
+    }
+    save(run / "step_1.safetensors", weights)
+    config = run / "config.json"
+    config.write_text('{"model_type": "llama", "num_attention_heads": 2}')
+    before = config.stat()
+    line = [command, run, "--reference", "first"] if command == "analyze" else [command, run]
+    assert spectra(*line, "--out", "out").status == 0
+    config.write_text('{"model_type": "llama", "num_attention_heads": 4}')
+    os.utime(config, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert kept(spectra(*line, "--out", "out", "--json")) == 1, "nothing seems to have changed"
+    verified = spectra(*line, "--out", "out", "--verify", "--json")
+    assert (verified.status, kept(verified)) == (0, 0)
+    assert_fresh(spectra, line[:1] + line[2:], [run], "out")
+    assert kept(spectra(*line, "--out", "out", "--verify", "--json")) == 1
 
 
 @pytest.mark.parametrize(
@@ -673,17 +696,32 @@ def with_entries(path: Path, **changes: Any) -> None:
     [
         {"transposed": 5},
         {"transposed": {"a": [1]}, "parameters": "x"},
-        {"parameters": [1, None], "told once": "abc", "told of each": [[1]]},
+        {"parameters": [1, None]},
+        {"parameters": None, "remarks": "abc"},
+        {"remarks": {"once": "a"}},
+        {"remarks": [1, [], ["once"], ["once", 5], [["once"], "a"], ["none", "a"], ["once", "a", "b"]]},
     ],
 )
 def test_garbage_in_the_facts_is_no_fault(spectra: Fixture, facts: dict[str, Any]) -> None:
+    """The rows are those that were written, so they are kept."""
     run = trajectory(steps=(0, 100))
     line = ["align", "--transposed", "*.1.*"]
     spectra(*line, run, "--out", "out")
-    with_entries(Path("out"), facts=facts)
+    with_facts(Path("out"), facts)
     done = spectra(*line, run, "--out", "out", "--json")
     assert "fault of spectra" not in done.err
+    assert (done.status, kept(done)) == (0, 2)
     assert_fresh(spectra, line, [run], "out")
+
+
+def test_remarks_on_record_are_told_again(spectra: Fixture) -> None:
+    """One that many checkpoints have is told of the first, and counted."""
+    run = trajectory(steps=(0, 100))
+    spectra("align", run, "--out", "out")
+    with_facts(Path("out"), {"remarks": [["once", "planted for all"], ["checkpoint", "planted for each"]]})
+    done = spectra("align", run, "--out", "out", "--json")
+    assert kept(done) == 2
+    assert [done.err.count(f"planted for {whom}") for whom in ("all", "each")] == [1, 2]
 
 
 def test_rows_that_somebody_has_taken_out_come_again(spectra: Fixture) -> None:

@@ -23,7 +23,7 @@ class Heard:
         self.problems: list[str] = []
         self._done = 0.0
 
-    def kept(self, units: int) -> None: ...
+    def expect(self, passes: int) -> None: ...
 
     def hear(self, event: Event) -> None:
         assert isinstance(event, Evaluated)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from spectra_cli.execution.executors.wire import Events, Message, received
 from spectra_cli.execution.executors.workerprocess import EventSender
-from spectra_cli.execution.work.events import Evaluated, Event, MatrixDone, Opened
+from spectra_cli.execution.work.events import CheckpointOpened, Evaluated, Event, MatrixDone
 from tests.execution.planted_work import Heard
 
 
@@ -27,7 +27,13 @@ def test_what_begins_is_told_at_once() -> None:
     """The bar shows what is being done: the next matrix may take an hour."""
     sent: list[Message] = []
     sender = EventSender(sent.append)
-    for event in (MatrixDone(1.0), MatrixDone(1.0), Opened(2, 2.0), Evaluated("train", 0.5), Evaluated("test", 0.0)):
+    for event in (
+        MatrixDone(1.0),
+        MatrixDone(1.0),
+        CheckpointOpened(2, 2.0),
+        Evaluated("train", 0.5),
+        Evaluated("test", 0.0),
+    ):
         sender.hear(event)
         if not isinstance(event, MatrixDone):
             assert told(sent)[-1] == event

@@ -16,6 +16,7 @@ from spectra_cli.execution.executors.inprocess import InProcess
 from spectra_cli.execution.executors.placement import Placement
 from spectra_cli.execution.incremental.filling import Filling
 from spectra_cli.execution.incremental.writing import Filled, Writing
+from spectra_cli.execution.work.events import Remark
 from spectra_cli.execution.work.units import Assignment, Chunk, EventSink, Outcome, Unit
 from spectra_cli.tables.entries import Key
 from spectra_cli.tables.statuses import OF_REFERENCE, STATUSES
@@ -99,6 +100,12 @@ class PlantedJob:
             error = PlantedError(f"it is {status}") if self.fails else None
             yield Outcome(assignment.index, {self.table: rows}, content="0" * 32, error=error)
 
+    def passes(self, chunks: Sequence[Chunk], workers: int) -> int:
+        return sum(map(len, chunks))
+
+    def budget_bytes(self, sharing: int) -> int | None:
+        return None
+
     def remade(self, missing: Collection[str]) -> tuple[str, ...]:
         return self.tables
 
@@ -119,7 +126,9 @@ class PlantedJob:
 
     def begin(self) -> None: ...
     def take(self, outcome: Outcome) -> None: ...
-    def take_kept(self, unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None: ...
+    def take_kept(
+        self, unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any], remarks: Sequence[Remark]
+    ) -> None: ...
     def end(self) -> None: ...
     def close(self) -> None: ...
 

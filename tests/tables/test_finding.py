@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -57,3 +58,10 @@ def test_directories_below_that_hold_tables_are_named(tmp_path: Path) -> None:
         made(tmp_path / name / "metrics.parquet", "metrics")
     with pytest.raises(InputError, match="Give one below it that does: seed_0, seed_1"):
         find_tables([tmp_path])
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/tables", "hf://org/tables/rank.parquet", "memory://t"])
+def test_a_url_is_named_as_it_was_given(url: str) -> None:
+    """A path of it has one slash."""
+    with pytest.raises(InputError, match=rf"^{re.escape(url)}: tables in remote storage are not read here.* Copy them"):
+        find_tables([Path(url)])

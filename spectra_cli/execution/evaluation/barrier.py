@@ -22,10 +22,13 @@ from spectra_cli.execution.evaluation.interpolator import (
 from spectra_cli.execution.evaluation.pairs import BarrierPlan, End, Pair
 from spectra_cli.execution.evaluation.taskruns import ChosenTask, named_task
 from spectra_cli.execution.evaluation.taskstate import TaskStates, chunks_by_task, model_settings, task_settings
-from spectra_cli.execution.incremental.provenance import provenance
+from spectra_cli.execution.executors.device import known_budget_bytes
+from spectra_cli.execution.planning.options import PathLike
+from spectra_cli.execution.planning.provenance import provenance
 from spectra_cli.execution.planning.recordedsettings import hashed
 from spectra_cli.execution.trajectory.facts import TRANSPOSED, texts
 from spectra_cli.execution.trajectory.job import remade
+from spectra_cli.execution.work.events import Remark
 from spectra_cli.execution.work.listener import Listener
 from spectra_cli.execution.work.units import Assignment, Chunk, Outcome, Unit
 from spectra_cli.storage.places import Place
@@ -50,6 +53,7 @@ class BarrierJob:
         tables: to make: ``barrier``, and ``barrier_spectra`` for the statistics of singular values at every point,
             and ``sva`` for the agreement of the singular vectors of B with those of A.
         agreement: whether the singular vectors of the ends are to be compared where no table is made of it.
+        written: files, URLs and directories that the command writes, which are no data.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class BarrierJob:
         *,
         tables: Sequence[str] = (BARRIER,),
         agreement: bool = False,
+        written: Sequence[PathLike] = (),
     ) -> None:
         self.noun = "pair"
         self.command = "barrier"
@@ -79,7 +84,7 @@ class BarrierJob:
         self._plan, self._listener, self._device = plan, listener, device
         self._agreement = agreement
         self._looks = agreement or bool({SPECTRA, AGREEMENT} & set(tables))
-        self._states = TaskStates()
+        self._states = TaskStates(written, plan.runs_read)
         self._tasks = list(map(_NamedTasks(plan).of, plan.pairs))
         self._errors: list[SpectraError] = []
         self._looked_at = 0
@@ -95,6 +100,10 @@ class BarrierJob:
     def chunks(self, assignments: Sequence[Assignment], workers: int) -> list[Chunk]:
         """One chunk for one worker; of several, each has a pair at a time, those of one task in a row."""
         return chunks_by_task(assignments, workers, self._task)
+
+    def passes(self, chunks: Sequence[Chunk], workers: int) -> int:  # noqa: ARG002 - as a TableJob is asked
+        """Each is evaluated once."""
+        return sum(map(len, chunks))
 
     def remade(self, missing: Collection[str]) -> tuple[str, ...]:
         """All tables, unless only the agreement is missing."""
@@ -125,6 +134,10 @@ class BarrierJob:
         """The columns that name a pair."""
         return identity_in(self._plan.pairs[unit.index], table)
 
+    def budget_bytes(self, sharing: int) -> int | None:
+        """The memory budget of each worker."""
+        return known_budget_bytes(self._plan.options, self._device, sharing)
+
     def settings(self, table: str) -> Mapping[str, Any]:
         """The options that the rows of a table depend on."""
         evaluates = table == BARRIER
@@ -152,11 +165,7 @@ class BarrierJob:
         Raises:
             SpectraError: if it is the only one and could not be used.
         """
-        for remark in outcome.remarks:
-            if remark.kind == "notice":
-                self._once(remark.message, self._listener.notice)
-            else:
-                self._listener.problem(remark.message)
+        self._tell(self.units[outcome.index], outcome.remarks)
         self._count(outcome.index, outcome.facts)
         self._looked_at += 1
         if outcome.error is None:
@@ -175,10 +184,15 @@ class BarrierJob:
             self._tell_held_back()
             self._listener.problem(str(pair.placed(error)))
 
-    def take_kept(self, unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:  # noqa: ARG002 - as a TableJob is asked
+    def take_kept(
+        self,
+        unit: Unit,
+        tables: Mapping[str, Sequence[Row]],  # noqa: ARG002 - as a TableJob is asked
+        facts: Mapping[str, Any],
+        remarks: Sequence[Remark],
+    ) -> None:
         """Take note of a pair whose rows are there already."""
-        for problem in (problem for table in self.tables for problem in texts(facts, f"problems of {table}")):
-            self._listener.problem(f"{unit.label}: {problem}")
+        self._tell(unit, remarks)
         self._count(unit.index, facts)
         self._looked_at += 1
         self._tell_held_back()
@@ -214,6 +228,13 @@ class BarrierJob:
     def _task(self, index: int) -> ChosenTask | None:
         tasks = self._tasks[index]
         return None if tasks is None else tasks[0]
+
+    def _tell(self, unit: Unit, remarks: Sequence[Remark]) -> None:
+        for remark in remarks:
+            if remark.kind == "notice":
+                self._once(remark.message, self._listener.notice)
+            else:
+                self._listener.problem(f"{unit.label}: {remark.message}")
 
     def _once(self, message: str, tell: Callable[[str], None]) -> None:
         if message not in self._noted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -189,13 +190,11 @@ class Interpolator:
         of_matrices = {SPECTRA: along.rows, AGREEMENT: along.agreement}
         asked = {table: found for table, found in of_matrices.items() if table in tables}
         rows |= {table: found or [{"status": "no_matrices"}] for table, found in asked.items()}
-        problems = {BARRIER: list(_unknown(rows[BARRIER]))} if BARRIER in tables else {}
-        if asked:  # what is amiss with the matrices is told once, with the first of their tables
-            problems[next(iter(asked))] = list(messages.problems(asked, along.first_errors))
-        named = [Remark(f"{pair}: {problem}") for of_table in problems.values() for problem in of_table]
-        outcome.remarks = [*outcome.remarks, *named]
-        told = {f"problems of {table}": of_table for table, of_table in problems.items() if of_table}
-        outcome.facts = {**outcome.facts, **_facts(along), **told}
+        problems = [(BARRIER, problem) for problem in _unknown(rows.get(BARRIER, []))]
+        for table, problem in [*problems, *messages.problems(asked, along.first_errors)]:
+            outcome.kept_remarks.setdefault(table, []).append(Remark(problem))
+        outcome.remarks = [*outcome.remarks, *chain.from_iterable(outcome.kept_remarks.values())]
+        outcome.facts = {**outcome.facts, **_facts(along)}
         return rows
 
     def _points(

@@ -15,15 +15,16 @@ from spectra_cli.errors import CheckpointError
 from spectra_cli.execution.evaluation.pruner import AGREEMENT, VALUES, PruneWork
 from spectra_cli.execution.evaluation.taskruns import ChosenTask, named_task
 from spectra_cli.execution.evaluation.taskstate import TaskStates, chunks_by_task, model_settings, task_settings
-from spectra_cli.execution.incremental.provenance import directories_of, provenance
+from spectra_cli.execution.executors.device import known_budget_bytes
 from spectra_cli.execution.planning.checkpointunits import (
     CHECKPOINT_KEY,
     checkpoint_label,
     checkpoint_units,
     identity_of,
 )
-from spectra_cli.execution.planning.options import TaskOptions
+from spectra_cli.execution.planning.options import PathLike, TaskOptions
 from spectra_cli.execution.planning.plan import Plan
+from spectra_cli.execution.planning.provenance import directories_of, provenance
 from spectra_cli.execution.planning.recordedsettings import hashed
 from spectra_cli.execution.trajectory.facts import texts
 from spectra_cli.execution.trajectory.job import remade
@@ -43,13 +44,21 @@ class PruneEvalJob:
         pruning: the variants.
         listener: told what people should know.
         device: what the work is done on, as the files record it; its class is the part before ``:``.
+        written: files, URLs and directories that the command writes, which are no data.
 
     Raises:
         SpectraError: if nothing says the task of a run, or its run.json is broken.
     """
 
     def __init__(
-        self, plan: Plan, task_options: TaskOptions, pruning: Pruning, listener: Listener, device: str
+        self,
+        plan: Plan,
+        task_options: TaskOptions,
+        pruning: Pruning,
+        listener: Listener,
+        device: str,
+        *,
+        written: Sequence[PathLike] = (),
     ) -> None:
         self.noun = "checkpoint"
         self.command = "prune-eval"
@@ -64,7 +73,7 @@ class PruneEvalJob:
             (run_index, checkpoint) for run_index, run in enumerate(plan.runs) for checkpoint in run.checkpoints
         ]
         self._tasks = [named_task(run, run.checkpoints[0], task_options) for run in plan.runs]
-        self._states = TaskStates()
+        self._states = TaskStates(written, plan.runs)
         self._output_layers: dict[int, list[str]] = {}
 
     def work(self, sharing: int, known: Sequence[KnownMatrices]) -> PruneWork:  # noqa: ARG002 - no table rank is made
@@ -74,6 +83,10 @@ class PruneEvalJob:
     def chunks(self, assignments: Sequence[Assignment], workers: int) -> list[Chunk]:
         """One chunk for one worker; of several, each has a checkpoint at a time, those of one task in a row."""
         return chunks_by_task(assignments, workers, self._task)
+
+    def passes(self, chunks: Sequence[Chunk], workers: int) -> int:  # noqa: ARG002 - as a TableJob is asked
+        """Each is evaluated once."""
+        return sum(map(len, chunks))
 
     def remade(self, missing: Collection[str]) -> tuple[str, ...]:
         """Both tables, unless only the agreement is missing."""
@@ -97,6 +110,10 @@ class PruneEvalJob:
     def identity(self, unit: Unit, table: str) -> Row:  # noqa: ARG002 - the same in all tables
         """The columns that name a checkpoint."""
         return identity_of(*self._of(unit.index))
+
+    def budget_bytes(self, sharing: int) -> int | None:
+        """The memory budget of each worker."""
+        return known_budget_bytes(self._plan.options, self._device, sharing)
 
     def settings(self, table: str) -> Mapping[str, Any]:
         """The options that the rows of a table depend on."""
@@ -141,16 +158,20 @@ class PruneEvalJob:
         if outcome.error is None:
             self._output_layers[outcome.index] = texts(outcome.facts, "output_layer")
 
-    def take_kept(self, unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:  # noqa: ARG002 - as a TableJob is asked
+    def take_kept(
+        self,
+        unit: Unit,
+        tables: Mapping[str, Sequence[Row]],  # noqa: ARG002 - as a TableJob is asked
+        facts: Mapping[str, Any],
+        remarks: Sequence[Remark],
+    ) -> None:
         """Take note of a checkpoint whose rows are there already."""
         run, checkpoint = self._of(unit.index)
         self._tell_choice(unit.index)
-        for table in self.tables:
-            for sentence in texts(facts, f"problems of {table}"):
-                self._reporter.remark(run, checkpoint, Remark(sentence, "checkpoint"))
-        self._reporter.count(checkpoint, facts)
+        for remark in remarks:
+            self._reporter.remark(run, checkpoint, remark)
         self._output_layers[unit.index] = texts(facts, "output_layer")
-        self._reporter.one_less(run)
+        self._reporter.kept(run, facts)
 
     def end(self) -> None:
         """Tell what is only known at the end.

@@ -19,7 +19,7 @@ from spectra_cli.analyses.references import Reference
 from spectra_cli.analyses.vectorstore import VectorStore
 from spectra_cli.analyses.visits import OnProblem, Row
 from spectra_cli.checkpoints.runs import Checkpoint, Run
-from spectra_cli.errors import CheckpointError, SpectraError
+from spectra_cli.errors import CheckpointError
 from spectra_cli.execution.evaluation.modelloading import load_model, stored_content
 from spectra_cli.execution.evaluation.modelpool import TURN, ModelPool, notices_of
 from spectra_cli.execution.evaluation.shares import Shares, passed_over
@@ -31,6 +31,7 @@ from spectra_cli.execution.planning.options import TaskOptions
 from spectra_cli.execution.planning.plan import Plan
 from spectra_cli.execution.planning.workingdirectory import WorkingDirectory
 from spectra_cli.execution.trajectory.facts import lacking_facts, transposed_facts
+from spectra_cli.execution.trajectory.faults import Faults
 from spectra_cli.execution.work.events import Remark
 from spectra_cli.execution.work.units import Assignment, Chunk, EventSink, Outcome
 from spectra_cli.tables.statuses import NOTHING_SELECTED
@@ -135,7 +136,7 @@ class Pruner:
         """Evaluate one checkpoint; one that cannot be used is a row of every table."""
         run_index, checkpoint = self._units[assignment.index]
         run, shares = self._plan.runs[run_index], Shares(checkpoint.name, self._sink)
-        one = _One(run, checkpoint, chosen, splits, assignment.tables, shares, Outcome(assignment.index))
+        one = _CheckpointTurn(run, checkpoint, chosen, splits, assignment.tables, shares, Outcome(assignment.index))
         try:
             rows = self._evaluate(one)
         except CheckpointError as error:
@@ -146,7 +147,7 @@ class Pruner:
         one.outcome.tables = {table: [{**identity, **row} for row in of_table] for table, of_table in rows.items()}
         return one.outcome
 
-    def _evaluate(self, one: _One) -> Mapping[str, list[Row]]:
+    def _evaluate(self, one: _CheckpointTurn) -> Mapping[str, list[Row]]:
         """The rows of a checkpoint by table.
 
         Raises:
@@ -178,10 +179,13 @@ class Pruner:
             name=one.chosen.name,
             on_pass=lambda: one.shares.done(1.0 / evaluator.passes / len(self._pruning.variants)),
         )
-        rows, told = self._rows(one, copied(loaded.state, CPU), matrices, evaluator if VALUES in one.tables else None)
-        facts |= {f"problems of {table}": sentences for table, sentences in told.items() if sentences}
-        sentences = (sentence for of_table in told.values() for sentence in of_table)
-        one.outcome.remarks = [*one.outcome.remarks, *(Remark(sentence, "checkpoint") for sentence in sentences)]
+        rows, problems = self._rows(
+            one, copied(loaded.state, CPU), matrices, evaluator if VALUES in one.tables else None
+        )
+        one.outcome.kept_remarks = {
+            table: [Remark(problem, "checkpoint") for problem in of_table] for table, of_table in problems.items()
+        }
+        one.outcome.remarks = [*one.outcome.remarks, *chain.from_iterable(one.outcome.kept_remarks.values())]
         return rows
 
     def _facts(self, matrices: ModelMatrices) -> dict[str, Any]:
@@ -190,7 +194,7 @@ class Pruner:
         return {"output_layer": matrices.output_names, **transposed}
 
     def _rows(
-        self, one: _One, state: State, matrices: ModelMatrices, evaluator: StateEvaluator | None
+        self, one: _CheckpointTurn, state: State, matrices: ModelMatrices, evaluator: StateEvaluator | None
     ) -> tuple[dict[str, list[Row]], dict[str, list[str]]]:
         """Look at every variant of one checkpoint's weights; the one before is let go of first.
 
@@ -201,21 +205,17 @@ class Pruner:
             evaluator: of the variants; None where nothing is to be evaluated.
 
         Returns:
-            Rows by table, and what people should know of them by table.
+            Rows by table, and problems of each table, a sentence each.
         """
-        options, first_errors = self._plan.options, dict[str, SpectraError]()
-
-        def on_problem(error: SpectraError, _parameter: str) -> None:
-            first_errors.setdefault(error.status, error)
-
+        options, faults = self._plan.options, Faults()
         include, exclude = options.include, options.exclude
         looked_at: list[tuple[PrunedWeights, Values | None]] = []
         with ExitStack() as stack:
-            agreement = self._agreement(one, stack, on_problem)
+            agreement = self._agreement(one, stack, faults.note)
             if agreement is not None:
                 agreement.keep(state, matrices.prunable(include, exclude))
             for pruned in pruned_weights(
-                state, matrices, self._pruning, self._place, include=include, exclude=exclude, on_problem=on_problem
+                state, matrices, self._pruning, self._place, include=include, exclude=exclude, on_problem=faults.note
             ):
                 one.shares.begin(pruned.variant)
                 values: Values | None = None
@@ -226,19 +226,21 @@ class Pruner:
                 looked_at.append((replace(pruned, changes={}), values))
                 del pruned
         rows: dict[str, list[Row]] = {}
-        told: dict[str, list[str]] = {}
+        problems: dict[str, list[str]] = {}
         if evaluator is not None:
             rows[VALUES] = value_rows(looked_at, self._pruning, evaluator.splits)
-            told[VALUES] = list(messages.prune_problems([each for each, _ in looked_at], rows[VALUES], first_errors))
+            variants = [each for each, _ in looked_at]
+            problems[VALUES] = list(messages.prune_problems(variants, rows[VALUES], faults.first))
         if agreement is not None:
             rows[AGREEMENT] = agreement.rows
             known = {status for each, _ in looked_at for status in each.faults.values()} if VALUES in rows else set()
             known.add("all_zero")  # a mask may well leave nothing of a matrix
             compared = [row for row in agreement.rows if row["status"] not in known]
-            told[AGREEMENT] = list(messages.problems({AGREEMENT: compared}, first_errors))
-        return rows, told
+            problems[AGREEMENT] = [sentence for _, sentence in messages.problems({AGREEMENT: compared}, faults.first)]
+        one.outcome.enough_bytes = faults.enough_bytes(self._place.budget_bytes)
+        return rows, problems
 
-    def _agreement(self, one: _One, stack: ExitStack, on_problem: OnProblem) -> PrunedAgreement | None:
+    def _agreement(self, one: _CheckpointTurn, stack: ExitStack, on_problem: OnProblem) -> PrunedAgreement | None:
         if AGREEMENT not in one.tables:
             return None
         store = stack.enter_context(VectorStore(self._place.kept_bytes))
@@ -246,16 +248,16 @@ class Pruner:
 
 
 @dataclass(frozen=True)
-class _One:
+class _CheckpointTurn:
     """A checkpoint whose turn it is.
 
     Attributes:
-        run: of it.
-        checkpoint: the one.
+        run: that it belongs to.
+        checkpoint: to evaluate.
         chosen: its task.
-        splits: to evaluate.
-        tables: to make.
-        shares: tells how far it is.
+        splits: to evaluate it on.
+        tables: to make of it.
+        shares: tells how far its evaluation is.
         outcome: what comes of it.
     """
 

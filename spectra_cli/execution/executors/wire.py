@@ -7,7 +7,7 @@ import traceback
 import warnings
 from dataclasses import dataclass
 
-from spectra_cli.execution.work.events import CheckpointDone, Evaluated, Event, MatrixDone, Opened
+from spectra_cli.execution.work.events import CheckpointDone, CheckpointOpened, Evaluated, Event, MatrixDone
 from spectra_cli.execution.work.units import EventSink, Outcome
 
 KNOWN_EVERYWHERE = {"builtins", "spectra_cli"}
@@ -96,7 +96,7 @@ def received(message: Message, sink: EventSink) -> Outcome | None:
     match message:
         case Outcome():
             return message
-        case Opened() | MatrixDone() | Evaluated() | CheckpointDone():
+        case CheckpointOpened() | MatrixDone() | Evaluated() | CheckpointDone():
             sink.hear(message)
         case Events():
             for event in message.events:

@@ -18,6 +18,7 @@ from spectra_cli.execution.incremental.ledger import Ledger, settled
 from spectra_cli.execution.incremental.patience import Patience
 from spectra_cli.execution.incremental.tableoutput import TableOutput
 from spectra_cli.execution.incremental.writing import Filled, Writing
+from spectra_cli.execution.work.events import Remark
 from spectra_cli.execution.work.jobs import TableJob
 from spectra_cli.execution.work.listener import Listener
 from spectra_cli.execution.work.units import Assignment, Outcome, Unit
@@ -83,13 +84,18 @@ class Filling:
     @property
     def progress(self) -> str:
         """How far the work is, in words, for who stops it."""
-        finished, units = self.filled.finished - self.filled.to_repeat, counted(len(self._job.units), self._job.noun)
         if self.filled.published:
+            units = counted(len(self._job.units), self._job.noun)
             return f"the tables are written, with {self.filled.finished} of {units}"
-        if not finished:
-            return "nothing was written"
-        safe = f"{finished} of {units} are finished and kept"
-        return f"{safe}, the tables are not written yet" if any(self._writing.outs.values()) else safe
+        return f"{self.safe}, the tables are not written yet" if self.safe else "nothing new is finished"
+
+    @property
+    def safe(self) -> str:
+        """How much the next run need not do again, in words; nothing where there is none, or the tables are written."""
+        finished = self.filled.finished - self.filled.to_repeat
+        if not finished or self.filled.published or not any(self._writing.outs.values()):
+            return ""
+        return f"{finished} of {counted(len(self._job.units), self._job.noun)} are finished and kept"
 
     def fill(self, take: Take, *, whole: bool = False) -> Filled:
         """Do what is to be done, and publish the tables.
@@ -106,10 +112,11 @@ class Filling:
         directory = None if writing.directory is None else place_of(writing.directory)
         if isinstance(directory, Path):  # others have none
             make_directory(directory)
-        metadata = job.metadata(self._command)
+        metadata, budget_bytes = job.metadata(self._command), job.budget_bytes(self._placement.sharing)
         with ExitStack() as stack:
             for table in job.tables:
-                self._ledgers[table] = stack.enter_context(Ledger(table, job, writing, metadata))
+                ledger = Ledger(table, job, writing, metadata, budget_bytes=budget_bytes)
+                self._ledgers[table] = stack.enter_context(ledger)
             self._tell()
             gone = GoneUnits(job, self._ledgers, self._listener, watched=self._patience is not None)
             self._check_bulky(gone.among(job.units), whole=whole)
@@ -176,8 +183,8 @@ class Filling:
 
     def _do(self, assignments: Sequence[Assignment]) -> None:
         placement, job = self._placement, self._job
-        self._listener.kept(self.filled.kept)
         chunks = job.chunks(assignments, placement.workers)
+        self._listener.expect(job.passes(chunks, placement.workers))
         known = self._ledgers[job.reusable].known() if job.reusable is not None and chunks else ()
         with closing(
             placement.executor.outcomes(job.work(placement.sharing, known), chunks, self._listener)
@@ -190,11 +197,13 @@ class Filling:
                     self._held.add(unit.index)
                 else:
                     self._name_lost(unit, outcome)
+                    outcome.remarks = list(dict.fromkeys([*self._kept_remarks(unit, outcome), *outcome.remarks]))
                     job.take(outcome)
                     if self._patience is not None and outcome.error is not None:
                         self._patience.gave_up(unit.key, str(outcome.error))
                     self.filled.to_repeat += not self._put(unit, outcome)
                     self.filled.finished += 1
+                    self.filled.unusable += outcome.error is not None
                 del outcome
 
     def _name_lost(self, unit: Unit, outcome: Outcome) -> None:
@@ -236,10 +245,16 @@ class Filling:
         ledgers = self._ledgers
         told = any(ledger.remarkable(unit) for ledger in ledgers.values())
         rows = {table: ledger.light_rows(unit) if told else [] for table, ledger in ledgers.items()}
-        self._job.take_kept(unit, rows, self._facts(unit))
+        self._job.take_kept(unit, rows, self._facts(unit), self._kept_remarks(unit))
         self.filled.kept += 1
         self._count_kept(unit, ledgers)
         self.filled.finished += 1
+
+    def _kept_remarks(self, unit: Unit, outcome: Outcome | None = None) -> list[Remark]:
+        """Remarks on the rows of a unit that are kept: of all tables, or of those that are not made anew."""
+        made = () if outcome is None else outcome.tables
+        kept = [ledger for table, ledger in self._ledgers.items() if table not in made]
+        return list(dict.fromkeys(remark for ledger in kept for remark in ledger.remarks(unit)))
 
     def _put(self, unit: Unit, outcome: Outcome) -> bool:
         """Keep what has come of a unit.
@@ -260,14 +275,8 @@ class Filling:
         self.filled.kept_of.update(table for table in tables if self._ledgers[table].has_rows(unit))
 
     def _facts(self, unit: Unit) -> Mapping[str, Any]:
-        """The facts about a unit; one "of" a table is told by that table, as others may have been made another time."""
-        facts: dict[str, Any] = {}
-        for table, ledger in self._ledgers.items():
-            for key, value in ledger.facts(unit).items():
-                *_, owner = key.rpartition(" of ")
-                if owner == table or owner not in self._ledgers:
-                    facts[key] = value
-        return facts
+        """The facts about a unit, which all of its tables have."""
+        return {key: fact for ledger in self._ledgers.values() for key, fact in ledger.facts(unit).items()}
 
     def _join(self, units: Sequence[Unit], take: Take, *, whole: bool) -> None:
         """Write the tables from what is kept and what is new, and show every unit."""

@@ -38,7 +38,7 @@ class GoneUnits:
         keys = dict.fromkeys(key for ledger in ledgers.values() for key in ledger.gone())
         self.kept = [Unit(-1, key, str(key[0]), job.label(key)) for key in keys]
         if not watched:
-            self._drop(self.kept, "not there or not selected any more")
+            self._drop(self.kept, "not among those of this command")
             self.kept = []
 
     def drop_lost(self) -> None:
@@ -51,8 +51,11 @@ class GoneUnits:
         for unit in lost:
             damaged = any(unit.key in keys and not ledger.holds(unit) for ledger, keys in there)
             (altered if damaged else partial).append(unit)
-        self._drop(altered, "not there any more, and what the table has of {them} is not as spectra wrote it")
-        self._drop(partial, "not there any more, and not all tables have rows of {them}")
+        self._drop(
+            altered,
+            "not among those of this command any more, and what the table has of {them} is not as spectra wrote it",
+        )
+        self._drop(partial, "not among those of this command any more, and not all tables have rows of {them}")
         given_up = {unit.key for unit in lost}
         self.kept = [unit for unit in self.kept if unit.key not in given_up]
 
@@ -71,11 +74,11 @@ class GoneUnits:
         return [*after[None], *(each for unit in units for each in (unit, *after[stored_key(unit.key)]))]
 
     def _drop(self, units: Sequence[Unit], why: str) -> None:
-        """Tell of units whose rows go."""
+        """Tell of units whose rows go, quiet people too: where files are gone, nothing brings the rows back."""
         if not units:
             return
         self.dropped += len(units)
         what = f"{counted(len(units), self._job.noun)} in the table"
         are, their, them = ("is", "its", "it") if len(units) == 1 else ("are", "their", "them")
         names = shown([unit.label for unit in units])
-        self._listener.notice(f"{what} {are} {why.format(them=them)}, and {their} rows go: {names}.")
+        self._listener.problem(f"{what} {are} {why.format(them=them)}, and {their} rows go: {names}.")

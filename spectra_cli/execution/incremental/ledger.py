@@ -12,18 +12,19 @@ import pyarrow as pa
 
 from spectra_cli.analyses.visits import Row
 from spectra_cli.canonicaljson import canonical_json
-from spectra_cli.errors import InputError, SpectraError
+from spectra_cli.errors import MemoryBudgetError, SpectraError
 from spectra_cli.execution.incremental.earliertable import EarlierTable
 from spectra_cli.execution.incremental.integrity import ROWS, altered_units
-from spectra_cli.execution.incremental.settingschanges import changes_told
+from spectra_cli.execution.incremental.journalopening import open_journal
+from spectra_cli.execution.incremental.keptremarks import REMARKS, recorded_remarks, remarks_in
 from spectra_cli.execution.incremental.tableoutput import TableOutput
 from spectra_cli.execution.incremental.writing import Writing
+from spectra_cli.execution.work.events import Remark
 from spectra_cli.execution.work.jobs import TableJob
 from spectra_cli.execution.work.units import Outcome, Unit
 from spectra_cli.shortening import counted
 from spectra_cli.tables.entries import Entry, Key, stored_key, units_metadata
-from spectra_cli.tables.journal import Journal, OtherWorkError, TableInUseError
-from spectra_cli.tables.localtable import LocalTable
+from spectra_cli.tables.journal import Journal
 from spectra_cli.tables.locations import TableLocation, location_of
 from spectra_cli.tables.matrices import MatrixIndex
 from spectra_cli.tables.memoryjournal import MemoryJournal
@@ -33,10 +34,17 @@ from spectra_cli.tables.rowsums import parted, row_sums
 from spectra_cli.tables.schemas import SCHEMA_VERSION, arrow_schema
 from spectra_cli.tables.statuses import OF_REFERENCE
 
-TRANSIENT = frozenset(
-    {"unreadable", "corrupt", "incomplete", "over_memory_budget", "no_convergence", "nothing_selected"}
-)
+OVER_BUDGET = MemoryBudgetError.status
+
+TRANSIENT = frozenset({"unreadable", "corrupt", "incomplete", OVER_BUDGET, "no_convergence", "nothing_selected"})
 """Statuses of rows that may come out better the next time, though no file has changed."""
+
+ENOUGH = "enough_bytes"
+"""Fact about a unit: a smaller memory budget of its worker would leave out what it has left out."""
+
+
+OF_LEDGERS = {ROWS, REMARKS, ENOUGH}
+"""Facts that no job has found."""
 
 
 class Ledger:
@@ -49,15 +57,25 @@ class Ledger:
         job: the work.
         writing: where the table goes, and what is done with one that is there.
         metadata: for the file.
+        budget_bytes: memory budget of each worker; None if it is not known.
 
     Attributes:
         messages: what people should know of the rows that were there.
     """
 
-    def __init__(self, table: str, job: TableJob, writing: Writing, metadata: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        table: str,
+        job: TableJob,
+        writing: Writing,
+        metadata: Mapping[str, str],
+        *,
+        budget_bytes: int | None = None,
+    ) -> None:
         self.messages: list[str] = []
         self._table = table
         self._job = job
+        self._budget_bytes = budget_bytes
         self._writing = writing
         arrow_schema(table, writing.tags, writing.leave_out)  # a tag that cannot be is told before any work
         self._schema = arrow_schema(table, (), writing.leave_out)
@@ -85,8 +103,7 @@ class Ledger:
             return self
         fresh = self._writing.fresh
         check_replaceable(self._location, self._table, fresh=fresh, remedy="--fresh to start over")
-        header = {"match": self._match, "command": self._metadata["spectra.command"]}
-        self._journal = self._opened(self._location, header)
+        self._journal = self._opened(self._location)
         try:
             self._location.remove_leftovers()
             if not fresh:
@@ -99,32 +116,10 @@ class Ledger:
             raise
         return self
 
-    def _opened(self, location: TableLocation, header: Mapping[str, Any]) -> Journal:
-        """The journal of the table.
-
-        Raises:
-            TableInUseError: if another process makes the table.
-            InputError: if it cannot be written there, or another work was interrupted there.
-        """
-        try:
-            return Journal.open(location.journal_path, self._table, header, fresh=self._writing.fresh)
-        except TableInUseError as error:
-            error.where = str(location)
-            raise
-        except OtherWorkError as error:
-            before = error.found_header.get("match")
-            why = changes_told(before if isinstance(before, dict) else {}, self._match)
-            noun = counted(error.finished, self._job.noun)
-            raise InputError(
-                f"an interrupted run with other settings has finished {noun} of this table, which would be lost: {why}",
-                where=str(location),
-                remedy="Give the settings that it had to go on, or --fresh to start over",
-            ) from error
-        except InputError as error:
-            if isinstance(error.__cause__, OSError) and isinstance(location, LocalTable):  # people know the table alone
-                what = f"the table cannot be written: {error.__cause__.strerror}"
-                raise InputError(what, where=str(location), remedy=error.remedy) from error
-            raise
+    def _opened(self, location: TableLocation) -> Journal:
+        """The journal of the table; see :func:`open_journal`."""
+        command, fresh = self._metadata["spectra.command"], self._writing.fresh
+        return open_journal(location, self._table, self._match, command, noun=self._job.noun, fresh=fresh)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -132,9 +127,8 @@ class Ledger:
         if self._location is None:
             yield
             return
-        header = {"match": self._match, "command": self._metadata["spectra.command"]}
         try:
-            journal = self._opened(self._location, header)
+            journal = self._opened(self._location)
         except SpectraError:
             yield  # the next look will say so
             return
@@ -184,7 +178,15 @@ class Ledger:
             entry is not None
             and entry.fingerprint not in {"", None}
             and entry.fingerprint == self._fingerprints[unit.key]
+            and not self._has_room_for_more(entry)
         )
+
+    def _has_room_for_more(self, entry: Entry) -> bool:
+        """Whether the memory budget may hold what was left out when the rows of a unit were made."""
+        enough = entry.facts.get(ENOUGH)
+        if enough is None:
+            return False
+        return not isinstance(enough, int) or self._budget_bytes is None or self._budget_bytes >= enough
 
     def holds(self, unit: Unit) -> bool:
         """Whether there are rows of a unit, whatever they are made of."""
@@ -208,7 +210,12 @@ class Ledger:
     def facts(self, unit: Unit) -> Mapping[str, Any]:
         """About a unit, beside its rows."""
         entry = self._entry(unit)
-        return {} if entry is None else entry.facts
+        return {} if entry is None else {key: fact for key, fact in entry.facts.items() if key not in OF_LEDGERS}
+
+    def remarks(self, unit: Unit) -> list[Remark]:
+        """What people should know of a unit that its rows do not say."""
+        entry = self._entry(unit)
+        return [] if entry is None else remarks_in(entry.facts)
 
     def remarkable(self, unit: Unit) -> bool:
         """Whether the rows that are there of a unit say that something could not be used."""
@@ -241,7 +248,9 @@ class Ledger:
         ):  # it was written to meanwhile
             fingerprint = ""
         table = table_of(rows, self._schema)
-        facts = {**outcome.facts, ROWS: row_sums(table)}
+        remarks = recorded_remarks(outcome.kept_remarks.get(self._table, ()))
+        enough = {} if outcome.enough_bytes is None else {ENOUGH: outcome.enough_bytes}
+        facts = {**outcome.facts, **remarks, **enough, ROWS: row_sums(table)}
         keeping = self._journal if fingerprint else self._passing
         keeping.put(unit.key, table, fingerprint=fingerprint, content=outcome.content, facts=facts)
         return bool(fingerprint)
@@ -324,5 +333,7 @@ class Ledger:
 
 def settled(outcome: Outcome, table: str) -> bool:
     """Whether the rows of a table that came of a unit would be the same another time, as long as its files are."""
-    statuses = {str(row["status"]).removeprefix(OF_REFERENCE) for row in outcome.tables[table]}
-    return outcome.error is None and not statuses & TRANSIENT
+    found = {str(row["status"]) for row in outcome.tables[table]}
+    if outcome.enough_bytes is not None:  # then the budget tells whether they would
+        found.discard(OVER_BUDGET)
+    return outcome.error is None and not {status.removeprefix(OF_REFERENCE) for status in found} & TRANSIENT

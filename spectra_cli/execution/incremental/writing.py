@@ -47,6 +47,7 @@ class Filled:
         kept: units of which nothing had to be done.
         kept_of: by table, units whose rows of it stay.
         finished: units whose rows are there, those kept among them; all, unless the work was stopped.
+        unusable: those of them that were looked at and could not be used.
         to_repeat: those of them that are done again the next time, as something could not be used or was written to
             meanwhile; their rows are safe only once the tables are published.
         waiting: units that cannot be used yet, and have no rows so far.
@@ -61,6 +62,7 @@ class Filled:
     kept: int = 0
     kept_of: Counter[str] = field(default_factory=Counter)
     finished: int = 0
+    unusable: int = 0
     to_repeat: int = 0
     waiting: int = 0
     dropped: int = 0

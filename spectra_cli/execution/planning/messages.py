@@ -53,15 +53,20 @@ def missed(runs: Sequence[Run]) -> str | None:
     return f"passed over {count} like a checkpoint: {shown(named, NAMED_STRAYS)}; see `spectra inspect`."
 
 
-def problems(tables: Mapping[str, Sequence[Row]], first_errors: Mapping[str, SpectraError]) -> Iterator[str]:
+def problems(
+    tables: Mapping[str, Sequence[Row]], first_errors: Mapping[str, SpectraError]
+) -> Iterator[tuple[str, str]]:
     """One sentence per status that is not ok: how many matrices or connections, which, and why.
 
     Args:
         tables: the rows of one checkpoint.
         first_errors: by status, the first error that led to it.
+
+    Yields:
+        A table and a sentence; what several tables have in common comes with the first of them.
     """
     told: set[str] = set()
-    for rows in tables.values():
+    for table, rows in tables.items():
         named: dict[str, list[str]] = {}
         for row in rows:
             if row["status"] not in {"ok", *told} and (name := _name(row)):
@@ -71,7 +76,7 @@ def problems(tables: Mapping[str, Sequence[Row]], first_errors: Mapping[str, Spe
             noun = "rows" if "connection" in rows[0] else "matrices"
             if status == SHAPE_MISMATCH and noun == "matrices":
                 why = OTHER_SHAPE
-            yield f"{len(names)} of {len(rows)} {noun} {status} ({shown(list(dict.fromkeys(names)))}): {why}"
+            yield table, f"{len(names)} of {len(rows)} {noun} {status} ({shown(list(dict.fromkeys(names)))}): {why}"
         told |= named.keys() - {SHAPE_MISMATCH}  # which is another matter in another table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,31 +11,28 @@ from typing import Any
 from spectra_cli.analyses import align, rank, sva
 from spectra_cli.analyses.hashes import Hashes, combined
 from spectra_cli.analyses.known import KnownFactors, KnownMatrices
-from spectra_cli.analyses.lanes import work_of
+from spectra_cli.analyses.lanes import flops_of
 from spectra_cli.analyses.references import PREVIOUS, Reference, shares_steps
 from spectra_cli.analyses.vectorstore import VectorStore
 from spectra_cli.analyses.visits import Analysis, Row, visit
 from spectra_cli.checkpoints.runs import Checkpoint, Run
-from spectra_cli.errors import CheckpointError, SpectraError
+from spectra_cli.errors import CheckpointError
 from spectra_cli.execution.executors.device import work_place_of
 from spectra_cli.execution.planning import messages
 from spectra_cli.execution.planning.checkpointunits import identity_of
 from spectra_cli.execution.planning.plan import Plan
 from spectra_cli.execution.planning.workingdirectory import WorkingDirectory
 from spectra_cli.execution.trajectory.facts import lacking_facts, transposed_facts
+from spectra_cli.execution.trajectory.faults import Faults
 from spectra_cli.execution.trajectory.keptreferences import KeptReferences
-from spectra_cli.execution.trajectory.openedcheckpoints import Opened, OpenedCheckpoints
-from spectra_cli.execution.work.events import CheckpointDone, MatrixDone, Remark
-from spectra_cli.execution.work.events import Opened as CheckpointOpened
+from spectra_cli.execution.trajectory.openedcheckpoints import OpenedCheckpoint, OpenedCheckpoints
+from spectra_cli.execution.work.events import CheckpointDone, CheckpointOpened, MatrixDone, Remark
 from spectra_cli.execution.work.units import Assignment, Chunk, EventSink, Outcome
 from spectra_cli.layers.connections import connections_among
 from spectra_cli.layers.inventory import Inventory
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.storage.places import Place
 from spectra_cli.tables.statuses import NOTHING_SELECTED, OF_REFERENCE
-
-ONCE, AGAIN = "told once of {}", "told of each of {}"
-"""Facts about a checkpoint, for a table: sentences that do not follow from its rows, and are told with them."""
 
 Making = rank.RankRows | align.AlignRows | sva.SvaRows
 
@@ -189,31 +187,36 @@ class Analyst:
             CheckpointError: if it cannot be used.
         """
         tables, path = assignment.tables, checkpoint.path
-        first_errors: dict[str, SpectraError] = {}
+        faults = Faults()
         with self._checkpoints.opened(path) as opened:
             inventory, specs = opened.inventory, opened.specs
-            outcome.facts = facts = self._facts(inventory, specs)
+            outcome.facts = self._facts(inventory, specs)
             if "align" in tables:
-                facts[ONCE.format("align")] = said = [f"{run.root}: {remark}" for remark in inventory.remarks]
-                self._remarks += [Remark(sentence, "once") for sentence in said]
+                remarks = [Remark(f"{run.root}: {remark}", "once") for remark in inventory.remarks]
+                self._remark_on("align", remarks, outcome)
             keeping: list[Analysis] = [sva.KeepVectors(self._references.new(path))] if keep else []
             if not specs:
                 return {table: [{"status": NOTHING_SELECTED}] for table in tables}
             making = self._making(assignment, inventory, specs)
             if making or keeping:
-                first_errors = self._visit(path, opened, [*keeping, *making.values()])
+                faults = self._visit(path, opened, [*keeping, *making.values()])
         rows = {table: making[table].rows() if table in making else [] for table in tables}
         if "align" in tables and "align" not in making:
             error = _no_connections(inventory, specs)
             rows["align"] = [{"status": error.status}]
-            facts[AGAIN.format("align")] = [str(error)]
-            self._remarks.append(Remark(str(error), "checkpoint"))
+            self._remark_on("align", [Remark(str(error), "checkpoint")], outcome)
         if "sva" in tables and "sva" not in making:
             rows["sva"], said = self._without_reference(run, self._reference_of(assignment))
-            facts[ONCE.format("sva")] = said
-            self._remarks += [Remark(sentence, "once") for sentence in said]
-        self._remarks += [Remark(message, "checkpoint") for message in messages.problems(rows, first_errors)]
+            self._remark_on("sva", [Remark(sentence, "once") for sentence in said], outcome)
+        for table, sentence in messages.problems(rows, faults.first):
+            self._remark_on(table, [Remark(sentence, "checkpoint")], outcome)
+        outcome.enough_bytes = faults.enough_bytes(self._place.budget_bytes)
         return rows
+
+    def _remark_on(self, table: str, remarks: Sequence[Remark], outcome: Outcome) -> None:
+        """Tell what the rows of a table do not say, now and wherever they are kept."""
+        self._remarks += remarks
+        outcome.kept_remarks.setdefault(table, []).extend(remarks)
 
     def _facts(self, inventory: Inventory, specs: Mapping[int, MatrixSpec]) -> dict[str, Any]:
         """What the end of the work needs to know of a checkpoint and no row says."""
@@ -251,21 +254,14 @@ class Analyst:
         alone = self._options.reference == PREVIOUS if against is None else not shares_steps(run, against)
         return ([] if alone else [{"status": "missing"}]), []
 
-    def _visit(self, path: Place, opened: Opened, analyses: Sequence[Analysis]) -> dict[str, SpectraError]:
-        """Show the matrices of a checkpoint to analyses, and note what they hash to.
-
-        Returns:
-            The first error of each status.
-        """
-        first_errors: dict[str, SpectraError] = {}
+    def _visit(self, path: Place, opened: OpenedCheckpoint, analyses: Sequence[Analysis]) -> Faults:
+        """Show the matrices of a checkpoint to analyses, and note what it hashes to; returns what could not be used."""
+        faults = Faults()
         specs = opened.specs
-        self._sink.hear(CheckpointOpened(len(specs), sum(map(work_of, specs.values()))))
-
-        def on_problem(error: SpectraError, _parameter: str) -> None:
-            first_errors.setdefault(error.status, error)
+        self._sink.hear(CheckpointOpened(len(specs), sum(map(flops_of, specs.values()))))
 
         def on_matrix(spec: MatrixSpec) -> None:
-            self._sink.hear(MatrixDone(work_of(spec)))
+            self._sink.hear(MatrixDone(flops_of(spec)))
 
         hashes = Hashes()
         self._checkpoints.expect_following()
@@ -274,13 +270,13 @@ class Analyst:
             specs,
             [*analyses, hashes],
             self._place,
-            on_problem=on_problem,
+            on_problem=faults.note,
             on_matrix=on_matrix,
             known=self._factors,
             on_room=self._checkpoints.on_room,
         )
-        self._contents[path] = hashes.content
-        return first_errors
+        self._contents[path] = _content_of(hashes, opened.inventory)
+        return faults
 
     def _content(self, checkpoint: Checkpoint, reference: Reference | None) -> str | None:
         """What was read to make the rows of a checkpoint, as a hash; None where it was not all read."""
@@ -324,7 +320,14 @@ class Analyst:
                 on_matrix=lambda _: None,
                 on_room=self._checkpoints.on_room,
             )
-        self._contents[path] = hashes.content
+        self._contents[path] = _content_of(hashes, opened.inventory)
+
+
+def _content_of(hashes: Hashes, inventory: Inventory) -> str | None:
+    """What a checkpoint's rows are made of, as a hash: its weights and its config.json, if that has been read."""
+    if hashes.content is None or not inventory.config:
+        return hashes.content
+    return combined([hashes.content, json.dumps(inventory.config, sort_keys=True)])
 
 
 def _no_connections(inventory: Inventory, specs: Mapping[int, MatrixSpec]) -> NoConnectionsError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -11,8 +12,7 @@ from spectra_cli.analyses.references import FINAL, Reference, shares_steps
 from spectra_cli.analyses.visits import Row
 from spectra_cli.checkpoints.fingerprints import fingerprint_files
 from spectra_cli.errors import CheckpointError
-from spectra_cli.execution.incremental.provenance import directories_of, provenance
-from spectra_cli.execution.planning import messages
+from spectra_cli.execution.executors.device import known_budget_bytes
 from spectra_cli.execution.planning.checkpointunits import (
     CHECKPOINT_KEY,
     checkpoint_label,
@@ -20,13 +20,14 @@ from spectra_cli.execution.planning.checkpointunits import (
     identity_of,
 )
 from spectra_cli.execution.planning.plan import Plan
+from spectra_cli.execution.planning.provenance import directories_of, provenance
 from spectra_cli.execution.planning.recordedsettings import architecture_setting, hashed
-from spectra_cli.execution.trajectory.analyst import AGAIN, ONCE, CheckpointWork
-from spectra_cli.execution.trajectory.facts import texts
+from spectra_cli.execution.trajectory.analyst import CheckpointWork
 from spectra_cli.execution.trajectory.reporter import CheckpointReporter
 from spectra_cli.execution.work.events import Remark
 from spectra_cli.execution.work.listener import Listener
 from spectra_cli.execution.work.units import Assignment, Chunk, Outcome, Unit
+from spectra_cli.storage.places import Place
 from spectra_cli.storage.secrets import recorded
 from spectra_cli.tables.entries import Key
 
@@ -76,6 +77,15 @@ class TrajectoryJob:
         """One chunk for one worker. For several, some checkpoints in a row: one is read while another is worked on."""
         return chunked(assignments, workers)
 
+    def passes(self, chunks: Sequence[Chunk], workers: int) -> int:
+        """Checkpoints, and references that a worker analyses for the sake of others in its chunk."""
+        apart = Counter[Place]()
+        for chunk in chunks:
+            compared = (self._references[each.index] for each in chunk if "sva" in each.tables)
+            wanted = {reference.checkpoint.path for reference in compared if reference is not None}
+            apart.update(wanted - {self._checkpoints[each.index][1].path for each in chunk})
+        return sum(map(len, chunks)) + sum(min(count, workers) for count in apart.values())
+
     def remade(self, missing: Collection[str]) -> tuple[str, ...]:
         """All tables, as they share factorizations; those of the agreement alone are made for nothing else."""
         return remade(self.tables, missing)
@@ -102,6 +112,10 @@ class TrajectoryJob:
     def identity(self, unit: Unit, table: str) -> Row:  # noqa: ARG002 - the same in all tables
         """The columns that name a checkpoint."""
         return identity_of(*self._checkpoints[unit.index])
+
+    def budget_bytes(self, sharing: int) -> int | None:
+        """The memory budget of each worker."""
+        return known_budget_bytes(self._plan.options, self._device, sharing)
 
     def settings(self, table: str) -> Mapping[str, Any]:
         """The options that the rows of a table depend on."""
@@ -141,21 +155,18 @@ class TrajectoryJob:
         self._reporter.outcome(run, checkpoint, outcome)
         self._count_compared(outcome.tables)
 
-    def take_kept(self, unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:
+    def take_kept(
+        self, unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any], remarks: Sequence[Remark]
+    ) -> None:
         """Take note of a checkpoint whose rows are there already."""
         run, checkpoint = self._checkpoints[unit.index]
-        again = [sentence for table in self.tables for sentence in texts(facts, AGAIN.format(table))]
-        again += messages.problems(tables, {})
-        once = [sentence for table in self.tables for sentence in texts(facts, ONCE.format(table))]
-        remarks = [Remark(sentence, "once") for sentence in once]
-        for remark in [*remarks, *(Remark(sentence, "checkpoint") for sentence in again)]:
+        for remark in remarks:
             self._reporter.remark(run, checkpoint, remark)
-        self._reporter.count(checkpoint, facts)
         if tables.get("sva"):
             self._count_compared(tables)
         else:  # all of its rows are good, if it has any
             self._reporter.tally.compared += self._references[unit.index] is not None
-        self._reporter.one_less(run)
+        self._reporter.kept(run, facts)
 
     def end(self) -> None:
         """Tell what is only known at the end.

@@ -18,7 +18,7 @@ from spectra_cli.storage.places import Place
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedCheckpoint:
     """An opened checkpoint, what it holds, and what of that is selected."""
 
     reader: Primed
@@ -46,7 +46,7 @@ class OpenedCheckpoints:
             self._owners |= {each.checkpoint.path: each for each in references.values()}
         self._ahead = OpenedAhead(self._open, self._prime)
 
-    def opened(self, path: Place) -> AbstractContextManager[Opened]:
+    def opened(self, path: Place) -> AbstractContextManager[OpenedCheckpoint]:
         """A checkpoint, open for as long as the context lasts.
 
         Raises:
@@ -68,7 +68,7 @@ class OpenedCheckpoints:
         self._ahead.close()
 
     @contextmanager
-    def _open(self, path: Place) -> Iterator[Opened]:
+    def _open(self, path: Place) -> Iterator[OpenedCheckpoint]:
         """Open a checkpoint; while another one is worked on, so that nothing of this object is changed.
 
         Raises:
@@ -79,7 +79,7 @@ class OpenedCheckpoints:
         owner, options = self._owners[path], self._plan.options
         with open_checkpoint(path) as reader:
             inventory = inventory_of(reader, owner.run, owner.checkpoint, options.transposed, options.structure)
-            yield Opened(Primed(reader), inventory, inventory.selected(options.include, options.exclude))
+            yield OpenedCheckpoint(Primed(reader), inventory, inventory.selected(options.include, options.exclude))
 
-    def _prime(self, opened: Opened, room: Room) -> None:
+    def _prime(self, opened: OpenedCheckpoint, room: Room) -> None:
         opened.reader.prime(opened.specs, self._place, room)

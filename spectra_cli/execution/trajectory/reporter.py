@@ -16,6 +16,7 @@ from spectra_cli.execution.trajectory.facts import LACKING, TRANSPOSED, texts
 from spectra_cli.execution.work.events import Remark
 from spectra_cli.execution.work.listener import Listener
 from spectra_cli.execution.work.units import Outcome
+from spectra_cli.shortening import counted
 from spectra_cli.storage.places import Place
 
 
@@ -56,7 +57,8 @@ class CheckpointReporter:
     def __init__(self, plan: Plan, listener: Listener) -> None:
         self._plan = plan
         self._listener = listener
-        self._times: Counter[tuple[str, str]] = Counter()
+        self._met_again: dict[tuple[str, str], list[str]] = {}  # checkpoints after the first, by run and message
+        self._unusable: dict[tuple[str, str], list[str]] = {}  # the same of those that could not be used
         self._once: set[object] = set()
         self._noticed: set[str] = set()
         self._left = Counter(run.name for run in plan.runs for _ in run.checkpoints)
@@ -82,9 +84,19 @@ class CheckpointReporter:
 
     def of_checkpoint(self, run: Run, checkpoint: Checkpoint, message: str) -> None:
         """Tell what may be the same in many checkpoints of a run: of the first now, of the others at the run's end."""
-        self._times[run.name, message] += 1
-        if self._times[run.name, message] == 1:
+        if (again := self._met_again.get((run.name, message))) is not None:
+            again.append(checkpoint.name)
+        else:
+            self._met_again[run.name, message] = []
             self._listener.problem(f"{checkpoint.path}: {message}")
+
+    def unusable(self, run: Run, checkpoint: Checkpoint, error: SpectraError) -> None:
+        """Tell why a checkpoint could not be used, as :meth:`of_checkpoint`: each is named."""
+        if (again := self._unusable.get((run.name, error.message))) is not None:
+            again.append(checkpoint.name)
+        else:
+            self._unusable[run.name, error.message] = []
+            self._listener.problem(str(error))
 
     def remark(self, run: Run, checkpoint: Checkpoint, remark: Remark) -> None:
         """Tell what a worker has remarked at a checkpoint."""
@@ -119,10 +131,14 @@ class CheckpointReporter:
 
     def _after(self, run: Run) -> None:
         """Tell how often in a run what has been told was met again."""
-        for (name, message), count in self._times.items():
-            if name == run.name and count > 1:
-                again = messages.repeated(message)
-                self._listener.problem(f"{run.root}: the same in {count - 1} more of its checkpoints: {again}")
+        for (name, message), again in self._met_again.items():
+            if name == run.name and again:
+                more = f"the same in {len(again)} more of its checkpoints: {messages.repeated(message)}"
+                self._listener.problem(f"{run.root}: {more}")
+        for (name, message), again in self._unusable.items():
+            if name == run.name and again:
+                more = f"the same of {counted(len(again), 'more checkpoint')}, {', '.join(again)}: {message}"
+                self._listener.problem(f"{run.root}: {more}")
 
     def outcome(self, run: Run, checkpoint: Checkpoint, outcome: Outcome) -> None:
         """Tell what came of a checkpoint.
@@ -133,27 +149,32 @@ class CheckpointReporter:
         for remark in outcome.remarks:
             self.remark(run, checkpoint, remark)
         if outcome.error is None:
-            self.count(checkpoint, outcome.facts)
+            self._count(outcome.facts)
+            if LACKING in outcome.facts:
+                self.tally.seen = self.tally.seen or texts(outcome.facts, LACKING)
+                self.tally.lacking.append(str(checkpoint.path))
+            else:
+                self.tally.matched += 1
         else:
             self.tally.first_error = self.tally.first_error or outcome.error
             if self._plan.checkpoint_count == 1:
                 raise outcome.error
-            self._listener.problem(str(outcome.error))
-        self.one_less(run)
+            self.unusable(run, checkpoint, outcome.error)
+        self._one_less(run)
 
-    def count(self, checkpoint: Checkpoint, facts: Mapping[str, Any]) -> None:
-        """Take note of a checkpoint that could be used, now or in an earlier run."""
-        tally = self.tally
-        tally.done += 1
+    def kept(self, run: Run, facts: Mapping[str, Any]) -> None:
+        """Take note of a checkpoint whose rows are kept; if it had no matrix of the selection, they would not be."""
+        self.tally.matched += 1
+        self._count(facts)
+        self._one_less(run)
+
+    def _count(self, facts: Mapping[str, Any]) -> None:
+        """One more checkpoint could be used, now or in an earlier run."""
+        self.tally.done += 1
         matched = texts(facts, TRANSPOSED)
-        tally.unmatched = [glob for glob in tally.unmatched if glob not in matched]
-        if LACKING in facts:
-            tally.seen = tally.seen or texts(facts, LACKING)
-            tally.lacking.append(str(checkpoint.path))
-        else:
-            tally.matched += 1
+        self.tally.unmatched = [glob for glob in self.tally.unmatched if glob not in matched]
 
-    def one_less(self, run: Run) -> None:
+    def _one_less(self, run: Run) -> None:
         """One more checkpoint of a run is done: at its end, tell what was met again in it."""
         self._left[run.name] -= 1
         if not self._left[run.name]:

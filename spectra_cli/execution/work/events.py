@@ -7,16 +7,16 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class CheckpointOpened:
     """A checkpoint is opened.
 
     Attributes:
         matrices: how many of it are to be factorized.
-        work: floating-point operations that will take, roughly.
+        flops: floating-point operations that will take, roughly.
     """
 
     matrices: int
-    work: float
+    flops: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class MatrixDone:
     """A matrix is finished, well or not.
 
     Attributes:
-        work: floating-point operations, as they were counted when the checkpoint was opened.
+        flops: floating-point operations, as they were counted when the checkpoint was opened.
     """
 
-    work: float
+    flops: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,9 @@ class CheckpointDone:
     """All that a checkpoint was opened for is done, well or not."""
 
 
-Event = Opened | MatrixDone | Evaluated | CheckpointDone
+RemarkKind = Literal["problem", "once", "checkpoint", "notice"]
+
+Event = CheckpointOpened | MatrixDone | Evaluated | CheckpointDone
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,5 +65,5 @@ class Remark:
     """
 
     message: str
-    kind: Literal["problem", "once", "checkpoint", "notice"] = "problem"
+    kind: RemarkKind = "problem"
     matter: str | None = None

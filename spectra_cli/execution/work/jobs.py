@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from spectra_cli.analyses.known import KnownMatrices
 from spectra_cli.analyses.visits import Row
+from spectra_cli.execution.work.events import Remark
 from spectra_cli.execution.work.units import Assignment, Chunk, Outcome, Unit, Work
 from spectra_cli.tables.entries import Key
 
@@ -50,6 +51,15 @@ class TableJob(Protocol):
         """
         ...
 
+    def passes(self, chunks: Sequence[Chunk], workers: int) -> int:
+        """How often a unit is looked at, those included that others are compared with.
+
+        Args:
+            chunks: what is to be done.
+            workers: how many there are, each of which looks by itself.
+        """
+        ...
+
     def remade(self, missing: Collection[str]) -> tuple[str, ...]:
         """The tables that are made of a unit whose rows are not there in some of them.
 
@@ -76,6 +86,14 @@ class TableJob(Protocol):
         """The columns that name a unit in a table, for rows of a unit that no worker could make any of."""
         ...
 
+    def budget_bytes(self, sharing: int) -> int | None:
+        """The memory budget of each worker, as far as that is known before they are there.
+
+        Args:
+            sharing: how many workers share the memory of one machine or device.
+        """
+        ...
+
     def settings(self, table: str) -> Mapping[str, Any]:
         """What was chosen and the rows of a table depend on, as JSON may have it; names as people know them."""
         ...
@@ -96,13 +114,16 @@ class TableJob(Protocol):
         """
         ...
 
-    def take_kept(self, unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> None:
+    def take_kept(
+        self, unit: Unit, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any], remarks: Sequence[Remark]
+    ) -> None:
         """Take note of a unit whose rows are there already, and tell what people should know of it.
 
         Args:
             unit: whose.
             tables: its rows, without bulky columns.
             facts: as they were found with the rows.
+            remarks: as they were made with the rows, table by table.
         """
         ...
 

@@ -21,8 +21,8 @@ class Problems(Protocol):
 class Listener(Problems, Protocol):
     """Told how the work goes on."""
 
-    def kept(self, units: int) -> None:
-        """So many checkpoints or pairs are there already and need not be done."""
+    def expect(self, passes: int) -> None:
+        """So many times a checkpoint, or a pair, is going to be looked at: of those that are kept, none is."""
 
     def hear(self, event: Event) -> None:
         """The work goes on."""
@@ -34,7 +34,7 @@ class Listener(Problems, Protocol):
 class Silent:
     """A listener that passes problems on as Python warnings and says nothing else."""
 
-    def kept(self, units: int) -> None:
+    def expect(self, passes: int) -> None:
         """Say nothing."""
 
     def hear(self, event: Event) -> None:

@@ -66,6 +66,9 @@ class Outcome:
         error: why the unit could not be used; its rows say so too.
         facts: about the unit, beside its rows; as JSON may have it.
         remarks: what people should know, in the order in which it came up.
+        enough_bytes: a smaller memory budget of its worker would leave out what this one had to leave out; None where
+            nothing was left out for that, or memory ran out by itself.
+        kept_remarks: by table, those of them that its rows do not say: they are told again where the rows are kept.
     """
 
     index: int
@@ -74,7 +77,9 @@ class Outcome:
     same: bool = False
     error: SpectraError | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    enough_bytes: int | None = None
     remarks: Sequence[Remark] = ()
+    kept_remarks: dict[str, list[Remark]] = field(default_factory=dict)
 
 
 class EventSink(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import json
 import os
@@ -205,6 +206,12 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
 
 _NEIGHBOURS: dict[str, dict[str, ModuleType]] = {}
 """Modules that the files of a directory have imported from beside them, by name."""
+
+
+def forget_neighbours(file: Path) -> None:
+    """Have what stands beside a file imported anew: it may have changed."""
+    _NEIGHBOURS.pop(os.path.dirname(os.path.realpath(file)), None)
+    importlib.invalidate_caches()
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ from typing import Any
 
 from spectra_cli.errors import InputError, UsageError
 from spectra_cli.tasks.base import MakeTask, Task
-from spectra_cli.tasks.guarded import GuardedTask, blamed
+from spectra_cli.tasks.guarded import GuardedTask, blamed, forget_neighbours
+from spectra_cli.tasks.localmodules import hashes_of_code
 from spectra_cli.tasks.names import is_file_task, path_and_function
 from spectra_cli.tasks.options import bound_options, option_parameters
 
@@ -139,11 +140,12 @@ def _callables_to_name(path: Path, function: str, defined: Sequence[str]) -> str
 
 
 def _loaded(path: Path, function: str, where: str) -> ModuleType:
-    """The module of a file, whose code is run again only when the file has changed."""
-    stat, resolved = path.stat(), str(path.resolve())
-    version = (resolved, stat.st_mtime_ns, stat.st_size)
+    """The module of a file, whose code is run again only when it has changed, or that of a module which it imports."""
+    resolved = str(path.resolve())
+    version = (resolved, tuple(hashes_of_code(path).items()))
     if version in _MODULES:
         return _MODULES[version]
+    forget_neighbours(path)
     name = f"spectra_task_{path.stem}_{hashlib.sha256(resolved.encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -160,8 +162,8 @@ def _loaded(path: Path, function: str, where: str) -> ModuleType:
     return module
 
 
-_MODULES: dict[tuple[str, int, int], ModuleType] = {}
-"""Of files that have been loaded, by path, time and size."""
+_MODULES: dict[tuple[str, tuple[tuple[str, str], ...]], ModuleType] = {}
+"""Modules that have been loaded, by path and by the hashes of all code that belongs to it."""
 
 
 def checked_task(task: object, name: str) -> Task:

@@ -182,6 +182,22 @@ def test_the_code_of_a_file_runs_once_and_again_only_when_it_has_changed(tmp_pat
     assert from_file(path).model().weight.shape == (2, 11)
 
 
+def test_a_module_that_a_file_imports_is_run_anew_when_it_has_changed(tmp_path: Path) -> None:
+    """Also one that another imports, in a package: a notebook is one process, in which all of them may change."""
+    inner, other = tmp_path / "parts" / "inner.py", tmp_path / "other.py"
+    inner.parent.mkdir()
+    (inner.parent / "__init__.py").write_text("from parts.inner import WIDTH\n")
+    inner.write_text("WIDTH = 3\n")
+    other.write_text("MORE = 10\n")
+    task = TASK.replace("width: int = 4", "width: int = parts.WIDTH + other.MORE")
+    path = written(tmp_path, f"import other, parts\n{task}")
+    widths = [from_file(path).model().weight.shape[1]]
+    for module, text in ((inner, "WIDTH = 22\n"), (other, "MORE = 300\n"), (inner, "WIDTH = 1  # again\n")):
+        module.write_text(text)
+        widths.append(from_file(path).model().weight.shape[1])
+    assert widths == [13, 32, 322, 301]
+
+
 def test_files_of_one_name_are_two_modules(tmp_path: Path) -> None:
     for name, width in (("a", 5), ("b", 6)):
         (tmp_path / name).mkdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -139,14 +139,27 @@ class Journal:
         """Count what was put of a unit for nothing, if it was; to be done before matrices are asked for."""
         self._latest.pop(stored_key(key), None)
 
-    def rows(self, key: Iterable[str | None]) -> pa.Table:
+    def has_rows(self, key: Iterable[str | None]) -> bool:
+        """Whether there are rows of a unit that is kept: it may have none.
+
+        Raises:
+            InputError: if they cannot be read any more.
+        """
+        return bool(self.rows(key).num_rows)
+
+    def rows(self, key: Iterable[str | None], names: Sequence[str] | None = None) -> pa.Table:
         """The rows of a unit, as they were put.
+
+        Args:
+            key: of the unit.
+            names: of columns; None for all.
 
         Raises:
             KeyError: if it is not kept.
             InputError: if they cannot be read any more.
         """
-        return self._rows_of(self._latest[stored_key(key)])
+        rows = self._rows_of(self._latest[stored_key(key)])
+        return rows if names is None else rows.select(list(names))
 
     def known_matrices(self) -> MatrixIndex:
         """The matrices of which rows with numbers are kept; those of units put later come to it."""

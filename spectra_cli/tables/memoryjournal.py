@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -34,9 +34,13 @@ class MemoryJournal:
         """What is known of a unit beside its rows; None where it has none."""
         return self._entries.get(key)
 
-    def rows(self, key: Key) -> pa.Table:
-        """The rows of a unit that is kept."""
-        return self._rows[key]
+    def has_rows(self, key: Key) -> bool:
+        """Whether there are rows of a unit that is kept: it may have none."""
+        return bool(self._rows[key].num_rows)
+
+    def rows(self, key: Key, names: Sequence[str] | None = None) -> pa.Table:
+        """The rows of a unit that is kept; some columns, or all."""
+        return self._rows[key] if names is None else self._rows[key].select(list(names))
 
     def known_matrices(self) -> MatrixIndex:
         """The matrices of which rows with numbers are kept."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import pyarrow as pa
 
@@ -45,6 +45,22 @@ ENOUGH = "enough_bytes"
 
 OF_LEDGERS = {ROWS, REMARKS, ENOUGH}
 """Facts that no job has found."""
+
+
+class RowSource(Protocol):
+    """Holds rows of units: an earlier table, a journal, or memory."""
+
+    def entry(self, key: Key) -> Entry | None:
+        """What is on record about a unit; None if its rows are not held."""
+        ...
+
+    def has_rows(self, key: Key) -> bool:
+        """Whether there are rows of a unit."""
+        ...
+
+    def rows(self, key: Key, names: Sequence[str]) -> pa.Table:
+        """Some columns of the rows of a unit."""
+        ...
 
 
 class Ledger:
@@ -219,7 +235,7 @@ class Ledger:
 
     def remarkable(self, unit: Unit) -> bool:
         """Whether the rows that are there of a unit say that something could not be used."""
-        return self._earlier.is_odd(unit.key) or not isinstance(self._source(unit), EarlierTable)
+        return self._earlier.is_odd(unit.key) or self._source(unit) is not self._earlier
 
     def light_rows(self, unit: Unit) -> list[Row]:
         """The rows of a unit without bulky columns."""
@@ -228,9 +244,7 @@ class Ledger:
     def has_rows(self, unit: Unit) -> bool:
         """Whether there are rows of a unit, and not only the knowledge that it has none."""
         source = self._source(unit)
-        if isinstance(source, EarlierTable):
-            return source.has_rows(unit.key)
-        return source is not None and source.rows(unit.key).num_rows > 0
+        return source is not None and source.has_rows(unit.key)
 
     def put(self, unit: Unit, outcome: Outcome) -> bool:
         """Keep new rows of a unit.
@@ -272,7 +286,7 @@ class Ledger:
         source = self._source(unit)
         return None if source is None else source.entry(unit.key)
 
-    def _source(self, unit: Unit) -> MemoryJournal | Journal | EarlierTable | None:
+    def _source(self, unit: Unit) -> RowSource | None:
         """What holds the present rows of a unit."""
         for source in (self._passing, self._journal):
             if source.entry(unit.key) is not None:
@@ -284,14 +298,14 @@ class Ledger:
         names = self._schema.names if columns is None else list(columns)
         source = self._source(unit)
         assert source is not None  # noqa: S101 - it is only asked for units that are there
-        return source.rows(unit.key, names) if isinstance(source, EarlierTable) else source.rows(unit.key).select(names)
+        return source.rows(unit.key, names)
 
     def _unchanged(self, units: Sequence[Unit]) -> bool:
         """Whether the table that is there is what would be written."""
         told = ("tags", "settings")  # what was chosen is on record even where no row depends on it
         if any(self._earlier.metadata.get(name) != self._metadata[f"spectra.{name}"] for name in told):
             return False
-        if not all(isinstance(self._source(unit), EarlierTable) for unit in units):
+        if not all(self._source(unit) is self._earlier for unit in units):
             return False
         with_rows = [stored_key(unit.key) for unit in units if self._earlier.has_rows(unit.key)]
         return self._earlier.keys == with_rows

@@ -11,10 +11,10 @@ WITHOUT_PREFIX = 2
 NARROWEST_NAME = 8
 
 MOST_COMPONENTS = 32
-"""That become letters one by one: what has more is no name of a parameter, and its work is bounded."""
+"""Limit for components that become letters one by one: a name with more is no parameter's, and work is bounded."""
 
 DOT = re.compile(r"(?<!\.)\.(?!\.)")
-"""Between components; not one of those in ``{i=0..31}``."""
+"""Separates components; those in ``{i=0..31}`` do not."""
 
 
 def width_of(text: str) -> int:

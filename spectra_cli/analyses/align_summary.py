@@ -91,7 +91,7 @@ class RunAlignment:
         return found
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """JSON form, for programs."""
         return {
             "checkpoints": self.checkpoints,
             "first_checkpoint": self.first_checkpoint,

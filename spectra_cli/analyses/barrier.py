@@ -29,7 +29,7 @@ SLAB = 1 << 22
 """Entries that are interpolated at once: 32 MB in float64."""
 
 ABSENT = Value(float("nan"), 0)
-"""Of a metric that the task gives at other points of the line only."""
+"""Value of a metric that the task gives only at other points of the line."""
 
 Point = Mapping[str, Mapping[str, Value]]
 """The metrics at one point of the line, by split, then by metric."""

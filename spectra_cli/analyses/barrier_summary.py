@@ -42,7 +42,7 @@ class Curve:
     barrier_midpoint: float | None
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """JSON form, for programs."""
         return {
             "split": self.split,
             "metric": self.metric,
@@ -84,7 +84,7 @@ class PairSummary:
         return fmean(row["score"] for row in self.agreement) if self.agreement else None
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """JSON form, for programs."""
         return {
             **{name: self.names.get(name) for name in NAMES},
             "status": self.status,
@@ -127,7 +127,7 @@ class BarrierSummary:
         self.pairs.append(PairSummary(names, curves, scored))
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """JSON form, for programs."""
         return {
             "rows": self.rows,
             "statuses": dict(self.statuses),

@@ -113,7 +113,7 @@ class RunContents:
         return next((contents for contents in self.checkpoints if contents.inventory is not None), None)
 
     def as_json(self, selected: Callable[[Inventory], dict[int, MatrixSpec]]) -> dict[str, Any]:
-        """For programs."""
+        """JSON form, for programs."""
         typical = self.typical
         inventory = typical.inventory if typical else None
         matrices = selected(inventory) if inventory else {}

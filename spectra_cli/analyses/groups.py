@@ -14,7 +14,7 @@ from spectra_cli.spectrum.memory import working_bytes
 from spectra_cli.spectrum.subspaces import MOST
 
 BATCH_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}
-"""Of float64 weights and Gram matrices in a batch: on a CPU batching saves calls, on a GPU it fills the device."""
+"""Limit for float64 weights and Gram matrices in a batch: batching saves calls on a CPU, and fills a GPU."""
 
 Item = TypeVar("Item")
 Group = list[tuple[int, MatrixSpec]]

@@ -25,7 +25,7 @@ class Hashes(Analysis):
         return united(analysis.demand(depth) for analysis in self._instead)
 
     def settles(self, depth: int, spec: MatrixSpec, digest: str) -> bool:  # noqa: ARG002 - the same of every matrix
-        """Always: a digest is all it needs."""
+        """True: a digest is all it needs."""
         return True
 
     def take(self, visited: Visited) -> None:

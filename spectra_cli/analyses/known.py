@@ -66,7 +66,7 @@ Owner = tuple[str, Ranges, Ranges]
 
 
 def owner_of(spec: MatrixSpec, part: Part) -> Owner:
-    """Whose factors they are."""
+    """Identity of the part of a matrix that factors belong to."""
     return (spec.parameter, part.rows, part.cols)
 
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 from spectra_cli.layers.matricize import MatrixSpec
 
 MOST_LANES = 4
-"""With more, reading and Python's own lock set the pace."""
+"""More would not help: reading and Python's own lock would set the pace."""
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")

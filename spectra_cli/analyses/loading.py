@@ -91,7 +91,7 @@ class InMemory:
         self._changed(self.size_of(group), 1)
 
     def lets_go_of(self, count: int) -> None:
-        """So many bytes are free again."""
+        """Note that `count` bytes are free again."""
         self._changed(-count, 0)
 
     def size_of(self, group: Sequence[LoadedMatrix]) -> int:

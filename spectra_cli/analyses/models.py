@@ -27,7 +27,7 @@ State = dict[str, Tensor]
 """Weights and buffers of a model by the names that the model gives them."""
 
 CalledLast = Callable[[Collection[str]], Collection[str]]
-"""Of some parameters, by name, those of the module that the model calls last; none where that cannot be told."""
+"""Picks, from names of parameters, those of the module that the model calls last; none where that cannot be told."""
 
 MASKED_KINDS = frozenset({"linear", "conv", "conv_transpose", "attention", "recurrent"})
 """Kinds of matrices that masks cut: linear maps and convolutions, not the vectors of tokens and positions."""
@@ -73,7 +73,7 @@ class StateReader:
 
 
 def _storage(tensor: Tensor) -> str | None:
-    """As a reader names the bytes of a tensor: equal for tied tensors only."""
+    """Name of a tensor's bytes, as a reader has it: equal for tied tensors only."""
     identity = tie_identity(tensor)
     return None if identity is None else ":".join(map(str, identity))
 

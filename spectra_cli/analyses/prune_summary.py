@@ -97,7 +97,7 @@ class RunPruning:
         return leading, sorted(others, key=lambda each: places[each[1]])
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """JSON form, for programs."""
         ends = self.shown(2)
         return {
             "checkpoints": self.checkpoints,
@@ -150,7 +150,7 @@ class RunPrunedAgreement:
             self.matrices = {variant: len(scores) for variant, scores in found.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """JSON form, for programs."""
         return {
             "checkpoints": self.checkpoints,
             "last_checkpoint": self.last_checkpoint,

@@ -11,7 +11,7 @@ from spectra_cli.errors import UsageError
 FULL, TOP, BOTTOM, MAGNITUDE, RANDOM = "full", "top", "bottom", "magnitude", "random"
 
 VARIANTS = (FULL, TOP, BOTTOM, MAGNITUDE, RANDOM)
-"""In the order of the table."""
+"""All variants, in the order of the table."""
 
 LARGEST_SEED = 2**63 - 1
 
@@ -57,7 +57,7 @@ class Pruning:
         return self.keep if variant in {TOP, BOTTOM} else self.mask_keep
 
     def seed(self, variant: str) -> int | None:
-        """Of what is random in a variant."""
+        """Seed of a variant's mask; None if nothing in it is random."""
         return self.mask_seed if variant == RANDOM else None
 
 

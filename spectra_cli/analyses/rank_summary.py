@@ -81,7 +81,7 @@ class RunRanks:
         return sorted(telling, key=lambda change: (change.share, change.parameter))
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """JSON form, for programs."""
         return {
             "checkpoints": self.checkpoints,
             "first_checkpoint": self.first_checkpoint,

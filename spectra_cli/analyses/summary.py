@@ -19,7 +19,7 @@ class RunSummary(Protocol):
         ...
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """JSON form, for programs."""
         ...
 
 
@@ -55,7 +55,7 @@ class Summary(Generic[OfRun]):
             self.runs[row["run"]].add(rows)
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """JSON form, for programs."""
         return {
             "rows": self.rows,
             "statuses": dict(self.statuses),

@@ -84,7 +84,7 @@ class RunAgreement:
                     known.since[band] = moment(row)
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """JSON form, for programs."""
         return {
             "checkpoints": self.checkpoints,
             "first_checkpoint": self.first_checkpoint,

@@ -32,13 +32,13 @@ class Room:
         self._changed = Condition()
 
     def grow(self, room_bytes: int) -> None:
-        """So many may be in memory, or as many as before if those were more."""
+        """Raise the room to so many bytes; it never shrinks."""
         with self._changed:
             self._bytes = max(self._bytes, room_bytes)
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Nothing more is to be read ahead."""
+        """Let nothing more be read ahead."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -73,7 +73,7 @@ def visit(
 
 
 Results = tuple[list[Visited], dict[int, SpectraError]]
-"""Of a group: its matrices, and errors by depth."""
+"""Matrices of a group, and errors by depth."""
 
 
 def _visited(

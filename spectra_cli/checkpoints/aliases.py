@@ -23,10 +23,10 @@ Peek = Callable[[Place], Mapping[str, Any]]
 """Says what a checkpoint tells of itself: ``step`` and ``epoch`` where it holds them."""
 
 TRAINER_STATE = "trainer_state.json"
-"""Where Hugging Face's Trainer writes ``global_step``."""
+"""File in which Hugging Face's Trainer writes ``global_step``."""
 
 LARGEST_TRAINER_STATE_BYTES = 64 << 20
-"""It keeps every line of the log, so it grows with the run; it is searched, not parsed."""
+"""Limit for that file, which keeps every line of the log and so grows with the run; it is searched, not parsed."""
 
 SAMPLES = 16
 SAMPLE_BYTES = 4096

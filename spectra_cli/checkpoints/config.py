@@ -32,7 +32,7 @@ def read_config(checkpoint: Place, run_root: Place) -> dict[str, Any]:
 
 
 def files_considered(checkpoint: Place, run_root: Place) -> list[Place]:
-    """Where :func:`read_config` looks, in its order: what it takes, and before that what is absent or not usable.
+    """Files that :func:`read_config` looks at, in its order: those absent or not usable, then the one that it takes.
 
     Raises:
         StorageError: as :func:`read_config`.

@@ -1,4 +1,4 @@
-"""From a PATH on the command line to runs and their checkpoints in the order of training."""
+"""Finds the runs of a PATH on the command line, and their checkpoints in the order of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a path to a Reader: what a checkpoint is follows from its content, never from a suffix."""
+"""Opens a path as a Reader: what a checkpoint is follows from its content, never from a suffix."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def _layout(path: Place) -> Layout:
 
 
 def _directory_layout(path: Place) -> Layout | None:
-    """As discovery tells it from the same entries, and what only opening can tell."""
+    """Layout of a directory, as discovery finds it in the same entries or as only opening can tell it."""
     listing = list_directory(path)
     layout = listing.layout or directory_layout((), [entry.name for entry in listing.directories])
     if layout is None and not listing.models and any(entry.name == DCP_METADATA for entry in listing.files):

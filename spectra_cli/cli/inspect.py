@@ -167,7 +167,7 @@ def _matrix_table(contents: CheckpointContents, matrices: dict[int, MatrixSpec])
 
 
 def _explanation(spec: MatrixSpec) -> str:
-    """In a word and a sentence, how a tensor is read that is not read as it is stored."""
+    """A word and a sentence on how a tensor is read, where that is not as it is stored."""
     if not spec.tensor.is_floating:
         return "not analysed: complex weights"
     layout = "squeezed" if spec.layout == "expert" and spec.tensor.shape[0] == 1 else spec.layout

@@ -25,7 +25,7 @@ PRUNING = "What is left of the weights"
 SHOWN_STEPS = 5
 SHOWN_OTHERS = 6
 SHOWN_ROWS = 25
-"""With what stands around them, 30 lines."""
+"""Rows of a summary; with what stands around them, it has 30 lines."""
 
 METRIC_WIDTH, STEP_WIDTH = 16, 8
 

@@ -218,7 +218,7 @@ def _fitting(kinds: Sequence[tuple[str, str]], training_split: str, width: int) 
 
 
 def _spread(steps: Sequence[int], places: Sequence[int], count: int) -> list[int]:
-    """At most `count` of them, spread evenly over their places, the first and the last among them.
+    """At most `count` steps, spread evenly over their places, the first and the last among them.
 
     Args:
         steps: ascending.

@@ -19,7 +19,7 @@ NUMBERED = frozenset({"shadow_params", "collected_params"})
 """Lists of parameters without their names, as diffusers and torch_ema keep them."""
 
 MOST_PLACES = 64
-"""In which originals are looked for that have the name of the copy's least common matrix."""
+"""Limit for places to look for an original, among those with a matrix named like the copy's least common one."""
 
 
 @lru_cache(maxsize=4096)

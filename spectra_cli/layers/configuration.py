@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 TEXT = ("text_config", "llm_config", "language_config", "decoder")
-"""Where configurations of several towers keep that of the language model."""
+"""Keys under which configurations of several towers keep that of the language model."""
 
 SEEING = re.compile(r"vis(ion|ual)|image|(^|_)vit(_|$)", re.IGNORECASE)
 HEARING = re.compile(r"audio|speech|acoustic", re.IGNORECASE)

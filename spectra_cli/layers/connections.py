@@ -89,7 +89,7 @@ def rules_without_connection(
 
 
 def connections_among(connections: Iterable[Connection], depths: Container[int]) -> list[Connection]:
-    """Those connections of which both ends are among the matrices selected."""
+    """Connections of which both ends are among the matrices selected."""
     return [
         connection for connection in connections if connection.upstream in depths and connection.downstream in depths
     ]
@@ -108,7 +108,7 @@ class _Building:
         self._widths_read = self._query_widths()
 
     def places(self, role: str) -> Mapping[Place, int]:
-        """Where a role is, or what it is tied to."""
+        """Depths of a role, or of what it is tied to, by place."""
         holder = self._holder(role)
         return self._fit.roles.get(holder.role, {}) if holder else {}
 

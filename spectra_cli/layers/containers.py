@@ -119,7 +119,7 @@ def _is_optimizer_state(tensor: TensorInfo) -> bool:
 
 
 def choose_state_dict(tensors: Sequence[TensorInfo]) -> Choice:
-    """Where a file holds several dictionaries of tensors, tell the model's from copies of it and from data.
+    """Tell the model's state dict from copies of it and from data, where a file holds several dictionaries of tensors.
 
     A dictionary beside the chosen one is kept as well if it looks like the state dict of another module (a
     discriminator, a head): its names keep their key.

@@ -17,7 +17,7 @@ HEAD_COUNT_MISMATCH = "head_count_mismatch"
 TOO_MANY_UNITS = "too_many_units"
 
 MOST_UNITS = 4096
-"""Of one connection: heads or kernel positions, each of which takes a row, and each head a factorization."""
+"""Limit for one connection: heads or kernel positions, each of which takes a row, and each head a factorization."""
 
 
 @dataclass(frozen=True, slots=True)

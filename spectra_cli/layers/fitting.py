@@ -28,7 +28,7 @@ TIES = "tie_word_embeddings"
 """Key of config.json."""
 
 LEAST_SHARE = 0.5
-"""Of the matrices under its prefix that a family must explain, unless the user says that the model is one."""
+"""Share of the matrices under its prefix that a family must explain, unless the user says that the model is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class StructureOptions:
         return self.architecture is not None and describes_family(self.architecture)
 
     def families(self) -> tuple[Architecture, ...]:
-        """Those to choose among.
+        """Families to choose among.
 
         Raises:
             UsageError: if there is none of that name, or the file does not describe one.

@@ -123,7 +123,7 @@ class Names:
 
 
 def _ends(skeleton: str) -> tuple[str, ...]:
-    """Its last component, and its last two if it has as many: by these few are found, of however many skeletons."""
+    """Last component of a skeleton, and last two if it has as many: keys to find few among many skeletons."""
     before, dot, last = skeleton.rpartition(".")
     return (last, f"{before.rpartition('.')[2]}.{last}") if dot else (last,)
 

@@ -23,7 +23,7 @@ MOST_STACKED = 1 << 18
 """Matrices that stacks may hold in one checkpoint; the largest known models have some 70 thousand experts."""
 
 STRIP_BYTES = 8 << 20
-"""Of an expert that are read at once where only some of its columns are asked for."""
+"""Bytes of an expert that are read at once where only some of its columns are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class LazyMatrix:
 
     @property
     def dtype(self) -> torch.dtype:
-        """As stored."""
+        """Data type as stored."""
         import torch  # noqa: PLC0415 - headers are understood without torch
 
         return cast("torch.dtype", getattr(torch, self.spec.tensor.dtype))

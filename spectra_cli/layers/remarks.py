@@ -49,7 +49,7 @@ def remarks_of(
 def _told_from_names(
     specs: Sequence[MatrixSpec], families: Sequence[FittedFamily], config: Mapping[str, Any]
 ) -> Iterator[str]:
-    """That connections are a guess: where config.json names a model of no family, or attention fits none."""
+    """Remarks that connections are a guess: config.json names a model of no family, or attention fits none."""
     types = model_types(config)
     for architecture in {family.fit.architecture.family: family.fit.architecture for family in families}.values():
         if types and architecture.model_types and not set(types) & set(architecture.model_types):
@@ -118,7 +118,7 @@ def _without_attention(families: Sequence[FittedFamily], structure: StructureOpt
 
 
 def _misfit_of_heads(family: FittedFamily, specs: Sequence[MatrixSpec], config: Mapping[str, Any]) -> str:
-    """That the head counts of a family do not fit its matrices; "" if they do or are unknown."""
+    """A remark that the head counts of a family do not fit its matrices; "" if they do or are unknown."""
     heads, architecture = family.heads, family.fit.architecture
     if heads is None:
         return ""

@@ -1,4 +1,4 @@
-"""From an error in a Gram matrix to errors of singular values and of what is computed from them.
+"""Bounds the errors that an error in a Gram matrix causes in singular values and what is computed from them.
 
 Plain NumPy in float64 on the host: these are decisions, a few numbers each.
 """
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 Vector = NDArray[np.float64]
 
 SLOPE_CEILING = 43.0
-"""Above -ln p + 1 for shares p down to 1e-18; changes of smaller ones amount to nothing."""
+"""Bound of -ln p + 1 for shares p down to 1e-18; changes of smaller ones amount to nothing."""
 
 SMALLEST = 2.0**-1074
 """Rounding of a float64 next to zero."""
 
 UNIT_ROUNDOFF = 2.0**-53
-"""Of float64."""
+"""Unit roundoff of float64."""
 
 
 def summation_error(long_side: int) -> float:

@@ -26,12 +26,12 @@ class Matrix(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """As stored."""
+        """Data type as stored."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where the work is done."""
+        """Device where the work is done."""
         ...
 
     def block(self, rows: slice = slice(None), cols: slice = slice(None)) -> Tensor:
@@ -67,12 +67,12 @@ class TensorMatrix:
 
     @property
     def dtype(self) -> torch.dtype:
-        """As stored."""
+        """Data type as stored."""
         return self.tensor.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the tensor is."""
+        """Device that the tensor is on."""
         return self.tensor.device
 
     def block(self, rows: slice = slice(None), cols: slice = slice(None)) -> Tensor:
@@ -85,7 +85,7 @@ class TensorMatrix:
 
 
 Ranges = tuple[tuple[int, int], ...]
-"""Of rows or columns, as (start, stop); none for all of them."""
+"""Ranges of rows or columns, as (start, stop); none for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +124,12 @@ class SubMatrix:
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the whole."""
+        """Data type of the whole."""
         return self.matrix.dtype
 
     @property
     def device(self) -> torch.device:
-        """That of the whole."""
+        """Device of the whole."""
         return self.matrix.device
 
     def block(self, rows: slice = slice(None), cols: slice = slice(None)) -> Tensor:
@@ -148,7 +148,7 @@ def _count(ranges: Ranges, size: int) -> int:
 
 
 def _pieces(ranges: Ranges, size: int, positions: slice) -> list[slice]:
-    """Where a contiguous range of the positions chosen lies in the whole; at least one piece, which may be empty."""
+    """Pieces of the whole that hold a contiguous range of the positions chosen; at least one, which may be empty."""
     first, last, _ = positions.indices(_count(ranges, size))
     pieces: list[slice] = []
     before = 0  # positions chosen by earlier ranges
@@ -173,7 +173,7 @@ def part(tensor: Tensor, axis: int, positions: slice) -> Tensor:
 
 
 STACKED_WEIGHTS = 1 << 20
-"""More weights than a matrix may have that is in a batch with others on a CPU."""
+"""Limit for the weights of a matrix that is in a batch with others on a CPU."""
 
 
 class MatrixBatch:

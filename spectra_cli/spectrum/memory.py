@@ -9,7 +9,7 @@ from typing import Protocol
 from spectra_cli.errors import MemoryBudgetError
 
 DEFAULT_SHARE = 0.5
-"""Of the memory that is available when the work begins."""
+"""Share of the memory that is available when the work begins."""
 
 SLAB_BYTES = 16 << 20
 """A slab in float64: long enough for full speed, short enough to leave the memory to others."""
@@ -25,10 +25,10 @@ SQUARES_FOR_VECTORS = 4
 """R x R float64 arrays more for singular vectors."""
 
 LEADING_VECTORS = 100
-"""Of each side that alignment and agreement look at; said here, where torch is not needed to know it."""
+"""Vectors of each side that alignment and agreement look at; said here, where torch is not needed to know it."""
 
 VECTOR_COPIES = 3
-"""Of the long vectors of one matrix at a time: LAPACK orthonormalizes those of nearly vanishing values."""
+"""Copies of the long vectors of one matrix at a time: LAPACK orthonormalizes those of nearly vanishing values."""
 
 
 class Shape(Protocol):
@@ -36,12 +36,12 @@ class Shape(Protocol):
 
     @property
     def rows(self) -> int:
-        """Of each matrix."""
+        """Rows of each matrix."""
         ...
 
     @property
     def cols(self) -> int:
-        """Of each matrix."""
+        """Columns of each matrix."""
         ...
 
     @property
@@ -100,7 +100,7 @@ def _longest_slab(batch: Shape, method: str) -> int:
 
 
 def _position_bytes(batch: Shape) -> int:
-    """Of one position of the long axis: as stored, in float64 and in float32."""
+    """Bytes of one position of the long axis: as stored, in float64 and in float32."""
     return len(batch) * min(batch.rows, batch.cols) * (8 + 4 + batch.itemsize)
 
 

@@ -129,7 +129,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "qr_float64": _qr_float64,
     }
 )
-"""From cheap to exact."""
+"""All methods by name, from cheap to exact."""
 
 
 def eigen(matrices: Tensor, vectors: int) -> tuple[Tensor, Tensor | None]:

@@ -16,7 +16,7 @@ from spectra_cli.spectrum.matrix import Matrix, part
 from spectra_cli.spectrum.memory import LONGEST_SLAB, SLAB_BYTES
 
 SLACK = 1e-9
-"""By which keep * R may exceed an integer through rounding: 0.55 * 20 is 11, not 12."""
+"""Amount by which keep * R may exceed an integer through rounding: 0.55 * 20 is 11, not 12."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +119,10 @@ def check_fraction(keep: float) -> None:
 
 
 def magnitude_masks(tensors: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
-    """Where the weights of largest magnitude are: ceil(keep * N) of the N entries of all tensors together.
+    """Masks of the weights of largest magnitude: ceil(keep * N) of the N entries of all tensors together.
 
     Of equal magnitudes at the threshold, as quantized and sign-like weights have, the first are kept: in the order of
-    the tensors, then row by row. Zeros are never kept, so that of mostly zeros fewer may be.
+    the tensors, then row by row. Zeros are never kept, so fewer weights may be kept where most are zeros.
 
     Args:
         tensors: weights by name, of any shapes and float dtypes, on one device; finite.

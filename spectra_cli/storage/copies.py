@@ -17,10 +17,10 @@ from spectra_cli.storage.places import Place, entries_of
 from spectra_cli.storage.remote import RemotePath
 
 LARGEST_COPY_BYTES = 1 << 26
-"""Of one file; tokenizers have some 30 MB at most."""
+"""Limit for one file; tokenizers have some 30 MB at most."""
 
 LONGEST_NAME_BYTES = 255
-"""Of a file, as most systems have it."""
+"""Limit for the name of a file, as most systems have it."""
 
 
 def local_directory(directory: Place, suffixes: Collection[str]) -> Path:

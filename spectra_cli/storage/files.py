@@ -72,10 +72,10 @@ class LocalFile(StoredFile):
         return os.preadv(self._file.fileno(), [buffer[:LARGEST_READ_BYTES]], offset)
 
     def keep(self, offset: int, size_bytes: int) -> None:
-        """Nothing: it is here."""
+        """Do nothing: the file is here."""
 
     def keep_all(self) -> None:
-        """Nothing: it is here."""
+        """Do nothing: the file is here."""
 
     def close(self) -> None:
         """See :meth:`StoredFile.close`."""

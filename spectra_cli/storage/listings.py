@@ -21,10 +21,10 @@ UNKNOWN_VERSION = -1
 """What `st_mtime_ns` says where the storage tells neither a version nor a time."""
 
 REMEMBERED_BYTES = 1 << 25
-"""Of the contents of small files."""
+"""Limit for the contents of small files."""
 
 _TAGS = ("md5Hash", "ETag", "etag", "content_md5", "blob_id", "generation")
-"""Under which storages tell what changes with the content of a file; most are a hash of it."""
+"""Keys under which storages tell what changes with the content of a file; most are a hash of it."""
 
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
 
@@ -61,7 +61,7 @@ class RemoteEntry:
         return not self.is_folder
 
     def is_symlink(self) -> bool:
-        """Never."""
+        """False, always."""
         return False
 
     def inode(self) -> int:
@@ -110,7 +110,7 @@ class Listings:
 
     @cached_property
     def filesystem(self) -> Any:
-        """Of fsspec. What it knows from before is forgotten: a run may have grown.
+        """File system of fsspec. What it knows from before is forgotten: a run may have grown.
 
         Raises:
             SpectraError: if the URL is of no storage that is known, or a package is absent.

@@ -26,12 +26,12 @@ class Entry(Protocol):
 
     @property
     def name(self) -> str:
-        """Without the directory."""
+        """Name without the directory."""
         ...
 
     @property
     def path(self) -> str:
-        """With the directory."""
+        """Path with the directory."""
         ...
 
     def is_dir(self) -> bool:
@@ -51,7 +51,7 @@ class Entry(Protocol):
         ...
 
     def stat(self) -> os.stat_result:
-        """Of what is behind every link."""
+        """File status of what is behind every link."""
         ...
 
 
@@ -133,7 +133,7 @@ def within(place: Place, root: Place) -> PurePath:
 
 
 def content_tag(place: Place) -> str:
-    """Equal for files of equal content, as far as their storage tells; "" where only reading them would.
+    """A tag that is equal for files of equal content, if their storage tells; "" where only reading them would.
 
     Raises:
         OSError: if a remote file is absent or may not be looked at.

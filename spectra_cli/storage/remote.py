@@ -33,7 +33,7 @@ class RemotePath:
         return f"RemotePath({str(self)!r})"
 
     def __reduce__(self) -> tuple[Callable[..., RemotePath], tuple[object, ...]]:
-        """To another process goes what is known of it, and nothing of what lies around it: that may be thousands."""
+        """Pickle what is known of it, and nothing of what lies around it, which may be thousands of files."""
         return remote_path, (self.url, self.listings.known(self.url))
 
     def as_posix(self) -> str:
@@ -53,7 +53,7 @@ class RemotePath:
 
     @property
     def suffix(self) -> str:
-        """From the last dot of the name on."""
+        """End of the name, from its last dot on."""
         return PurePosixPath(self.name).suffix
 
     @property
@@ -133,7 +133,7 @@ class RemotePath:
         return stat.S_ISREG(self._mode())
 
     def is_symlink(self) -> bool:
-        """Never."""
+        """False, always."""
         return False
 
     def _mode(self) -> int:

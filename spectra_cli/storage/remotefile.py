@@ -22,12 +22,12 @@ PART_BYTES = 1 << 23
 """Most that one request brings."""
 
 SMALL_PART_BYTES = 1 << 20
-"""Up to which size a read is not worth several requests at a time."""
+"""Size up to which a read is not worth several requests at a time."""
 
 STREAMS = 4
 
 KEPT_BYTES = 1 << 32
-"""Of parts of remote files that are read more than once, in temporary files; beyond, the oldest are dropped."""
+"""Limit for parts of remote files that are kept on disk to be read again; beyond it, the oldest are dropped."""
 
 
 class RemoteFile(StoredFile):
@@ -54,7 +54,7 @@ class RemoteFile(StoredFile):
 
     @property
     def dispensable_bytes(self) -> int:
-        """Of the temporary file, as far as they can be fetched again."""
+        """Bytes of the temporary file that can be fetched again."""
         return 0 if self._is_whole else self._kept.total
 
     def read_at(self, offset: int, buffer: memoryview) -> int:
@@ -169,7 +169,7 @@ class _Handles:
         self._free = BoundedSemaphore(STREAMS if isinstance(self._idle[0], AbstractBufferedFile) else 1)
 
     def _open(self) -> Any:
-        """One that reads exactly what is asked, and where its storage can, fails if the file is another meanwhile."""
+        """An open file that reads exactly what is asked and, if its storage can, fails where it has been replaced."""
         with storage_errors(self._path.url):
             return self._path.listings.filesystem.open(self._path.url, "rb", cache_type="none")
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 LARGEST_READ_BYTES = 1 << 30
-"""Of one call of the system, which transfers at most about 2 GiB on Linux."""
+"""Limit for one call of the system, which transfers at most about 2 GiB on Linux."""
 
 
 class StoredFile(ABC):

@@ -88,8 +88,8 @@ ALIGN = (
         "embedding-input, query-key, value-output, output-up, up-down, residual, sequential, recurrent, skip, "
         "conditioning or output",
     ),
-    Column("upstream", "string", "", "name of the weight that gives; for query-key that of the queries"),
-    Column("downstream", "string", "", "name of the weight that reads; for query-key that of the keys"),
+    Column("upstream", "string", "", "name of the weight whose output is read; for query-key that of the queries"),
+    Column("downstream", "string", "", "name of the weight that reads it; for query-key that of the keys"),
     Column("unit", "string", "", "whole, head, gate or position: which parts of the two matrices meet"),
     Column(
         "unit_index",

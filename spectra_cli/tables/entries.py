@@ -14,20 +14,20 @@ Key = tuple[str | None, ...]
 """Values of the columns that name a unit in a table: run and checkpoint, or those of two."""
 
 UNITS_KEY = "units"
-"""Of the metadata of a file, after ``spectra.``: where its entries stand."""
+"""Key of the entries in the metadata of a file, after ``spectra.``."""
 
 VERSION = 1
 PACKED = "zlib:"
-"""Begins what is compressed, in base 64; plain JSON begins otherwise."""
+"""Prefix of what is compressed, in base 64; plain JSON begins otherwise."""
 
 MOST_BYTES = 1 << 25
-"""Of the entries of one file as JSON, which are those of about 150,000 units."""
+"""Limit for the entries of one file as JSON, which are those of about 150,000 units."""
 
 ALWAYS_BYTES, BYTES_PER_BYTE = 1 << 20, 40
-"""Of the JSON, what any text may stand for, and what each of its bytes may beyond that: names of files are alike."""
+"""Limit for decompressed JSON: a fixed allowance, or so much per byte of the compressed text if that is more."""
 
 ALWAYS_VALUES, CHARACTERS_PER_VALUE = 1 << 18, 4
-"""Values in the JSON, of which each takes memory: of any text, and one for so many of its characters beyond that."""
+"""Limit for values in the JSON: a fixed allowance, or one for so many characters of the stored text if that is more."""
 
 DEEPEST_FACT = 20
 

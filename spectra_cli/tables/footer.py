@@ -17,7 +17,7 @@ MAGIC = b"PAR1"
 
 _TAIL = struct.Struct("<I4s")
 TAIL_BYTES = _TAIL.size
-"""At the end of the file: length of the footer, and the magic."""
+"""Size of the end of the file: the length of the footer, and the magic."""
 
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
 _INTEGERS = (4, 5, 6)

@@ -14,7 +14,7 @@ LONGEST_BODY = 1 << 34
 """Thousands of times what the rows of a large model take."""
 
 LONGEST_GAP = 1 << 26
-"""Of a damaged stretch, which is looked through for the next frame; behind a longer one nothing is believed."""
+"""Limit for a damaged stretch that is looked through for the next frame; nothing behind a longer one is believed."""
 
 PIECE_BYTES = 1 << 20
 """Read at once where only a checksum is wanted."""

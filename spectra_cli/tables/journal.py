@@ -126,7 +126,7 @@ class Journal:
         self._matrices.add(len(self._frames) - 1, table)
 
     def keys(self) -> list[Key]:
-        """Of all units that are kept, in the order in which they were first put."""
+        """Keys of all units that are kept, in the order in which they were first put."""
         return list(self._latest)
 
     def entry(self, key: Iterable[str | None]) -> Entry | None:

@@ -28,7 +28,7 @@ RECENT_GROUPS = 2
 """Row groups that are held unpacked: a unit may begin in one and end in the next."""
 
 MATCH_KEY = "match"
-"""Of the metadata, after ``spectra.``: what must be the same for rows to be kept."""
+"""Key in the metadata, after ``spectra.``, of what must be the same for rows to be kept."""
 
 
 class KeptTable:
@@ -93,7 +93,7 @@ class KeptTable:
 
     @property
     def keys(self) -> KeysView[Key]:
-        """Of the units whose rows stand in one piece."""
+        """Keys of the units whose rows stand in one piece."""
         return self._slices.keys()
 
     @property

@@ -36,7 +36,7 @@ class LocalTable:
 
     @property
     def journal_path(self) -> Path:
-        """Beside the file, hidden."""
+        """A hidden file beside the table."""
         return self._target.parent / f".{shown_name(self._target.name)}.journal"
 
     def exists(self) -> bool:

@@ -21,7 +21,7 @@ SIGNATURE = b"spectraj"
 """The first bytes of the file: it is known by them, and never rewritten."""
 
 HOLDER_BYTES = 4096
-"""At the beginning of the file, signature included, where its holder says who it is."""
+"""Size of the beginning of the file, signature included, where its holder says who it is."""
 
 LONGEST_COMMAND = 300
 MOST_TRIES = 100

@@ -30,7 +30,7 @@ NUMBERS = (*_NAMES[_NAMES.index("dtype") + 1 : _NAMES.index("digest")], "status"
 _ENTRY = np.dtype(
     [("first", "u8"), ("second", "u8"), ("kind", "i4"), ("rows", "i8"), ("cols", "i8"), ("part", "i4"), ("row", "i4")]
 )
-"""About a row: the first 16 bytes of the digest, the rest of its identity, and where it stands."""
+"""What is known of a row: the first 16 bytes of the digest, the rest of its identity, and where it stands."""
 
 _MERGED = 2
 """Blocks are merged when one has less than so many times the entries of the one behind it."""

@@ -23,7 +23,7 @@ LONGEST_LAYOUT = 1 << 20
 MOST_ROWS = 1 << 31
 
 ALIGNMENT = 64
-"""Of the beginning of each buffer, in bytes."""
+"""Alignment of the beginning of each buffer, in bytes."""
 
 _CODEC = "zstd"
 _SIZES = struct.Struct("<QI")

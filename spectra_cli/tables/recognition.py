@@ -14,7 +14,7 @@ from spectra_cli.errors import InputError
 from spectra_cli.tables.footer import MAGIC, TAIL_BYTES
 
 SCHEMA_KEY = "spectra.schema"
-"""Of the metadata of every table: its name and the version of its columns."""
+"""Key in the metadata of every table, of its name and the version of its columns."""
 
 DAMAGED = (pa.ArrowException, OSError, ValueError, KeyError)
 """What pyarrow raises for damaged files: of names in the footer that are no text, the errors of Python."""

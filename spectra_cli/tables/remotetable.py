@@ -54,7 +54,7 @@ class RemoteTable:
 
     @cached_property
     def journal_path(self) -> Path:
-        """In the user's cache, whose directory is made.
+        """A file in the user's cache, whose directory is made.
 
         Raises:
             InputError: if there is no home directory, or it cannot be made.
@@ -204,11 +204,11 @@ class _ObjectFile(io.RawIOBase):
         self._url, self._file = url, file
 
     def readable(self) -> bool:
-        """Always."""
+        """True, always."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """True, always."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

@@ -10,7 +10,7 @@ from spectra_cli.tables.recognition import reason_of, recognise
 from spectra_cli.tables.schemas import TABLES
 
 LONGEST_NAME = 40
-"""Of a table that is not known, in messages: it comes from a file."""
+"""Limit for the name of an unknown table in messages: it comes from a file."""
 
 
 def check_replaceable(

@@ -19,7 +19,7 @@ BULKY = ("singular_values", "alignment")
 """Columns that no summary looks at: nearly all bytes of a table. They have a checksum of their own."""
 
 SUM_BYTES = 12
-"""Of a checksum: chance does not make two alike, and there are two for each of many thousand units."""
+"""Size of a checksum: chance does not make two alike, and there are two for each of many thousand units."""
 
 
 def row_sums(rows: pa.Table) -> list[Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = "1"
-"""Written into every file; raised when a column changes its meaning or type."""
+"""Version that is written into every file; raised when a column changes its meaning or type."""
 
 TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
     {

@@ -1,6 +1,6 @@
 """What a row may say of itself: the statuses of every table, in one place.
 
-A row that says anything else was made by nobody who is known, and is made anew.
+A row with another status was not written by spectra, and is made anew.
 """
 
 from __future__ import annotations
@@ -9,38 +9,38 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 OF_REFERENCE = "reference_"
-"""Begins a status that is the reference's."""
+"""Prefix of a status that is the reference's."""
 
 NOTHING_SELECTED = "nothing_selected"
-"""Of a checkpoint that lacks the matrices asked for, or of a variant that would prune nothing."""
+"""Status of a checkpoint that lacks the matrices asked for, or of a variant that would prune nothing."""
 
 WORKER_DIED = "worker_died"
-"""Of what has taken down the process that did it, every time."""
+"""Status of what has taken down the process that did it, every time."""
 
 _FILES = frozenset({"unreadable", "corrupt", "incomplete", "unsupported_format", "refused"})
-"""Of a checkpoint whose files cannot be used."""
+"""Statuses of a checkpoint whose files cannot be used."""
 
 _MODEL = _FILES | {"architecture_mismatch"}
 _CHECKPOINT = _MODEL | {"no_matrices", NOTHING_SELECTED, WORKER_DIED}
-"""Of a whole checkpoint."""
+"""Statuses of a whole checkpoint."""
 
 _FACTORS = frozenset(
     {"not_finite", "out_of_range", "empty", "complex_dtype", "no_convergence", "over_memory_budget", "all_zero"}
 )
-"""Of a matrix."""
+"""Statuses of a matrix."""
 
 _CONNECTION = frozenset({"shape_mismatch", "no_head_count", "head_count_mismatch", "too_many_units"})
 
 _COMMAND = frozenset({"usage", "no_input", "missing_extra", "over_memory_budget", "error"})
-"""Of one pair among several that cannot be looked at; of the only one, or of a checkpoint, such an error ends the
-command."""
+"""Statuses of a pair that cannot be looked at, where there are several; for an only pair, or a checkpoint, such an
+error ends the command."""
 
 _PAIR = (
     _MODEL
     | _COMMAND
     | {"shape_mismatch", "task_mismatch", "state_mismatch", "task_failed", NOTHING_SELECTED, WORKER_DIED}
 )
-"""Of a whole pair."""
+"""Statuses of a whole pair."""
 
 _REFERENCE = {OF_REFERENCE + status for status in _FACTORS | _MODEL | {"no_matrices"}}
 
@@ -55,4 +55,4 @@ STATUSES: Mapping[str, frozenset[str]] = MappingProxyType(
         "metrics": frozenset({"ok", "not_finite", "empty"}),
     }
 )
-"""By table."""
+"""Statuses that rows may have, by table."""

@@ -21,7 +21,7 @@ from spectra_cli.errors import UsageError
 from spectra_cli.tasks.options import shortened
 
 MOST_STEPS = 10**12
-"""Of a training; also epochs, and examples per step."""
+"""Limit for a training; also for its epochs, and for examples per step."""
 
 Batch = Any
 """What a task hands to its own metrics: a tensor, or tuples, lists and dictionaries of tensors and other values."""
@@ -194,7 +194,7 @@ def _is_count(value: object, least: int) -> bool:
 
 
 def _numbers(values: object) -> list[float] | None:
-    """Those of a tuple, if there is nothing else in it."""
+    """Numbers of a tuple or list; None if there is anything else in it."""
     if not isinstance(values, (tuple, list)) or not all(map(_is_number, values)):
         return None
     return list(values)

@@ -56,7 +56,7 @@ class TaskDescription:
     recipe: Mapping[str, Any] | None
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """JSON form, for programs."""
         return asdict(self)
 
 

@@ -19,7 +19,7 @@ from spectra_cli.tasks.base import Metric, Task, moved
 from spectra_cli.tasks.determinism import seeded
 
 SEED = 0
-"""Of torch's global generators, for batches and metrics that draw numbers without a generator of their own."""
+"""Seed of torch's global generators, for batches and metrics that draw numbers without a generator of their own."""
 
 MOST_COUNTED = 2**62
 """Examples, tokens or characters of a batch; tables hold whole numbers of 64 bits."""
@@ -227,14 +227,14 @@ def batches_of_one_told(model: nn.Module, remedy: str) -> Iterator[None]:
 
 
 def _values_per_channel(inputs: tuple[Any, ...]) -> float:
-    """Of the input of a layer of batch normalization; infinite for what it does not take, of which torch will tell."""
+    """Values per channel in the input of batch normalization; infinite for input it refuses, which torch will tell."""
     if not inputs or not isinstance(inputs[0], Tensor) or inputs[0].ndim < 2 or not inputs[0].shape[1]:
         return math.inf
     return inputs[0].numel() / inputs[0].shape[1]
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter or buffer is; the CPU for a model without any."""
+    """Device of the model's first parameter or buffer; the CPU for a model without any."""
     tensors: Iterator[Tensor] = iter([*model.parameters(), *model.buffers()][:1])
     first = next(tensors, None)
     return torch.device("cpu") if first is None else first.device

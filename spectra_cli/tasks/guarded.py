@@ -145,7 +145,7 @@ class GuardedTask:
 
 @contextlib.contextmanager
 def blamed(name: str, file: Path | None) -> Iterator[None]:
-    """Around a task's code: an exception becomes one that shows the line of the task's file.
+    """A context for a task's code: an exception becomes one that shows the line of the task's file.
 
     What the code prints goes to stderr: stdout is for tables and JSON. Modules beside the file can be imported within,
     and are those of this file even where another task has neighbours of the same names.

@@ -50,10 +50,10 @@ SIZES = {"vgg16": ("width", "channels"), "mlp": ("width", "depth"), "lenet": ("w
 """Which options of size each model has."""
 
 MOST_CONVOLUTIONS = 1024
-"""And poolings, of a VGG."""
+"""Limit for convolutions and poolings of a VGG."""
 
 MOST_VALUES = 2**26
-"""Of an image: one of 4000 x 4000 pixels and three channels has 48 million."""
+"""Limit for an image: one of 4000 x 4000 pixels and three channels has 48 million."""
 
 RANDOM_LABELS = 0x1ABE1
 """Seed of random labels."""

@@ -106,7 +106,7 @@ def tie_identity(tensor: Tensor) -> tuple[object, ...] | None:
 
 
 def _tied(expected: Mapping[str, Tensor]) -> dict[str, frozenset[str]]:
-    """For every name, all names of the same memory."""
+    """All names of the same memory, for every name."""
     groups: defaultdict[tuple[object, ...], set[str]] = defaultdict(set)
     for name, tensor in expected.items():
         if (identity := tie_identity(tensor)) is not None:

@@ -15,17 +15,17 @@ from pathlib import Path
 from spectra_cli.regularfile import open_regular
 
 MOST_FILES = 1000
-"""Of code, which are looked at; of more, those that are found first."""
+"""Limit for files of code that are looked at; of more, those that are found first."""
 
 MOST_DIRECTORIES = 10_000
-"""That are searched for code where any of it may be imported."""
+"""Limit for directories that are searched for code, where any of it may be imported."""
 
 LARGEST_PARSED_BYTES = 1 << 22
-"""Of a file that is searched for imports; a larger one holds data, and counts by its bytes alone."""
+"""Limit for a file that is searched for imports; a larger one holds data, and counts by its bytes alone."""
 
 _LOADERS = frozenset({"importlib", "imp", "pkgutil", "runpy"})
 _HARMLESS = frozenset({"importlib.metadata", "importlib.resources"})
-"""They look at what is installed, and import nothing."""
+"""Modules that look at what is installed, and import nothing."""
 
 _SUFFIXES = (*EXTENSION_SUFFIXES, *SOURCE_SUFFIXES, *BYTECODE_SUFFIXES)  # as Python looks for them
 _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages"})

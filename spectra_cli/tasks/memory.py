@@ -15,7 +15,7 @@ ALLOCATORS = ("DefaultCPUAllocator", "alloc_cpu", "Storage size calculation over
 
 @contextmanager
 def model_fits(where: str) -> Iterator[None]:
-    """Around what makes a model.
+    """A context in which a model is made.
 
     Args:
         where: the task, for errors.

@@ -18,19 +18,19 @@ TRUE = frozenset({"true", "yes", "on", "1"})
 FALSE = frozenset({"false", "no", "off", "0"})
 
 COUNTS = range(1, 2**31)
-"""Of examples, in a batch or in all."""
+"""Numbers of examples, in a batch or in all."""
 
 WIDTHS = range(1, 2**17 + 1)
-"""Of layers, in units or channels: far beyond any that was ever trained, and no more than a machine survives."""
+"""Widths of layers, in units or channels: far beyond any that was ever trained, and no more than a machine survives."""
 
 LAYERS = range(1, 4096 + 1)
-"""Of a model, one above the other."""
+"""Numbers of layers in a model, one above the other."""
 
 CONTEXTS = range(1, 2**24 + 1)
 """Tokens of a window."""
 
 CLASSES = range(1, 2**24 + 1)
-"""That a model tells apart."""
+"""Numbers of classes that a model tells apart."""
 
 SEEDS = range(2**32)
 

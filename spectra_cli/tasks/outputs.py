@@ -15,7 +15,7 @@ from spectra_cli.tasks.loading import tie_identity
 
 
 def called_last(task: Task, model: nn.Module, names: Collection[str]) -> list[str]:
-    """Of some weights, those that belong to the module that is called last in a batch of the task's first split.
+    """Those of the named weights that the module called last in a batch of the task's first split has.
 
     The order in which modules are registered, which is that of a state dict, need not be the order of the computation;
     and an output layer that is tied to an embedding stands there under the name of the embedding. The model, its

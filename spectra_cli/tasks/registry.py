@@ -1,4 +1,4 @@
-"""From a name on the command line or in a run.json to a task."""
+"""Makes tasks from their names on the command line or in a run.json."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def find_task(name: str, *, files_allowed: bool, source: str = "--task") -> tupl
 
 
 def task_version(name: str) -> str:
-    """Of the package that brings an installed task; "" of one of spectra's own, and where none is known."""
+    """Version of the package that brings an installed task; "" for one of spectra's own, and where none is known."""
     entry = _registered().get(name)
     return "" if entry is None or entry.dist is None or entry.dist.name == OWN else entry.dist.version
 

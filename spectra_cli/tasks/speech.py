@@ -32,7 +32,7 @@ UTTERANCES = range(2, 10**6 + 1)
 """Two, for training and for validation, or more."""
 
 KEPT_BYTES = 256 * 2**20
-"""Of features that are kept in memory; those of other utterances are computed again whenever they are needed."""
+"""Limit for features that are kept in memory; those of other utterances are computed again when they are needed."""
 
 
 class Utterance(Protocol):

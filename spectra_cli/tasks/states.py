@@ -64,7 +64,7 @@ class StateFiles:
         self._each_optimizer = each_optimizer
 
     def weights_path(self, step: int) -> Path:
-        """Where the weights of a step are."""
+        """File of the weights of a step."""
         return self.run / f"step_{step}.safetensors"
 
     def steps(self) -> list[int]:

@@ -80,7 +80,7 @@ class Course:
 
 
 class Observer(Protocol):
-    """Whoever saves the states of a training and is told how it goes on."""
+    """Saves the states of a training and is told how it goes on."""
 
     def save(self, step: int, model: nn.Module, optimizer: Optimizer) -> None:
         """Save the state after `step` updates."""

@@ -34,11 +34,11 @@ class Window(io.RawIOBase):
         self._file, self._start, self._size, self._position = file, start, size_bytes, 0
 
     def readable(self) -> bool:
-        """Always."""
+        """True, always."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """True, always."""
         return True
 
     def tell(self) -> int:
@@ -79,7 +79,7 @@ class _BoundedDirectory(io.BufferedReader):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Where the bytes of a stored member are in the file."""
+    """Position of a stored member's bytes in the file."""
 
     offset: int
     size_bytes: int

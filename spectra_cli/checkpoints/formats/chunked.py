@@ -72,7 +72,7 @@ class ChunkedSpan:
 
 
 MOST_IRREGULAR_CHUNKS = 1 << 10
-"""Of a tensor whose chunks are no grid, and must be compared with one another."""
+"""Limit for a tensor whose chunks form no grid, as they must be compared with one another."""
 
 
 def check_cover(shape: tuple[int, ...], chunks: Sequence[Chunk]) -> None:

@@ -33,7 +33,7 @@ from spectra_cli.tensors import ITEMSIZE, TensorInfo
 
 SMALL_METADATA_BYTES = 1 << 20
 MOST_METADATA_OPCODES = 1 << 23
-"""Of a ``.metadata``, in which every chunk of every rank takes about fifty."""
+"""Limit for a ``.metadata`` file, in which every chunk of every rank takes about fifty."""
 
 LARGEST_COUNTER_BYTES = 1 << 14
 """Size up to which a saved object is looked into for a step or an epoch; an int takes about 1.3 kB."""
@@ -41,7 +41,7 @@ LARGEST_COUNTER_BYTES = 1 << 14
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Where ``torch.save`` put one chunk of a tensor, or one object."""
+    """Position of one chunk of a tensor, or of one object, that ``torch.save`` wrote."""
 
     file: str
     offset: int

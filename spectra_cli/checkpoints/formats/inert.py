@@ -18,7 +18,7 @@ from spectra_cli.checkpoints.formats.placeholders import Global, Object, as_key
 from spectra_cli.errors import HostileCheckpointError, SpectraError
 
 MOST_OPCODES = 1 << 21
-"""Of a pickle; one of 2000 tensors has about 100 thousand. Each may cost some hundred bytes of memory."""
+"""Limit for a pickle; one of 2000 tensors has about 100 thousand. Each may cost some hundred bytes of memory."""
 
 Rebuild = Callable[[tuple[Any, ...]], Any]
 """Makes a value from the arguments of a global on the allow-list; must call nothing the stream supplies."""

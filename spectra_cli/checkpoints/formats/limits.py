@@ -16,13 +16,13 @@ LONGEST_NAME = 1 << 10
 LONGEST_QUOTE = 120
 MOST_NOTES = 20
 LARGEST_JSON_BYTES = 1 << 25
-"""Of a safetensors header or a shard index; the largest known, of 92 thousand tensors, has 9 MB."""
+"""Limit for a safetensors header or a shard index; the largest known, of 92 thousand tensors, has 9 MB."""
 
 MOST_JSON_VALUES = 1 << 22
 """Lists, objects and what they hold, which take far more memory than the one or two bytes that each has in a file."""
 
 MOST_JSON_NAMES = 5 * MOST_TENSORS
-"""Of all objects together; a tensor has four in a safetensors header. Each takes some 300 bytes while it is decoded."""
+"""Limit for all objects together; a safetensors header has four per tensor. Each takes some 300 bytes to decode."""
 
 
 def printable(text: str) -> str:

@@ -25,7 +25,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 DATA = "data.pkl"
 MOST_REPETITION = 8
-"""How many times the size of the file its different tensors together may have: they may share storages."""
+"""Limit for the size of all tensors that differ, in multiples of the file's size: they may share storages."""
 
 SMALL_BYTES = 1 << 26
 """Size that tensors together may have in any case."""
@@ -145,7 +145,7 @@ def _read_legacy(file: StoredFile) -> StoredTensors:
     places = _legacy_places(file, keys, storages, stream.tell(), file_bytes)
 
     def place(storage: Storage) -> Member:
-        """Where a storage is.
+        """Place of a storage in the file.
 
         Raises:
             CorruptCheckpointError: if it is not listed.
@@ -160,7 +160,7 @@ def _read_legacy(file: StoredFile) -> StoredTensors:
 def _legacy_places(
     file: StoredFile, keys: Any, storages: Mapping[str, Storage], position: int, file_bytes: int
 ) -> dict[str, Member]:
-    """Where each storage is: they follow the pickles in the order of `keys`, each after its number of elements."""
+    """Places of the storages, which follow the pickles in the order of `keys`, each after its number of elements."""
     if not isinstance(keys, list):
         raise corrupt("the list of storages is damaged")
     places: dict[str, Member] = {}

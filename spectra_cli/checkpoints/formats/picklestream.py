@@ -12,14 +12,14 @@ from spectra_cli.checkpoints.formats.placeholders import Global, Object
 from spectra_cli.errors import HostileCheckpointError
 
 MOST_VALUES = 1 << 20
-"""Of those that say how long they are, and lines: text, bytes, large integers and names of globals. They take more
-memory and time than other instructions; each of 2000 tensors has two or three, as each chunk in a ``.metadata``."""
+"""Limit for values that state their length and for lines: text, bytes, large integers and names of globals. They take
+more memory and time than other instructions. A tensor has two or three, and so has a chunk in a ``.metadata``."""
 
 LONGEST_VALUE_BYTES = 1 << 16
-"""Of a string; longer ones are passed over, as no name of a tensor is that long."""
+"""Limit for a string; longer ones are passed over, as no name of a tensor is that long."""
 
 LONGEST_INT_BYTES = 1 << 10
-"""Of an integer that says how long it is."""
+"""Limit for an integer."""
 
 
 class PickleStream:
@@ -45,7 +45,7 @@ class PickleStream:
         return code
 
     def take(self, size: int) -> bytes:
-        """So many bytes.
+        """Read so many bytes.
 
         Raises:
             EndedEarlyError: if the stream has fewer.

@@ -1,4 +1,4 @@
-"""From the nested containers of a pickle to named tensors, and to words about what could not be named."""
+"""Turns the nested containers of a pickle into named tensors, and into words about what could not be named."""
 
 from __future__ import annotations
 

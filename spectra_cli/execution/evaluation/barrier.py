@@ -102,7 +102,7 @@ class BarrierJob:
         return chunks_by_task(assignments, workers, self._task)
 
     def passes(self, chunks: Sequence[Chunk], workers: int) -> int:  # noqa: ARG002 - as a TableJob is asked
-        """Each is evaluated once."""
+        """Number of evaluations: one for each unit."""
         return sum(map(len, chunks))
 
     def remade(self, missing: Collection[str]) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ class BarrierJob:
         return " and ".join(_end_label(*key[at : at + 2]) for at in (0, 2))
 
     def fingerprint(self, unit: Unit, table: str) -> str:
-        """Of the files of both checkpoints, of what the run.json of both say, and of the data that they name.
+        """Fingerprint of the files of both checkpoints, of what their run.json say, and of the data that they name.
 
         A pair that is listed twice cannot be told from the other in a table, so it is always looked at again.
         """
@@ -157,7 +157,7 @@ class BarrierJob:
         return provenance(command, settings, self._device)
 
     def begin(self) -> None:
-        """Nothing is known before the work begins."""
+        """Do nothing: nothing is known before the work begins."""
 
     def take(self, outcome: Outcome) -> None:
         """Take note of a pair that has been looked at.
@@ -222,7 +222,7 @@ class BarrierJob:
             self._held_back = None
 
     def found(self) -> Mapping[str, Any]:
-        """Nothing beside the rows."""
+        """No facts beside the rows."""
         return {}
 
     def _task(self, index: int) -> ChosenTask | None:
@@ -291,7 +291,7 @@ class _NamedTasks:
         self._known: dict[Place, ChosenTask] = {}
 
     def of(self, pair: Pair) -> tuple[ChosenTask, ChosenTask] | None:
-        """Those of A and of B; None where whoever works will say why there is none."""
+        """Tasks of A and of B; None where one cannot be told, and the worker will say why."""
         try:
             a, b = pair.found
             return self._of(a), self._of(b)

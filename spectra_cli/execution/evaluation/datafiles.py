@@ -15,7 +15,7 @@ from spectra_cli.storage.places import place_of, real
 from spectra_cli.tables.recognition import recognise
 
 MOST_FILES = 200_000
-"""Of a directory; of a larger one, those that come first are looked at."""
+"""Limit for one directory; of a larger one, those that come first are looked at."""
 
 _CACHES = frozenset({"__pycache__"})
 """Directories that running code makes."""
@@ -40,10 +40,10 @@ class DataFiles:
         self._listings: dict[str, list[Any]] = {}
 
     def state(self, path: str) -> list[Any]:
-        """Of a file, its size and time; of a directory, the names, sizes and times of what is looked at.
+        """Size and time of a file, or names, sizes and times of what is looked at in a directory.
 
         Args:
-            path: of either, or of nothing.
+            path: of either; nothing need be there.
         """
         if path not in self._listings:
             self._listings[path] = self._state(path)

@@ -77,7 +77,7 @@ class BarrierWork:
         return Interpolator(replace(self, plan=self.plan.found_from(self.directory)), device, sink)
 
     def runs_read(self) -> Sequence[Run]:
-        """Those of both ends of all pairs."""
+        """Runs of both ends of all pairs."""
         return self.plan.runs_read
 
 

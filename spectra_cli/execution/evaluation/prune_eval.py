@@ -85,7 +85,7 @@ class PruneEvalJob:
         return chunks_by_task(assignments, workers, self._task)
 
     def passes(self, chunks: Sequence[Chunk], workers: int) -> int:  # noqa: ARG002 - as a TableJob is asked
-        """Each is evaluated once."""
+        """Number of evaluations: one for each unit."""
         return sum(map(len, chunks))
 
     def remade(self, missing: Collection[str]) -> tuple[str, ...]:
@@ -97,7 +97,7 @@ class PruneEvalJob:
         return checkpoint_label(key)
 
     def fingerprint(self, unit: Unit, table: str) -> str:
-        """Of the files of the checkpoint, of what its run.json says, and of the data that it names."""
+        """Fingerprint of the files of the checkpoint, of what its run.json says, and of the data that it names."""
         run_index, checkpoint = self._checkpoints[unit.index]
         run = self._plan.runs[run_index]
         try:

@@ -65,7 +65,7 @@ class PruneWork:
         return Pruner(found, device, sink)
 
     def runs_read(self) -> Sequence[Run]:
-        """Those of the plan."""
+        """Runs of the plan."""
         return self.plan.runs_read
 
 

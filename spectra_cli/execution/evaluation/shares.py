@@ -23,18 +23,18 @@ class Shares:
         self._left = 1.0
 
     def begin(self, what: str) -> None:
-        """A part of it is evaluated from now on, in a word or two for people."""
+        """Tell which part is evaluated from now on, in a word or two for people."""
         self._what = f"{self._unit}, {what}" if self._unit else what
         self._sink.hear(Evaluated(self._what, 0.0))
 
     def done(self, share: float) -> None:
-        """Some more is done."""
+        """Tell that some more is done."""
         share = min(share, self._left)
         self._left -= share
         self._sink.hear(Evaluated(self._what, share))
 
     def end(self) -> None:
-        """Nothing more will be done, whether or not all could be."""
+        """Tell that nothing more will be done, whether or not all could be."""
         self.done(self._left)
 
 

@@ -56,12 +56,12 @@ class ChosenTask:
 
     @property
     def key(self) -> str:
-        """Equal for tasks that need not be made twice."""
+        """A key that is equal for tasks that need not be made twice."""
         return canonical_json([self.name, self.settings])
 
     @property
     def model_key(self) -> tuple[str, int]:
-        """Equal for models that need not be made twice."""
+        """A key that is equal for models that need not be made twice."""
         return self.key, self.seed
 
     def make(self) -> Task:
@@ -177,7 +177,7 @@ def named_task(run: Run, checkpoint: Checkpoint, options: TaskOptions) -> Chosen
 
 
 def _told_unused(task: str, record: RunRecord, source: Place) -> str:
-    """That the options of a run.json are not used, if it has any."""
+    """A note that the options of a run.json are not used; "" if it has none."""
     if not record.options:
         return ""
     options = ", ".join(f"{name}={recorded(value)}" for name, value in record.options.items())

@@ -26,7 +26,7 @@ TOKENIZERS = ("tokenizer", "vocab", "merges", "special_tok", "added_tok", "spiec
 """What the names of the files begin with that a tokenizer is kept in, beside the weights of a checkpoint."""
 
 State = list[Any]
-"""As JSON may have it."""
+"""A state as a list that JSON can hold."""
 
 
 def model_settings(options: Options, device: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def task_settings(options: TaskOptions, *, evaluates: bool) -> dict[str, Any]:
 
 
 def _hashes_of_code(name: str | None) -> dict[str, str] | None:
-    """Of the file of a task and the local modules that it imports, by name; None of an installed task."""
+    """Hashes of a task's file and of the local modules that it imports, by name; None for an installed task."""
     if name is None or not is_file_task(name):
         return None
     return hashes_of_code(path_and_function(name)[0])

@@ -12,13 +12,13 @@ TRIM_THRESHOLD_BYTES = 64 << 20
 """The most that glibc sets for itself, once it has seen blocks that large come and go."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""From <malloc.h>."""
+"""Numbers of these parameters in <malloc.h>."""
 
 SETTINGS = {
     "mmap_threshold": (M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES),
     "trim_threshold": (M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES),
 }
-"""By the name that they have in ``GLIBC_TUNABLES``, after ``glibc.malloc.``."""
+"""Parameters and their values, by their name in ``GLIBC_TUNABLES`` after ``glibc.malloc.``."""
 
 
 def keep_freed_memory() -> None:

@@ -22,7 +22,7 @@ IMPORT_S = 120.0
 """How long it may take where it imports torch first: shared file systems are slow."""
 
 AGAIN_S = 1.0
-"""How long one may take that has not answered before."""
+"""Time limit for a worker that did not answer before."""
 
 HEARTBEATS_S = 5.0
 """Seconds between two checks of the workers' heartbeats."""
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class NoWorkerWarning(UserWarning):
-    """There is nobody to do the work at the moment."""
+    """No worker is there to do the work at the moment."""
 
 
 class SilentClusterWarning(UserWarning):
@@ -81,7 +81,7 @@ class ClusterWorkers:
         self._told = self._told_of_silence = False
 
     def threads(self) -> int:
-        """Of all workers that answer, as they were a moment ago.
+        """Threads of all workers that answer, as of a moment ago.
 
         Raises:
             InputError: if there have been none for too long, or the scheduler has not answered for too long.

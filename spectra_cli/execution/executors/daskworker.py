@@ -24,7 +24,7 @@ from spectra_cli.execution.work.events import Event
 from spectra_cli.execution.work.units import Chunk, Work, Worker
 
 NAME = "spectra/"
-"""How names of works begin, which are those of plugins among others."""
+"""Prefix of the names of works, which stand among names of other plugins."""
 
 GIVEN_S = 10.0
 """How long a chunk waits for the work that it is of; both are on their way at the same time."""
@@ -39,18 +39,18 @@ def name_for(client: str) -> str:
 
 
 def abandoned(dask_scheduler: Any) -> list[str]:
-    """On the scheduler: names of works whose client was killed, and that workers may still keep models for."""
+    """Names of works whose client was killed, for which workers may still keep models; run on the scheduler."""
     named = [name for name in dask_scheduler.worker_plugins if name.startswith(NAME)]
     return [name for name in named if name.split("/")[1] not in dask_scheduler.clients]
 
 
 def version_here() -> str:
-    """Of spectra."""
+    """Version of spectra on this worker."""
     return __version__
 
 
 def absent_here(paths: Sequence[str]) -> list[str]:
-    """Those of some paths that this machine does not see."""
+    """The given paths that this machine does not see."""
     return [path for path in paths if not os.path.exists(path)]
 
 

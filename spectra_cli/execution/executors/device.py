@@ -12,10 +12,10 @@ from spectra_cli.execution.planning.options import Options
 from spectra_cli.spectrum.memory import DEFAULT_SHARE, default_budget_bytes
 
 KNOWN_SHARE = 0.125
-"""Of the budget, for factors of matrices that the next checkpoint may have unchanged."""
+"""Share of the budget for factors of matrices that the next checkpoint may have unchanged."""
 
 KEPT_SHARE = 0.25
-"""Of the budget, for the vectors of reference checkpoints; what does not fit goes to a temporary file."""
+"""Share of the budget for the vectors of reference checkpoints; what does not fit goes to a temporary file."""
 
 
 class DeviceWarning(UserWarning):

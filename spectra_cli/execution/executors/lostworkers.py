@@ -11,7 +11,7 @@ Attempt = Callable[[Sequence[Chunk], bool], Generator[Outcome, None, list[Assign
 """Does chunks, one at a time if it is told so; returns the assignments that were lost with workers that died."""
 
 ATTEMPTS = 3
-"""At one assignment, at least two; before the last one, workers do others at the same time."""
+"""Attempts per assignment; the last one runs it alone."""
 
 LOOK_S = 1.0
 """Seconds between two checks for workers that joined, left or died, or for a file that is waited for."""

@@ -14,11 +14,11 @@ from spectra_cli.execution.planning.options import ExecutionOptions
 from spectra_cli.execution.work.units import Executor
 
 WORKERS_PER_CORE = 2
-"""Above this, workers compete for cores even if storage is slow."""
+"""Limit above which workers compete for cores even if storage is slow."""
 
 
 class CrowdedCoresWarning(UserWarning):
-    """There are to be many more workers than cores."""
+    """Many more workers are asked for than there are cores."""
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from spectra_cli.execution.executors.lostworkers import LOOK_S
 from spectra_cli.regularfile import open_regular
 
 TOLD_S = 10.0
-"""How long a part of a cluster may be away until people are told."""
+"""Seconds that a part of a cluster may be away before people are told."""
 
 WRITING_S = 10.0
-"""How long a file may be no JSON: the scheduler may be writing it."""
+"""Seconds for which a file may not be JSON yet: the scheduler may be writing it."""
 
 FILE_BYTES = 1 << 20
 """Most that is read of a file with an address."""

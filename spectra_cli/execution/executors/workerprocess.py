@@ -23,16 +23,16 @@ from spectra_cli.execution.work.events import Event, MatrixDone
 from spectra_cli.execution.work.units import Chunk, Work
 
 FREE = None
-"""Sent by a worker that is ready for a chunk; sent to it, there is none left."""
+"""Message of a worker that is ready for a chunk; sent to a worker, it says that there is none left."""
 
 TELL_S = 0.1
-"""Between two messages about how the work goes on: of small matrices they would take longer than the matrices."""
+"""Seconds between two messages about progress: for small matrices they would take longer than the work itself."""
 
 OF_THE_GROUP = (signal.SIGINT, signal.SIGHUP)
 """Signals that a terminal sends to the parent as well, which knows what is to be done."""
 
 PR_SET_PDEATHSIG = 1
-"""From <linux/prctl.h>."""
+"""Number of this option in <linux/prctl.h>."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,9 @@ class EarlierTable:
         told = kept.match
         command = None if told is None else told.get("command")
         if told is None or not isinstance(command, str):
-            self._tell(f"{location}: all of it is made anew, as an earlier spectra made what is there.")
+            self._tell(
+                f"{location}: all of it is made anew: it has no record of its settings, as an older spectra wrote it."
+            )
         elif command != self._match["command"]:
             kept.close()
             raise InputError(
@@ -102,11 +104,11 @@ class EarlierTable:
 
     @property
     def keys(self) -> list[Key]:
-        """Of the units that have rows in it, in order."""
+        """Keys of the units that have rows in it, in order."""
         return [] if self._kept is None else list(self._kept.keys_in_order)
 
     def holds(self, key: Key) -> bool:
-        """Whether the rows of a unit are kept, or that it has none."""
+        """Whether a unit has an intact entry, even one without rows."""
         return stored_key(key) in self._intact
 
     def has_rows(self, key: Key) -> bool:

@@ -14,8 +14,9 @@ from spectra_cli.execution.executors.lostworkers import WorkerDiedError
 from spectra_cli.execution.executors.placement import Placement
 from spectra_cli.execution.executors.signalsdeferred import signals_deferred
 from spectra_cli.execution.incremental.goneunits import GoneUnits
-from spectra_cli.execution.incremental.ledger import Ledger, settled
+from spectra_cli.execution.incremental.ledger import Ledger
 from spectra_cli.execution.incremental.patience import Patience
+from spectra_cli.execution.incremental.reuse import settled
 from spectra_cli.execution.incremental.tableoutput import TableOutput
 from spectra_cli.execution.incremental.writing import Filled, Writing
 from spectra_cli.execution.work.events import Remark
@@ -237,7 +238,7 @@ class Filling:
         return holds and outcome.error is not None  # else it is another one that could not be used
 
     def _state(self, unit: Unit) -> str:
-        """Of all files that the rows of a unit depend on; "" where it cannot be told."""
+        """State of all files that the rows of a unit depend on; "" where it cannot be told."""
         fingerprints = [self._job.fingerprint(unit, table) for table in self._job.tables]
         return " ".join(fingerprints) if all(fingerprints) else ""
 

@@ -17,7 +17,7 @@ from spectra_cli.tables.entries import Key, stored_key
 class GoneUnits:
     """The units that are in tables of a job and are none of its units.
 
-    A run that is watched may keep its last checkpoints only: their rows are kept. Else they go, which is told.
+    A watched run may keep only its last checkpoints: rows of the others stay. Else rows go, and the listener is told.
 
     Args:
         job: the work.
@@ -60,7 +60,7 @@ class GoneUnits:
         self.kept = [unit for unit in self.kept if unit.key not in given_up]
 
     def among(self, units: Sequence[Unit]) -> list[Unit]:
-        """Units that are there, and those that are gone where they were: each after what was before it."""
+        """Units that are there, with those that are gone inserted after what preceded them."""
         if not self.kept:
             return list(units)
         by_key, after = {unit.key: unit for unit in self.kept}, defaultdict[Key | None, list[Unit]](list)

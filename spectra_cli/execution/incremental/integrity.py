@@ -38,7 +38,7 @@ def intact_units(kept: KeptTable, table: str, schema: pa.Schema) -> set[Key]:
 
 
 def intact_in_full(kept: KeptTable, intact: Collection[Key], schema: pa.Schema) -> set[Key]:
-    """Those of the units whose bulky columns are those that were written, too.
+    """The units, of those given, whose bulky columns are as they were written, too.
 
     Raises:
         InputError: if the file is damaged.

@@ -12,11 +12,12 @@ import pyarrow as pa
 
 from spectra_cli.analyses.visits import Row
 from spectra_cli.canonicaljson import canonical_json
-from spectra_cli.errors import MemoryBudgetError, SpectraError
+from spectra_cli.errors import SpectraError
 from spectra_cli.execution.incremental.earliertable import EarlierTable
 from spectra_cli.execution.incremental.integrity import ROWS, altered_units
 from spectra_cli.execution.incremental.journalopening import open_journal
 from spectra_cli.execution.incremental.keptremarks import REMARKS, recorded_remarks, remarks_in
+from spectra_cli.execution.incremental.reuse import ENOUGH, may_hold_more, recorded_budget, settled
 from spectra_cli.execution.incremental.tableoutput import TableOutput
 from spectra_cli.execution.incremental.writing import Writing
 from spectra_cli.execution.work.events import Remark
@@ -32,16 +33,6 @@ from spectra_cli.tables.replaceable import check_replaceable
 from spectra_cli.tables.rows import rows_of, table_of
 from spectra_cli.tables.rowsums import parted, row_sums
 from spectra_cli.tables.schemas import SCHEMA_VERSION, arrow_schema
-from spectra_cli.tables.statuses import OF_REFERENCE
-
-OVER_BUDGET = MemoryBudgetError.status
-
-TRANSIENT = frozenset({"unreadable", "corrupt", "incomplete", OVER_BUDGET, "no_convergence", "nothing_selected"})
-"""Statuses of rows that may come out better the next time, though no file has changed."""
-
-ENOUGH = "enough_bytes"
-"""Fact about a unit: a smaller memory budget of its worker would leave out what it has left out."""
-
 
 OF_LEDGERS = {ROWS, REMARKS, ENOUGH}
 """Facts that no job has found."""
@@ -194,15 +185,8 @@ class Ledger:
             entry is not None
             and entry.fingerprint not in {"", None}
             and entry.fingerprint == self._fingerprints[unit.key]
-            and not self._has_room_for_more(entry)
+            and not may_hold_more(self._budget_bytes, entry.facts)
         )
-
-    def _has_room_for_more(self, entry: Entry) -> bool:
-        """Whether the memory budget may hold what was left out when the rows of a unit were made."""
-        enough = entry.facts.get(ENOUGH)
-        if enough is None:
-            return False
-        return not isinstance(enough, int) or self._budget_bytes is None or self._budget_bytes >= enough
 
     def holds(self, unit: Unit) -> bool:
         """Whether there are rows of a unit, whatever they are made of."""
@@ -224,7 +208,7 @@ class Ledger:
         return None if entry is None else entry.content
 
     def facts(self, unit: Unit) -> Mapping[str, Any]:
-        """About a unit, beside its rows."""
+        """Facts about a unit, beside its rows."""
         entry = self._entry(unit)
         return {} if entry is None else {key: fact for key, fact in entry.facts.items() if key not in OF_LEDGERS}
 
@@ -263,8 +247,7 @@ class Ledger:
             fingerprint = ""
         table = table_of(rows, self._schema)
         remarks = recorded_remarks(outcome.kept_remarks.get(self._table, ()))
-        enough = {} if outcome.enough_bytes is None else {ENOUGH: outcome.enough_bytes}
-        facts = {**outcome.facts, **remarks, **enough, ROWS: row_sums(table)}
+        facts = {**outcome.facts, **remarks, **recorded_budget(outcome), ROWS: row_sums(table)}
         keeping = self._journal if fingerprint else self._passing
         keeping.put(unit.key, table, fingerprint=fingerprint, content=outcome.content, facts=facts)
         return bool(fingerprint)
@@ -343,11 +326,3 @@ class Ledger:
     def settle(self) -> None:
         """Let go of what the table has by now."""
         self._journal.remove()
-
-
-def settled(outcome: Outcome, table: str) -> bool:
-    """Whether the rows of a table that came of a unit would be the same another time, as long as its files are."""
-    found = {str(row["status"]) for row in outcome.tables[table]}
-    if outcome.enough_bytes is not None:  # then the budget tells whether they would
-        found.discard(OVER_BUDGET)
-    return outcome.error is None and not {status.removeprefix(OF_REFERENCE) for status in found} & TRANSIENT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from spectra_cli.tables.entries import Key, stored_key
 
 ATTEMPTS = 3
-"""After so many with files that do not change any more, a checkpoint is bad and not unfinished."""
+"""Attempts with unchanged files after which a checkpoint is bad and not unfinished."""
 
 
 class Patience:

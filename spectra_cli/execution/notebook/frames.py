@@ -99,7 +99,7 @@ def divided(given: Mapping[str, Any]) -> tuple[dict[str, Any], ExecutionOptions]
 
 
 def silent(_plan: object) -> Silent:
-    """Who is told of a work in a notebook, whatever its plan."""
+    """Listener for a work in a notebook, whatever its plan."""
     return Silent()
 
 
@@ -120,7 +120,7 @@ def frames_of(prepared: PreparedWork[Any], command: Sequence[str]) -> dict[str, 
 
 
 def paths_of(path: PathLike | Sequence[PathLike]) -> list[PathLike]:
-    """One PATH or several."""
+    """The given paths as a list; one may stand by itself."""
     return [path] if isinstance(path, (str, os.PathLike)) else list(path)
 
 

@@ -29,7 +29,7 @@ WHY = {
     "too_many_units": "more than 4096 heads or kernel positions are not compared one by one.",
     "missing": "only one of the two checkpoints has them.",
 }
-"""Of rows for which the analysis raises no error."""
+"""Explanations of statuses for which the analysis raises no error."""
 
 WHY_NO_STATUS = "the rows do not say what became of them."
 
@@ -37,7 +37,7 @@ WHY_NO_VALUE = {
     "not_finite": "the metrics of the task are NaN or infinite.",
     "empty": "the task has counted nothing to take a mean over.",
 }
-"""Of evaluations."""
+"""Explanations of statuses of evaluations."""
 
 OTHER_SHAPE = "the two checkpoints have them in different shapes."
 """Why matrices that are compared with those of a reference do not meet, as against two that feed one another."""

@@ -143,7 +143,7 @@ class TaskOptions:
         return self.batch_norm == REESTIMATE
 
     def recorded(self) -> dict[str, Any]:
-        """As it is recorded in the metadata of a table."""
+        """The choice as it is recorded in the metadata of a table."""
         return {
             "task": self.task,
             "task_settings": dict(self.settings),
@@ -202,7 +202,7 @@ def parse_bytes(text: str) -> int:
 
 
 def listed(names: str | Sequence[str] | None) -> tuple[str, ...]:
-    """One name, several, or none."""
+    """The given names as a tuple; one may stand by itself."""
     return (names,) if isinstance(names, str) else tuple(names or ())
 
 

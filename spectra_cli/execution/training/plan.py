@@ -64,7 +64,7 @@ class TrainingPlan:
 
     @property
     def first_step(self) -> int:
-        """Where it begins: 0, or the step of a trunk."""
+        """Step at which it begins: 0, or the step of a trunk."""
         return self.saved[0]
 
     @property

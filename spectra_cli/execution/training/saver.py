@@ -46,7 +46,7 @@ class Beginning:
 
 
 class TrainingListener(Protocol):
-    """Told how a training goes on."""
+    """A listener that is told how a training goes on."""
 
     def notice(self, message: str) -> None:
         """What the task says of itself."""
@@ -61,7 +61,7 @@ class TrainingListener(Protocol):
         """The state of a step is saved for good."""
 
     def problem(self, message: str) -> None:
-        """Something is not as the user may think; the rest goes on."""
+        """Tell what is not as the user may think; the rest goes on."""
 
 
 class Saver:

@@ -64,7 +64,7 @@ class CheckpointWork:
         return Analyst(replace(self, plan=self.directory.plan(self.plan)), device, sink)
 
     def runs_read(self) -> Sequence[Run]:
-        """Those of the plan, and of its references."""
+        """Runs of the plan, and of its references."""
         return self.plan.runs_read
 
 

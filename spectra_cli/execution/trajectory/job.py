@@ -32,7 +32,7 @@ from spectra_cli.storage.secrets import recorded
 from spectra_cli.tables.entries import Key
 
 HARMLESS = {"rank": rank.HARMLESS, "align": align.HARMLESS, "sva": sva.HARMLESS}
-"""By table, statuses that say all there is to say."""
+"""Statuses that say all there is to say, by table."""
 
 CHUNKS_PER_WORKER = 2
 """What is left is cut into so many for each: the last chunks are the smallest, as all workers wait for the last one."""
@@ -95,7 +95,7 @@ class TrajectoryJob:
         return checkpoint_label(key)
 
     def fingerprint(self, unit: Unit, table: str) -> str:
-        """Of the files of the checkpoint, and of the one that it is compared with where the table compares."""
+        """Fingerprint of the checkpoint's files and, if the table compares, of those of its reference."""
         run, checkpoint = self._checkpoints[unit.index]
         reference = self._references[unit.index] if table == "sva" else None
         try:
@@ -177,7 +177,7 @@ class TrajectoryJob:
         self._reporter.at_the_end()
 
     def found(self) -> Mapping[str, Any]:
-        """Nothing beside the rows."""
+        """No facts beside the rows."""
         return {}
 
     def _count_compared(self, tables: Mapping[str, Sequence[Row]]) -> None:

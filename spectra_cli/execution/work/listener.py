@@ -1,4 +1,4 @@
-"""Whoever is told how the work goes on: a progress bar, or nobody."""
+"""Listeners, which are told how the work goes on: a progress bar, or nobody."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ PACKAGE = f"{__name__.partition('.')[0]}."
 
 
 class Problems(Protocol):
-    """Told what could not be used."""
+    """A listener that is told what could not be used."""
 
     def problem(self, message: str) -> None:
-        """Something could not be used; the rest goes on."""
+        """Tell what could not be used; the rest goes on."""
 
 
 class Listener(Problems, Protocol):
-    """Told how the work goes on."""
+    """A listener that is told how the work goes on."""
 
     def expect(self, passes: int) -> None:
-        """So many times a checkpoint, or a pair, is going to be looked at: of those that are kept, none is."""
+        """Announce how often a checkpoint, or a pair, is going to be looked at; those that are kept do not count."""
 
     def hear(self, event: Event) -> None:
-        """The work goes on."""
+        """Receive an event: the work goes on."""
 
     def notice(self, message: str) -> None:
-        """There is something to know where nothing is wrong, such as where a task's data come from."""
+        """Tell something worth knowing where nothing is wrong, such as where a task's data come from."""
 
 
 class Silent:

@@ -83,10 +83,10 @@ class Outcome:
 
 
 class EventSink(Protocol):
-    """Whoever is told how the work of a worker goes on."""
+    """Receives the events of a worker's work."""
 
     def hear(self, event: Event) -> None:
-        """Something has come to pass; whoever works far away may tell it late, or only when a unit is finished."""
+        """Receive an event; remote workers may deliver it late, or only when a unit is finished."""
         ...
 
 

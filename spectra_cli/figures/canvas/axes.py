@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 MOST_PANELS = 150
-"""Of one figure; more cannot be told apart, and take minutes."""
+"""Limit for one figure; more cannot be told apart, and take minutes."""
 
 LARGEST_IN = 45.0
 """Width and height of a figure that panels are fitted into: an image in memory is 200 MB then."""

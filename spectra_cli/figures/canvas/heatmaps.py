@@ -42,7 +42,7 @@ MOST_VECTOR_CELLS = 4000
 """Cells of a heat map in SVG and PDF that are drawn one by one; more become a picture, which has no seams."""
 
 MOST_TICKS = 13
-"""Of an index."""
+"""Limit for an axis of indices."""
 
 
 def heat_map(

@@ -27,7 +27,7 @@ LIGHTEST = 0.88
 """Part of the colour map that is dark enough on white."""
 
 MANY_LINES = 100
-"""From which on lines are thin."""
+"""Number of lines above which they are thin."""
 
 MOST_VECTOR_POINTS = 200_000
 """Points of lines in SVG and PDF; more become a picture, which opens at once."""

@@ -32,7 +32,7 @@ UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that are escaped: control, format (bidi), surrogates, private, unassigned, separators of lines."""
 
 ARROW = " -> "
-"""Between the ends of a connection."""
+"""Stands between the ends of a connection."""
 
 
 def plain(text: object, width: int = LONGEST) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 FEW_DECADES = 2
-"""Up to which a logarithmic axis has ticks at 2 and 5 times the powers of ten, too."""
+"""Decades up to which a logarithmic axis has ticks at 2 and 5 times the powers of ten, too."""
 
 MOST_TICKS = 5
 
@@ -58,7 +58,7 @@ def shown(x: Floats, scale: StepScale) -> npt.NDArray[np.bool_]:
 
 
 def threshold(x: Floats) -> float:
-    """Where a symlog axis stops being linear: at the smallest positive place; 1 if there is none."""
+    """Place where a symlog axis stops being linear: the smallest positive one; 1 if there is none."""
     positive = x[x > 0]
     return float(positive.min()) if len(positive) else 1.0
 

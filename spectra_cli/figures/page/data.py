@@ -27,7 +27,7 @@ CONNECTION = re.compile(r"(?:(.*?): )?(.+?) -> (.+)")
 """The name of a connection: ``query-key: upstream -> downstream``; the kind may be missing."""
 
 AFTER_KIND, ARROW, ELLIPSIS = ": ", "→", "…"
-"""In labels; the last as :func:`spectra_cli.shortening.shortened` puts it into a middle."""
+"""Parts of labels; the last as :func:`spectra_cli.shortening.shortened` puts it into a middle."""
 
 
 def readable(text: str, width: int = TEXT_WIDTH) -> str:

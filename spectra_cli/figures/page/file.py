@@ -12,7 +12,7 @@ from spectra_cli.regularfile import open_regular
 SUFFIXES = frozenset({".html", ".htm", ".xhtml"})
 
 HEAD_BYTES = 4096
-"""Of a page, within which it says what made it."""
+"""Length of the beginning of a page that says what made it."""
 
 
 def check_page_path(path: Path) -> None:

@@ -12,22 +12,22 @@ CELL_BYTES = 3
 """A float32 without the lowest byte of its fraction: 16 significant bits, and four characters of base64 to a value."""
 
 SMALLEST, GREATEST = 2.0**-126, 3.39e38
-"""Between which a float32 has its full precision; the latter leaves room for rounding."""
+"""Range in which a float32 has its full precision; the upper end leaves room for rounding."""
 
 MOST_WHOLE = 65_536
-"""Up to which 16 bits hold whole numbers exactly; the page shows them whole."""
+"""Largest number up to which 16 bits hold whole numbers exactly; the page shows them whole."""
 
 LEAST_ROUNDED = 10_000
-"""From which on numbers that are not whole lose digits before the decimal point."""
+"""Least number of those that lose digits before the decimal point if they are not whole."""
 
 SPACING = np.uint32(1 << 8 * (4 - CELL_BYTES))
-"""From one such number to the next, in the bits of a float32."""
+"""Distance between neighbouring numbers of :data:`CELL_BYTES` bytes, in the bits of a float32."""
 
 NEAR_HALF = 1e-6
 """How near to the middle of two numbers of four digits arithmetic in binary is not trusted to round."""
 
 AS_SCRIPTS_ROUND = Context(prec=4, rounding=ROUND_HALF_UP)
-"""Of ``Number.prototype.toExponential``; Python rounds ties to even digits."""
+"""Rounding of ``Number.prototype.toExponential``; Python rounds ties to even digits."""
 
 Floats64 = npt.NDArray[np.float64]
 Words = npt.NDArray[np.uint32]

@@ -1,4 +1,4 @@
-"""From tables to figures: which kinds the tables offer, and what could not be drawn of them."""
+"""Draws figures from tables: which kinds the tables offer, and what could not be drawn of them."""
 
 from __future__ import annotations
 

@@ -134,10 +134,10 @@ LABEL_WIDTH = 36
 """Columns of a name below a heat map."""
 
 MOST_ASLANT = 6
-"""Long names that stand aslant; more stand upright."""
+"""Number of long names up to which they stand aslant; more stand upright."""
 
 LEVEL_LETTERS = 30
-"""Of all names below a heat map, up to which they stand side by side."""
+"""Letters, in all names below a heat map, up to which they stand side by side."""
 
 MOST_LABELS = 24
 """Names below a heat map."""

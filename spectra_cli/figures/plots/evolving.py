@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_FIGURES = 200
-"""Of one kind, where a glob asks for many."""
+"""Limit for one kind, where a glob asks for many."""
 
 SHOWN_NAMES = 6
-"""Of those that there are, in an error."""
+"""Limit for the names listed in one message."""
 
 NAME_COLUMNS = 160
-"""Of a name in an error, a notice or :attr:`Drawn.about`."""
+"""Limit for a name in an error, a notice or :attr:`Drawn.about`."""
 
 ENDS = ": | -> "
-"""Between the kind of a connection and its ends, as :func:`spectra_cli.figures.rows.series.connection_names` has it."""
+"""Separators in names of connections, as :func:`spectra_cli.figures.rows.series.connection_names` makes them."""
 
 
 @dataclass(frozen=True)

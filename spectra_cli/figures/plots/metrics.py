@@ -35,10 +35,10 @@ METRIC_LABELS: Mapping[str, str] = {
     "cer": "character error rate",
     "wer": "word error rate",
 }
-"""Of axes, by metric. A loss stands under its own name, for its unit is the task's."""
+"""Labels of axes, by metric. A loss stands under its own name, for its unit is the task's."""
 
 MOST_FIGURES = 20
-"""Of one kind: more are not looked at, and a broken table may have any number of metrics."""
+"""Limit for one kind: nobody looks at more, and a broken table may have any number of metrics."""
 
 MOST_RUNS_DOWN = 4
 """Runs below one another before another column begins, where a run has several panels in a row."""

@@ -35,7 +35,7 @@ COLOURS = {
 """What they mean, by kind of figure."""
 
 RUN_COLUMNS = 48
-"""Of the name of a run, above a panel that is no wider than that."""
+"""Limit for the name of a run, above a panel that is no wider than that."""
 
 MORE_CHECKPOINTS = "Analyse more checkpoints of the run: give the command the directory they are in"
 

@@ -40,7 +40,7 @@ PANEL_IN = 2.8
 """Width of a panel, of which several variants stand in a row."""
 
 NAME_COLUMNS = 120
-"""Of a name in :attr:`Drawn.about`."""
+"""Limit for a name in :attr:`Drawn.about`."""
 
 ByVariant = Mapping[str, Overview]
 """Scores of one run, of each of its variants."""
@@ -188,7 +188,7 @@ def _cut_short(panels: Sequence[Sequence[Curve]]) -> list[str]:
 
 
 def _variants(frame: pd.DataFrame) -> list[str]:
-    """Those that there are, in the order of a legend."""
+    """Variants that there are, in the order of a legend."""
     found = set(frame.variant.dropna().astype(str))
     return [name for name in VARIANTS if name in found] + sorted(found.difference(VARIANTS))
 

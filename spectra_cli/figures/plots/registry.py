@@ -87,4 +87,4 @@ _ALL = (
 )
 
 FIGURES: Mapping[str, FigureKind] = MappingProxyType({kind.name: kind for kind in _ALL})
-"""By name, in the order in which they are drawn."""
+"""Kinds of figures by name, in the order in which they are drawn."""

@@ -28,7 +28,7 @@ MOST_MATRICES = 400
 """Rows of a heat map."""
 
 MOST_CELLS = 20_000
-"""Of a heat map of spectra on the line."""
+"""Limit for a heat map of spectra on the line."""
 
 
 def across(gathered: Gathered) -> tuple[list[Chart], list[TextTable], list[str]]:
@@ -59,7 +59,7 @@ def across(gathered: Gathered) -> tuple[list[Chart], list[TextTable], list[str]]
 
 
 def _barrier_lines(rows: pd.DataFrame) -> tuple[list[Lines], list[str]]:
-    """Of each metric and split the excess over the straight line between the ends, and the value itself."""
+    """Charts of the excess over the straight line between the ends, and of the value itself, by metric and split."""
     rows = rows[np.isfinite(rows.alpha.to_numpy(float))]
     groups = list(rows.groupby(["metric", "split"], sort=False, dropna=False))
     limits = [f"{MOST_METRICS} of {len(groups)} metrics and splits of barriers are drawn."] * (

@@ -19,7 +19,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 BUDGET_BYTES = 3_200_000
-"""Of the JSON that holds the numbers."""
+"""Limit for the JSON that holds the numbers."""
 
 MAPS_BYTES = 1_500_000
 """The part of it that heat maps may take."""
@@ -28,19 +28,19 @@ CURVES_BYTES = 300_000
 """The part of it that curves of one run, and those between runs, may take each."""
 
 VALUE_BYTES = 4
-"""Of a number: 24 bits in base64."""
+"""Size of a number: 24 bits in base64."""
 
 PLACE_BYTES = 8
-"""Of a step, or of the position of a cell that has no value."""
+"""Size of a step, or of the position of a cell that has no value."""
 
 DETAIL_BYTES = 2000
-"""Of titles, facts and sentences of one matrix."""
+"""Size of titles, facts and sentences of one matrix."""
 
 NAMED_TIMES = 3
 """How often a matrix or connection is named in what it opens."""
 
 SERIES_BYTES = 60
-"""Of a line, besides its values."""
+"""Size of a line, besides its values."""
 
 MOST_RUNS = 24
 """Runs that are shown."""
@@ -59,7 +59,7 @@ LEAST_STEPS = 24
 """Steps that are kept before matrices lose what they open."""
 
 MOST_POINTS = 1000
-"""Of a curve."""
+"""Limit for one curve."""
 
 
 def points_of(lines: int) -> int:

@@ -118,5 +118,5 @@ def _ends(rows: RunRows, values: Floats, places: Floats) -> str:
 
 
 def _of(kept: Kept) -> str:
-    """How many are drawn of how many."""
+    """How many indices are drawn, and of how many."""
     return str(kept.length) if len(kept.indices) == kept.length else f"{len(kept.indices)} of {kept.length}"

@@ -32,7 +32,7 @@ from spectra_cli.figures.rows.series import Overview
 from spectra_cli.shortening import counted
 
 Rows = Mapping[str, Mapping[str, RunRows]]
-"""By kind and run."""
+"""Rows of tables, by kind and run."""
 
 MOST_TITLED = 3
 """Runs that a title names."""
@@ -141,7 +141,7 @@ def _view(each: Opened, drawn: Sequence[tuple[Map, Overview]], curves: Sequence[
 
 
 def _targets(views: Sequence[RunView]) -> dict[tuple[str, str], tuple[int, int]]:
-    """By run and matrix, the run and the detail that a cell opens."""
+    """Numbers of the run and the detail that a cell opens, by run and matrix."""
     return {
         (view.name, name): (number, index)
         for number, view in enumerate(views)

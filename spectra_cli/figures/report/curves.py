@@ -16,20 +16,20 @@ from spectra_cli.figures.rows.metriccurves import in_order_of_variants, split_pa
 from spectra_cli.figures.rows.series import Curve
 
 MOST_METRICS = 12
-"""That have charts, of training and of pruned models each."""
+"""Limit for metrics with charts, of training and of pruned models each."""
 
 MOST_LINES = 16
-"""In one chart: more cannot be told apart."""
+"""Limit for one chart: more cannot be told apart."""
 
 MOST_TOLD = 5
 """Lines of which a summary tells the ends."""
 
 Charts = dict[str, list[Lines]]
-"""By run."""
+"""Charts by run."""
 
 
 def metric_curves(gathered: Gathered) -> tuple[Charts, list[str]]:
-    """By run, a chart of each metric of training with a line for each split; and what was left out.
+    """Charts by run, one for each metric of training with a line for each split; and what was left out.
 
     Raises:
         InputError: if a file is damaged.
@@ -41,7 +41,7 @@ def metric_curves(gathered: Gathered) -> tuple[Charts, list[str]]:
 
 
 def pruning_curves(gathered: Gathered) -> tuple[Charts, list[str]]:
-    """By run, a chart of each metric and split with a line for each variant; and what was left out.
+    """Charts by run, one for each metric and split with a line for each variant; and what was left out.
 
     Random masks are averaged over their seeds, with a band of one standard deviation.
 

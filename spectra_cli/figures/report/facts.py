@@ -118,7 +118,7 @@ def about_connection(name: str, align: FactsOf) -> tuple[str, Facts]:
 
 
 def _different(frame: pd.DataFrame, column: str) -> dict[str, list[str]]:
-    """By name, the different texts of a column, sorted."""
+    """Different texts of a column by name, sorted."""
     found: dict[str, list[str]] = {}
     pairs = frame[[NAME, column]].dropna().drop_duplicates().sort_values(column, kind="stable")
     for name, text in zip(pairs[NAME], pairs[column], strict=True):

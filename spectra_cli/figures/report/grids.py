@@ -16,7 +16,7 @@ from spectra_cli.figures.rows.series import NAME, Floats, Overview, overviews
 from spectra_cli.shortening import counted, fitted_names
 
 NAME_BYTES = 80
-"""Of the shortened forms of a name."""
+"""Size of the shortened forms of a name."""
 
 LONGEST_NAME = 300
 """Characters of a name that are embedded; as JSON one takes up to six bytes."""
@@ -25,7 +25,7 @@ WORDS_WIDTH = 40
 """Columns of a name in a sentence."""
 
 ALWAYS_ROWS = 20
-"""Of the most changed matrices, which have a row even where only some have one."""
+"""Number of the most changed matrices that have a row even where only some have one."""
 
 MOST_VARIANTS = 8
 """Heat maps of pruned matrices in a run."""
@@ -108,7 +108,7 @@ def size_of(each: Map) -> MapSize:
 
 
 def name_bytes(name: str) -> int:
-    """Of a name as JSON."""
+    """Size of a name as JSON."""
     return len(json.dumps(name[:LONGEST_NAME]))
 
 

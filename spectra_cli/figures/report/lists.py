@@ -120,7 +120,7 @@ class _Sums:
         np.add.at(self._counts, slots[rows], there)
 
     def _slots(self, scalars: pd.DataFrame) -> tuple[Ints, Ints]:
-        """By row, the number of its name, and the row of sums for it; -1 where it is not wanted."""
+        """Number of the name of each row, and the row of sums for it; -1 where it is not wanted."""
         pairs = zip(scalars.run, scalars.parameter, strict=True)
         targets = np.array([self._numbers.get(pair, -1) for pair in pairs], np.int64)
         slots = np.full(len(targets), -1, np.int64)

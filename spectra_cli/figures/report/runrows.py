@@ -51,7 +51,7 @@ class Ends:
 
     @property
     def change(self) -> float:
-        """From the first to the last."""
+        """Change from the first to the last."""
         return self.last - self.first
 
 
@@ -78,7 +78,7 @@ class RunRows:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Of the matrices or connections, in the order of depth."""
+        """Names of the matrices or connections, in the order of depth."""
         named = self.frame.loc[self.frame[NAME].notna(), [NAME, "depth"]]
         return tuple(named.sort_values("depth", kind="stable")[NAME].drop_duplicates())
 
@@ -91,7 +91,7 @@ class RunRows:
 
     @cached_property
     def ends(self) -> dict[str, Ends]:
-        """By name, the numbers of the first and the last checkpoint at which the matrix itself has one."""
+        """Numbers, by name, of the first and the last checkpoint at which the matrix itself has one."""
         means = self.known.groupby([NAME, POSITION], sort=True)[self.value].mean().reset_index()
         first, last = means.drop_duplicates(NAME), means.drop_duplicates(NAME, keep="last")
         columns = [part[name].to_numpy() for part in (first, last) for name in (POSITION, self.value)]
@@ -106,28 +106,28 @@ class RunRows:
 
     @cached_property
     def first_records(self) -> dict[str, dict[str, Any]]:
-        """By name, the row of the first checkpoint at which it is ok."""
+        """Row of the first checkpoint at which a name is ok, by name."""
         return _records(self.known.drop_duplicates(NAME))
 
     @cached_property
     def last_records(self) -> dict[str, dict[str, Any]]:
-        """By name, the row of the last checkpoint at which it is ok."""
+        """Row of the last checkpoint at which a name is ok, by name."""
         return _records(self.known.drop_duplicates(NAME, keep="last"))
 
     @cached_property
     def any_records(self) -> dict[str, dict[str, Any]]:
-        """By name, its first row of any status."""
+        """First row of a name, of any status, by name."""
         return _records(self.frame[self.frame[NAME].notna()].drop_duplicates(NAME))
 
     @cached_property
     def checkpoints(self) -> dict[float, str]:
-        """By place, the name of the first checkpoint there."""
+        """Name of the first checkpoint at each place, by place."""
         first = self.frame.drop_duplicates(POSITION)
         return {float(place): str(name) for place, name in zip(first[POSITION], first.checkpoint, strict=True)}
 
     @property
     def label(self) -> str:
-        """Of an axis of places."""
+        """Label of an axis of places."""
         return CLOCK_LABELS[self.clock]
 
     def axis(self, places: Floats) -> Axis:

@@ -20,7 +20,7 @@ MOST_REASONS = 100
 """Rows of the table."""
 
 MOST_NAMES = 3
-"""That are told of a reason."""
+"""Limit for the names that are told for one reason."""
 
 MOST_KEPT = 10_000
 """Different names that are counted."""

@@ -12,7 +12,7 @@ from spectra_cli.figures.rows.series import NAME
 from spectra_cli.shortening import shortened
 
 RUN_COLUMNS, NAME_COLUMNS, STATUS_COLUMNS = 48, 160, 48
-"""Of names and statuses in a notice."""
+"""Limits for names and statuses in a notice."""
 
 MOST_TOLD = 8
 """Runs that have a notice each."""

@@ -14,7 +14,7 @@ from spectra_cli.figures.rows.series import NAME, Evolution
 from spectra_cli.shortening import shortened
 
 TEXT_COLUMNS = 48
-"""Of the name of a run, and of a status."""
+"""Limit for the name of a run, and for a status."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ CLOCK_LABELS = {
     "epoch": "epoch (passes over the training data)",
     "checkpoint": "checkpoint (its place in the run)",
 }
-"""Of axes, by what :meth:`Gathered.evolving` says that places are."""
+"""Labels of axes, by what :meth:`Gathered.evolving` says that places are."""
 
 POSITION = "x"
 """The column of places on the horizontal axis that :meth:`Gathered.frame` adds."""

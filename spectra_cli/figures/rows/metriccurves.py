@@ -21,10 +21,10 @@ LOG_RATIO = 100
 LOOK_AT_STATUS = "Look at the column status of the table: it says why"
 
 VARIANTS = ("full", "top", "bottom", "magnitude", "random")
-"""In the order of the legend."""
+"""All variants, in the order of the legend."""
 
 MOST_CURVES = 40
-"""Of one panel: more cannot be told apart."""
+"""Limit for one panel: more cannot be told apart."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ ENDS_OF_PAIR: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ENDS: ("reference_run", "reference_checkpoint", "reference_step", "run", "checkpoint", "step"),
     }
 )
-"""By kind of rows, the columns that name A and B."""
+"""Columns that name A and B, by kind of rows."""
 
 STEPS_OF_PAIR: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -31,7 +31,7 @@ STEPS_OF_PAIR: Mapping[str, Mapping[str, str]] = MappingProxyType(
         ENDS: {"step_a": "reference_step", "step_b": "step"},
     }
 )
-"""By kind of rows, the columns that pairs can be drawn against besides tags, by what the user calls them."""
+"""Columns that pairs can be drawn against besides tags: by kind of rows, then by what the user calls them."""
 
 PAIR, LABEL, TABLE = "pair", "label", "table"
 """Columns that :func:`paired` adds: number of the pair, what it is called, number of the table it is from."""
@@ -39,7 +39,7 @@ PAIR, LABEL, TABLE = "pair", "label", "table"
 STEP_LABELS: Mapping[str, str] = MappingProxyType(
     {"step_a": "step of A (optimizer steps)", "step_b": "step of B (optimizer steps)"}
 )
-"""Of axes, for places that are no tags."""
+"""Labels of axes, for places that are no tags."""
 
 SHOWN_NAMES = 8
 
@@ -193,13 +193,13 @@ def _told_apart(labels: Sequence[str], *more: Sequence[str]) -> list[str]:
 
 
 def _varying(names: Sequence[str], values: Sequence[Sequence[object]]) -> list[str]:
-    """For each pair what its tags are, of those that differ between pairs: ``, split_step 129``."""
+    """Text on each pair, with those of its tags that differ between pairs: ``, split_step 129``."""
     differing = [place for place in range(len(names)) if len({each[place] for each in values}) > 1][:MOST_TAGS]
     return ["".join(f", {names[i]} {each[i]}" for i in differing if each[i] is not None) for each in values]
 
 
 MOST_TAGS = 3
-"""Of a label."""
+"""Limit for one label."""
 
 
 def _end(run: str, checkpoint: object, step: object) -> str:

@@ -21,7 +21,7 @@ def runs_in(file: TableFile) -> list[str]:
 
 
 def labels_of(found: Mapping[TableFile, Sequence[str]]) -> tuple[dict[TableFile, dict[str, str]], bool]:
-    """By table, what its runs are to be called; and whether several tables of one kind have a run in common."""
+    """Labels of the runs of each table; and whether several tables of one kind have a run in common."""
     recorded = {file: {run: _known_as(file, run) for run in runs} for file, runs in found.items()}
     uses: dict[tuple[str, str], list[tuple[TableFile, str]]] = {}
     for file, labels in recorded.items():

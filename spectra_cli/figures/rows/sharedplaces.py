@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 Shared = Mapping[tuple[str, float], list[str]]
-"""By run and place the checkpoints there, at least two, the one that is drawn last."""
+"""Checkpoints that share a place, by run and place: at least two, of which the last in the list is drawn."""
 
 
 def superseded(frame: pd.DataFrame, clock: str) -> dict[tuple[str, float], list[str]]:

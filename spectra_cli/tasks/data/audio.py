@@ -21,13 +21,13 @@ from spectra_cli.tasks.data.mel import LEAST_SAMPLES, SAMPLE_RATE
 from spectra_cli.tasks.data.transcripts import foreign_characters, normalized_transcript
 
 SUFFIXES = (".flac", ".wav")
-"""Of audio files."""
+"""Suffixes of audio files."""
 
 PARTS = ("train", "dev", "test")
 """What the names of LibriSpeech's subsets begin with, as in ``train-clean-100``."""
 
 VAL_FRACTION = 0.1
-"""Of the speakers (of the utterances where there are fewer than ten speakers), where there is no dev or test subset."""
+"""Share of the speakers (with fewer than ten, of the utterances), where there is no dev or test subset."""
 
 LONGEST_S = 300.0
 """Seconds of the longest utterance that is read; LibriSpeech's longest are 35 s. A header can claim anything."""
@@ -35,7 +35,7 @@ LONGEST_S = 300.0
 MOST_CHANNELS = 8
 MOST_UTTERANCES = 2_000_000
 MOST_TRANSCRIPT_BYTES = 16 * 2**20
-"""Of the transcripts of one chapter; LibriSpeech's longest are some 30 kB."""
+"""Limit for the transcripts of one chapter; LibriSpeech's longest are some 30 kB."""
 
 
 @dataclass(frozen=True, slots=True)

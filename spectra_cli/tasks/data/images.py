@@ -228,7 +228,7 @@ def _tenth_held_out(given: LabelledImages) -> tuple[LabelledImages, LabelledImag
 
 
 def _in_one_mode(train: LabelledImages, val: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
-    """Both splits in colour, if one is."""
+    """Both splits, in colour if one of them is."""
     channels = max(train.images.shape[1], val.images.shape[1])
     one, other = (
         LabelledImages(split.images.expand(-1, channels, -1, -1), split.labels) if split.images.shape[1] == 1 else split

@@ -32,7 +32,7 @@ FLOOR = 1e-10
 """Least energy before the logarithm: digital silence has none."""
 
 LEAST_DEVIATION = 1e-5
-"""Of a band before it is scaled: a band that does not vary stays 0."""
+"""Least deviation that a band is divided by: a band that does not vary stays 0."""
 
 
 def speech_features(waveform: Tensor, mel_features: int = 40, *, log: bool = True) -> Tensor:

@@ -21,7 +21,7 @@ EMBEDDED = "Alice's Adventures in Wonderland (Lewis Carroll, 1865)"
 """The text that ships with the package, in the public domain; ``alice.source.txt`` beside it states its source."""
 
 COLUMN = "text"
-"""Of a Parquet file, as the Hugging Face hub serves WikiText."""
+"""Column of a Parquet file, as the Hugging Face hub serves WikiText."""
 
 MOST_BYTES = 4 * 2**30
 """Longest text that is read: all of it stays in memory."""

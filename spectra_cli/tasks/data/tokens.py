@@ -1,4 +1,4 @@
-"""From text to tokens: UTF-8 bytes, or the tokens of a Hugging Face tokenizer."""
+"""Turns text into tokens: UTF-8 bytes, or the tokens of a Hugging Face tokenizer."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ DETUNING = 0.02
 """Largest relative deviation of a letter's frequencies."""
 
 RAMP_S = 0.005
-"""Over which a tone sets in and dies away: no click."""
+"""Seconds over which a tone sets in and dies away, so that it does not click."""
 
 VAL_FRACTION = 0.2
 PEAK = 0.5

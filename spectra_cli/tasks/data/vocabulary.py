@@ -17,7 +17,7 @@ OLDER_FILES = (
     "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model",
     "vocab.model", "tekken.json", "*.tiktoken",
 )  # fmt: skip
-"""Where tokenizers without a ``tokenizer.json`` have their vocabulary."""
+"""Files where tokenizers without a ``tokenizer.json`` have their vocabulary."""
 
 
 class VocabularyTokenizer:

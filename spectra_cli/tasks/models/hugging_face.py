@@ -31,11 +31,11 @@ MOST_NUMBERS = 2**36
 """Weights and buffers of a model: more than 256 GB in float32."""
 
 LIMITS = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "seq_length")
-"""Where configurations say how many tokens their model sees."""
+"""Keys under which configurations say how many tokens their model sees."""
 
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "encoder_layers")
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "n_shared_experts", "moe_num_experts")
-"""Where configurations say how many modules their model has."""
+"""Keys under which configurations say how many modules their model has."""
 
 STALE_BUFFERS: Mapping[str, int] = {"bias": 4, "masked_bias": 0, "inv_freq": 1}
 """Last parts of the names of attention masks and rotary frequencies that old releases of transformers stored as buffers

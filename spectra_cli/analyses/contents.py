@@ -252,7 +252,7 @@ def _connections(inventory: Inventory, matrices: Mapping[int, MatrixSpec]) -> li
 
 
 def working_memory_bytes(specs: Iterable[MatrixSpec], vectors: int = 0) -> int:
-    """What the largest of these matrices take beyond the interpreter, within any larger budget: one in every lane.
+    """Memory for the largest of these matrices, one in every lane, beyond the interpreter's; for any larger budget.
 
     Args:
         specs: matrices.

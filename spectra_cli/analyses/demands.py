@@ -1,4 +1,4 @@
-"""What analyses are written against: they say what they need of a matrix, and are shown it."""
+"""The interface of analyses: they say what they need of a matrix, and are then shown it."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Asked:
         return self._all[depth]
 
     def needed(self, loaded: LoadedMatrix) -> Demand:
-        """What those ask that cannot do without, now that the matrix is read."""
+        """What those ask that still need factors, now that the matrix is read."""
         if loaded.digest is None:
             return self._all[loaded.depth]
         depth, spec, digest = loaded.depth, loaded.spec, loaded.digest

@@ -1,4 +1,4 @@
-"""What the weights that were read hash to: rows can be tied to bytes without the bytes being in the rows."""
+"""Hashes of the weights that were read: they tie rows to bytes without the bytes being in the rows."""
 
 from __future__ import annotations
 

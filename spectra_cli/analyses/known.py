@@ -50,10 +50,10 @@ def key_of(spec: MatrixSpec, digest: str) -> MatrixKey | None:
 
 
 def valued(matrix: LazyMatrix) -> LazyMatrix:
-    """What the singular values of a matrix are found of, where no vectors are asked for.
+    """The matrix to factorize for the singular values of another, where no vectors are asked for.
 
-    Of a square one that is stored as its transpose, the transpose: of the matrix itself would come other last digits
-    than of one of the same bytes that is stored as it is, and no table tells the two apart.
+    For a square matrix that is stored transposed, this is its transpose. Rounding in the matrix itself would give
+    other last digits than in one of the same bytes that is stored as it is, and no table tells the two apart.
     """
     spec = matrix.spec
     if spec.rows != spec.cols or spec.layout not in {"transposed", "expert_transposed"}:
@@ -87,8 +87,8 @@ def factors_key(loaded: LoadedMatrix, part: Part, sides: frozenset[Side], togeth
 class KnownFactors:
     """Factors of the matrices of the checkpoint visited last, for those that have not changed in the next.
 
-    Every matrix and part owns what it was found to be last; matrices of equal bytes own the same. What nobody owns any
-    more is let go, and so is what belongs to a matrix that the last checkpoint did not have. Where memory is full,
+    Every matrix and part owns the factors last found of it; matrices of equal bytes own the same. Factors without an
+    owner are dropped, and so are those of a matrix that the last checkpoint did not have. Where memory is full,
     nothing more is kept. Several threads may ask.
 
     Args:

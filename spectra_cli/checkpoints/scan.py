@@ -291,7 +291,7 @@ def _file_candidate(entry: Entry, listing: Listing) -> Candidate:
 
 
 def _beside(listing: Listing, layout: Layout) -> list[Stray]:
-    """What a checkpoint directory holds besides the checkpoint and could be taken for a model."""
+    """Files in a checkpoint directory that are not the checkpoint and could be taken for a model."""
     reasons = dict.fromkeys(layout.passed_over, f"beside {layout.files[0]}, which is read")
     for entry in listing.files:
         if reason := never_a_model(entry.name):

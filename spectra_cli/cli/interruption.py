@@ -17,7 +17,7 @@ INTERRUPTED, TERMINATED, HUNG_UP = (128 + number for number in (signal.SIGINT, s
 """Exit statuses, as shells have them."""
 
 WORDS = {INTERRUPTED: "interrupted", TERMINATED: "terminated", HUNG_UP: "terminated (the terminal is gone)"}
-"""What has come, by the exit status of a command that it stops."""
+"""Words for what a signal did, by the exit status of the command that it stops."""
 
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -120,6 +120,6 @@ def stopped(signal_sent: KeyboardInterrupt, progress: str, remedy: str | None = 
 
 
 def word_and_status(signal_sent: KeyboardInterrupt) -> tuple[str, int]:
-    """What has come, in a word, and the exit status of a command that it stops."""
+    """A word for what a signal did, and the exit status of the command that it stops."""
     status = signal_sent.exit_status if isinstance(signal_sent, Terminated) else INTERRUPTED
     return WORDS[status], status

@@ -72,7 +72,7 @@ def run_tables(
 def request_of(
     invocation: Invocation, chosen: Options, outs: Mapping[str, str], directory: str | None = None
 ) -> TableRequest:
-    """What a command line asks for; one for all looks at runs that go on.
+    """What a command line asks for; a watching command uses one request for all its looks.
 
     Args:
         invocation: how to go about it.
@@ -90,7 +90,7 @@ def request_of(
 def _tell_idle_workers(invocation: Invocation, job: TableJob, listener: Shown) -> None:
     """Say once where there are more workers than units, as cores and memory are shared out to all workers.
 
-    What is kept does not count: whoever runs a command again for a new checkpoint has not made a slip.
+    Kept units count as well: a second run of a command, for one new checkpoint, is no mistake.
     """
     workers, units = invocation.execution.workers, len(job.units)
     matter = f"--workers {workers}"
@@ -99,7 +99,7 @@ def _tell_idle_workers(invocation: Invocation, job: TableJob, listener: Shown) -
     invocation.told.add(matter)
     there_are = f"there {'is' if units == 1 else 'are'} {counted(units, job.noun)}"
     listener.notice(
-        f"{matter}: {there_are}, and no more workers are begun; of fewer, each has more threads and memory."
+        f"{matter}: {there_are}, and no more workers are begun; fewer workers would each have more threads and memory."
     )
 
 

@@ -119,7 +119,7 @@ def _connection_table(connections: Sequence[Connection], inventory: Inventory, t
 
 
 def _prefix(inventory: Inventory) -> str:
-    """What names may be shown without, for it is told beside the family."""
+    """Prefix that names are shown without, as it is told beside the family."""
     return inventory.families[0].fit.prefix if len(inventory.families) == 1 else ""
 
 

@@ -310,7 +310,7 @@ class _Building:
 def _readers_of_ending(
     rule: Rule, ending: int, given: set[int], readers: Sequence[tuple[Place, int]]
 ) -> list[tuple[Place, int]]:
-    """What reads an ending in a block: its like; side by side with the others also what has no like.
+    """The readers of an ending in a block: its like; side by side with the others also what has no like.
 
     Args:
         rule: says whether all endings are read side by side.

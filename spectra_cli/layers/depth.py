@@ -43,7 +43,7 @@ ORDER = (
     r"(\w+_)?heads?\d*|cls|predictions|embed_out|unembed\w*|W_U|outc?|output\w*|fc|score|classifier|logits?|conv_out|final_conv"
     r"|qa_outputs|projector|head_\w+|seq_relationship|proj_out|out_conv",
 )
-"""What comes before what among siblings, by the name of a component; None stands for all that no line names."""
+"""Order of siblings, by the name of a component; None stands for all that no line names."""
 
 PATTERNS = tuple(re.compile(names, re.IGNORECASE) if names else None for names in ORDER)
 UNNAMED = ORDER.index(None)

@@ -59,7 +59,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What one matrix gives is what another reads.
+    """A pair of matrices, of which one gives what the other reads.
 
     Attributes:
         name: as in the column `connection`.

@@ -52,7 +52,7 @@ class Fit:
         return frozenset(index for places in self.roles.values() for index in places.values())
 
     def besides(self, taken: Collection[int]) -> Fit | None:
-        """What is left of it where other families have some matrices; None if these are of its blocks or required."""
+        """The rest of it where other families have some matrices; None if these are of its blocks or required."""
         roles: dict[str, dict[Place, int]] = {}
         for role, places in self.roles.items():
             left = {place: index for place, index in places.items() if index not in taken}

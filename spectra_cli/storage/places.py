@@ -89,7 +89,7 @@ def is_present(place: Place) -> bool:
 
 
 def real(place: Place) -> str:
-    """The same text for every spelling of a place and every link to it."""
+    """A text that is the same for every spelling of a place and every link to it."""
     return place.url if isinstance(place, RemotePath) else os.path.realpath(place)
 
 

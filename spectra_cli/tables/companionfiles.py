@@ -12,7 +12,7 @@ from spectra_cli.atomicfile import SHOWN_NAME
 
 
 def shown_name(table_name: str) -> str:
-    """What their names begin with: the table's, or as much of a long one as tells it apart, with a hash of all of it.
+    """Beginning of their names: the table's, or as much of a long one as tells it apart, with a hash of all of it.
 
     Args:
         table_name: last part of the path or URL of the table.

@@ -59,7 +59,7 @@ class Frame:
         return cls(label, offset, len(head), zlib.crc32(head), len(body), zlib.crc32(body))
 
     def opening(self) -> bytes:
-        """What stands before the head."""
+        """Bytes that stand before the head."""
         fields = _FIELDS.pack(self.label, self.head_bytes, self.head_crc, self.body_bytes, self.body_crc)
         return fields + _CHECKSUM.pack(zlib.crc32(fields))
 

@@ -29,7 +29,7 @@ HEADER, RECORD = b"spHD", b"spRC"
 
 
 class OtherWorkError(SpectraError):
-    """What an interrupted work has finished is of no use for this one, and would be lost.
+    """The finished part of an interrupted work is of no use for this one, and would be lost.
 
     Attributes:
         found_header: of that work.
@@ -275,7 +275,7 @@ def _header(frame: Frame, handle: int) -> Mapping[str, Any] | None:
 
 
 def _matter(header: Mapping[str, Any]) -> str:
-    """What must be the same of a header, as text that is the same for the same JSON."""
+    """The part of a header that must be the same, as text that is the same for the same JSON."""
     return canonical_json([header.get("table"), header.get("match")])
 
 

@@ -1,4 +1,4 @@
-"""Where tables are: what is asked of a location, be it a file of this machine or an object in remote storage."""
+"""Where tables are: the interface of a location, which is a file of this machine or an object in remote storage."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class TableLocation(Protocol):
         ...
 
     def remove_leftovers(self) -> None:
-        """Remove partial files that processes left which were killed. Only for whoever holds the table's journal."""
+        """Remove partial files that killed processes left. Only for the holder of the table's journal."""
         ...
 
 

@@ -187,7 +187,7 @@ def _in_the_way(what: str, path: Path) -> InputError:
 
 
 def _holder(handle: int) -> Mapping[str, Any]:
-    """What the holder says of itself; nothing where it has not come to that, or is not to be believed."""
+    """What the holder says of itself; nothing where it has not written it yet, or is not to be believed."""
     head = os.pread(handle, HOLDER_BYTES, 0)
     start = len(SIGNATURE) + _LENGTH_AND_CRC.size
     if len(head) < start or not head.startswith(SIGNATURE):
@@ -209,5 +209,5 @@ def _described(holder: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Text of a stranger, made to fit a line."""
+    """Untrusted text, made to fit a line."""
     return "".join(each if each.isprintable() else "?" for each in str(value)[:LONGEST_COMMAND])

@@ -118,7 +118,7 @@ class Recent(Generic[Made]):
         self._made: OrderedDict[tuple[Any, ...], Made] = OrderedDict()
 
     def __call__(self, *name: Any) -> Made:
-        """What `make` makes of the name, which is its arguments."""
+        """Result of `make` for a name, which is its arguments."""
         if name not in self._made:
             while len(self._made) >= self._most:
                 self._made.popitem(last=False)

@@ -46,7 +46,7 @@ def check_replaceable(
 
 
 def _other_than(table: str, file: BinaryIO) -> str | None:
-    """What a file is; None if it is an older table of this name, or empty.
+    """Kind of a file in words; None if it is an older table of this name, or empty.
 
     Raises:
         OSError: if it cannot be read.

@@ -1,7 +1,7 @@
 """Checksums of the rows of a unit, by which rows that somebody has changed are told from those that were written.
 
 They depend on what the cells hold and on nothing else: neither on chunks, dictionaries or what stands in the slots of
-nulls, nor on columns of tags. They are no signatures: whoever makes a table can make them too.
+nulls, nor on columns of tags. They are no signatures: anyone who makes a table can make them too.
 """
 
 from __future__ import annotations

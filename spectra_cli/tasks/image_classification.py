@@ -255,7 +255,7 @@ Network = Callable[[Shape, int], nn.Module]
 
 
 def network_of(model: str, width: int | None, depth: int | None, channels: tuple[int, ...] | None) -> Network:
-    """How a model of these sizes is made, which mean what :class:`ImageClassification` says.
+    """A function that makes a model of these sizes, which mean what :class:`ImageClassification` says.
 
     Raises:
         UsageError: if there is no network of these sizes.

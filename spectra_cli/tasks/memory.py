@@ -1,4 +1,4 @@
-"""What does not fit into memory is told as that, whoever runs out of it."""
+"""Reports what does not fit into memory as just that, whichever library runs out of it."""
 
 from __future__ import annotations
 

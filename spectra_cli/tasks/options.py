@@ -74,7 +74,7 @@ def bound_options(make: Callable[..., Any], settings: Mapping[str, Any], where: 
 def in_range(where: str, **options: tuple[int | Sequence[int] | None, range]) -> None:
     """Check whole numbers among the options of a task, before anything of their size is made.
 
-    A run.json may come from a stranger: one number in it should not take all memory.
+    A run.json is not trusted: one number in it should not take all memory.
 
     Args:
         where: the task, for errors.
@@ -96,7 +96,7 @@ def in_range(where: str, **options: tuple[int | Sequence[int] | None, range]) ->
 
 
 def shortened(value: object, most: int = 80) -> str:
-    """A value for people, cut in the middle of what nobody reads."""
+    """A value for people, shortened in the middle if it is long."""
     try:
         text = str(value)
     except ValueError:  # whole numbers of thousands of digits, which Python does not write

@@ -28,8 +28,8 @@ def called_last(task: Task, model: nn.Module, names: Collection[str]) -> list[st
 
     Returns:
         Those of `names` that belong to the last module called of all that have any; a tensor with several names under
-        the one in `names`. Nothing where that tells nothing: if the batch fails, which whoever evaluates the model will
-        be told, or if all of `names` belong to one module.
+        the one in `names`. Empty if the batch fails (the evaluation itself will report that), or if all of `names`
+        belong to one module.
     """
     wanted = {
         identity: name

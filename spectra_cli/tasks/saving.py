@@ -31,7 +31,7 @@ def save_state(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def _told(error: BaseException, path: Path) -> BaseException:
-    """What to raise for a failure to save; torch hides what happened behind an error of its own archive."""
+    """The error to raise for a failure to save; torch hides what happened behind an error of its own archive."""
     causes = [error]
     while causes[-1].__context__ is not None:
         causes.append(causes[-1].__context__)

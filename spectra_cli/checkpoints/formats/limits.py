@@ -1,4 +1,4 @@
-"""What no checkpoint of a model exceeds, in any format: checked before work is done in proportion to a claim."""
+"""Limits that no checkpoint of a model exceeds, in any format: checked before a file's claims cause work."""
 
 from __future__ import annotations
 

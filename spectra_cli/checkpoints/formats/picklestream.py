@@ -1,4 +1,4 @@
-"""What the instructions of a pickle stream are followed by: numbers, lines and counted bytes.
+"""Reads what follows the instructions of a pickle stream: numbers, lines and counted bytes.
 
 No length that a stream states is believed: memory is taken for bytes that are there.
 """

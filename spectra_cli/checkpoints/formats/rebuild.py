@@ -64,7 +64,7 @@ class StoredTensor:
 
     @property
     def identity(self) -> str:
-        """The same for two names of the same elements, whatever the order of their axes: a transposed view is tied."""
+        """Text that two names of the same elements share, whatever the order of axes: a transposed view is tied."""
         axes = sorted((axis for axis in zip(self.strides, self.shape, strict=True) if axis[1] != 1), reverse=True)
         walk = ",".join(f"{size}/{stride}" for stride, size in axes)
         return f"{self.storage.key}+{self.first_byte}:{walk}:{self.dtype}"

@@ -239,7 +239,7 @@ class Interpolator:
         return copied(loaded.state, CPU), loaded.matrices.inventory, loaded.content
 
     def _specs(self, inventory: Inventory, tables: Sequence[str], outcome: Outcome) -> dict[int, MatrixSpec]:
-        """The matrices selected; none where nobody asks for any.
+        """The matrices selected; none where none are asked for.
 
         Raises:
             CheckpointError: if none of them is selected, or the family that the user names does not fit.

@@ -16,7 +16,7 @@ from spectra_cli.tasks.base import Task
 from spectra_cli.tasks.training import new_model
 
 TURN = threading.RLock()
-"""Held while code of tasks runs: random numbers, standard output and the places of modules are those of the process."""
+"""Lock held while task code runs: random numbers, standard output and the places of modules are the whole process's."""
 
 
 class ModelPool:

@@ -14,7 +14,7 @@ from spectra_cli.execution.planning.options import PathLike
 from spectra_cli.regularfile import open_regular
 
 HEADER = ["a", "b"]
-"""What a first line that names the columns begins with."""
+"""Beginning of a first line that names the columns."""
 
 
 PLAIN = 'Write two PATHs: A,B; with quotes where one holds a comma: "a,1",b'

@@ -57,8 +57,8 @@ def prepare_barrier(
     """Plan the evaluation of models along the lines between checkpoints.
 
     The singular vectors of the ends are compared wherever that is told or kept. A file of barriers keeps it with the
-    rows, so that whoever runs the command again, and evaluates nothing, is told it as well. A table that is in memory
-    only keeps nothing and has nobody to tell, and is spared that work.
+    rows, so that a second run of the command, which evaluates nothing, tells it as well. For a table that is only in
+    memory, where it is neither told nor kept, that work is left out.
 
     Args:
         given: the pairs.

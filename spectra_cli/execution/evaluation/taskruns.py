@@ -98,7 +98,7 @@ class ChosenTask:
 
     @contextmanager
     def _blaming_the_record(self) -> Iterator[None]:
-        """What is wrong with a task is the run.json's fault, unless it is about what the command line gives."""
+        """A context in which errors name the run.json, unless they are about what the command line gives."""
         try:
             yield
         except UsageError as error:
@@ -214,7 +214,7 @@ def model_seed(record: RunRecord, directory: Place) -> int:
 
 
 def _overruled(record: RunRecord | None, options: TaskOptions) -> list[str]:
-    """What a run.json says of the task and the command line says otherwise."""
+    """Statements of a run.json about the task that the command line overrules."""
     if record is None:
         return []
     if options.task is not None and not same_task(options.task, record.task):

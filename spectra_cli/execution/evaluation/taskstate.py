@@ -23,7 +23,7 @@ from spectra_cli.tasks.registry import checkpoint_option, task_version
 from spectra_cli.tasks.runfile import DATA
 
 TOKENIZERS = ("tokenizer", "vocab", "merges", "special_tok", "added_tok", "spiece", "sentencepiece", "spm", "tekken")
-"""What the names of the files begin with that a tokenizer is kept in, beside the weights of a checkpoint."""
+"""Beginnings of the names of files that hold a tokenizer, beside the weights of a checkpoint."""
 
 State = list[Any]
 """A state as a list that JSON can hold."""

@@ -22,7 +22,7 @@ SETTINGS = {
 
 
 def keep_freed_memory() -> None:
-    """Have this process keep some freed memory for what comes next; a setting of the process, so for whoever owns it.
+    """Have this process keep some freed memory for what comes next. Only for processes that spectra owns.
 
     By itself, glibc gives the matrices of each batch back to the system, which clears every page of them again for the
     next batch. What the user has set stays, and other C libraries are left alone.

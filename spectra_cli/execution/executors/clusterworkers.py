@@ -43,7 +43,7 @@ class SilentClusterWarning(UserWarning):
 
 
 def within(client: Client, seconds: float, ask: Callable[[], Any]) -> Any:
-    """What comes of a call of a client that would wait for an answer as long as it takes.
+    """Result of a call of a client that by itself would wait for an answer as long as it takes.
 
     Args:
         client: connected.
@@ -109,7 +109,7 @@ class ClusterWorkers:
             time.sleep(LOOK_S / 4)
 
     def _wait_for_any(self) -> None:
-        """Wait for a worker to ask, be it one that has not answered before."""
+        """Wait for a worker to ask, even one that has not answered before."""
         while not self._threads:
             time.sleep(LOOK_S / 4)
             self.threads_each()
@@ -152,7 +152,7 @@ class ClusterWorkers:
     async def _answers(
         self, workers: Sequence[str], function: Callable[..., T], args: Sequence[object], limit_s: float
     ) -> dict[str, T | Exception]:
-        """What those workers say that answer."""
+        """Answers of the workers that give one."""
 
         async def one(worker: str) -> T | Exception | None:
             limit = min(AGAIN_S, limit_s) if worker in self._silent else limit_s

@@ -114,7 +114,7 @@ class DaskCluster:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """Some of what a work reads, absolute paths.
+    """Absolute paths of some of what a work reads.
 
     Attributes:
         roots: of its runs.
@@ -126,7 +126,7 @@ class _Read:
 
 
 def _read_by(work: Work) -> _Read:
-    """What is there of the runs of a work; URLs are the same everywhere."""
+    """Paths of a work's runs that exist here; URLs are left out, as they are the same everywhere."""
     runs = work.runs_read()
     return _Read(
         _present(run.root for run in runs), _present(run.checkpoints[0].path for run in runs if run.checkpoints)

@@ -80,7 +80,7 @@ def _connection(address: str, patience_s: float) -> _Connection:
 
 
 class _Connection(Client):
-    """A client of Dask that is nobody's default and leaves nothing behind where it cannot be connected.
+    """A client of Dask that is never the default one and leaves nothing behind where it cannot be connected.
 
     Args:
         address: of the scheduler.

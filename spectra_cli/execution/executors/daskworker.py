@@ -173,7 +173,7 @@ class SharedWork(WorkerPlugin):
 
 
 class _EventCollector:
-    """Keeps events among the messages of a chunk."""
+    """Collects events among the messages of a chunk."""
 
     def __init__(self, messages: list[Message]) -> None:
         self.messages = messages

@@ -18,7 +18,7 @@ LOOK_S = 1.0
 
 
 class WorkerDiedError(CheckpointError):
-    """What was to be done has taken down those that did it."""
+    """An assignment has taken down every worker that tried it."""
 
     status = "worker_died"
 

@@ -34,7 +34,7 @@ BEGIN = (
 """The program of a worker: finds its modules where this process finds them."""
 
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-"""What torch and numpy are told the number of threads with, when they are imported."""
+"""Environment variables from which torch and numpy take their number of threads when they are imported."""
 
 GRACE_S = 2.0
 """Time to clean up for workers whose work is not wanted any more."""

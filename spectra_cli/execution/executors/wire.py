@@ -35,7 +35,7 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Some events, in the order in which they came to pass."""
+    """Events in the order in which they happened."""
 
     events: tuple[Event, ...]
 

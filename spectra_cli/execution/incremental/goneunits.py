@@ -1,4 +1,4 @@
-"""Units whose rows are in the tables that are there, though nobody asks for them any more."""
+"""Units whose rows are in the existing tables, though they are not asked for any more."""
 
 from __future__ import annotations
 

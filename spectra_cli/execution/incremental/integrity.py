@@ -72,6 +72,6 @@ def _altered(kept: KeptTable, keys: Collection[Key], columns: Sequence[str], whi
 
 
 def _sums(entry: Entry) -> list[Any]:
-    """What is on record about rows; nothing that any rows have where it is something else."""
+    """Count and checksums on record about rows; values that match no rows where the record is something else."""
     told = entry.facts.get(ROWS)
     return told if isinstance(told, list) and len(told) == 3 else [None, None, None]

@@ -48,7 +48,7 @@ def open_journal(
 
 
 def _other_work(error: OtherWorkError, location: TableLocation, match: Mapping[str, Any], noun: str) -> InputError:
-    """What is said where work was interrupted that this one does not go on with."""
+    """Message about interrupted work that this work does not go on with."""
     found, command = error.found_header.get("match"), error.found_header.get("command")
     before = found if isinstance(found, dict) else {}
     finished = f"has finished {counted(error.finished, noun)} of this table, which would be lost"

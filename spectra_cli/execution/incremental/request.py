@@ -1,4 +1,4 @@
-"""What is asked of a work that makes tables, whatever they hold, and how one begins of which the plan is made."""
+"""The request for a work that makes tables, whatever they hold, and how a work begins once it is planned."""
 
 from __future__ import annotations
 

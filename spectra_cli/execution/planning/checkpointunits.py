@@ -20,7 +20,7 @@ def identity_of(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def checkpoint_label(key: Key) -> str:
-    """What a checkpoint is called of which only the key is known, of the columns ``CHECKPOINT_KEY``."""
+    """Name of a checkpoint of which only the key is known: the values of the columns ``CHECKPOINT_KEY``."""
     return "/".join(part for part in key if part not in {None, "", "."})
 
 

@@ -185,7 +185,7 @@ def _recorded_mask(choice: MaskChoice, origin: Origin | None, options: TrainOpti
 
 
 def _threads(options: TrainOptions, existing: RunRecord | None) -> int:
-    """What the user says, else what the run began with: sums over other numbers of threads have other last bits."""
+    """Number the user gives, else that the run began with: sums over other numbers of threads have other last bits."""
     environment = existing.training.get("environment") if existing else None
     before = environment.get("threads") if isinstance(environment, dict) else None
     if options.threads is None and isinstance(before, int) and 1 <= before <= MOST_THREADS:
@@ -204,7 +204,7 @@ def _changed_environment(old: RunRecord, new: RunRecord) -> list[str]:
 
 
 def _remarks_on_branch(trunk: Trunk, record: RunRecord, recipe: Recipe) -> list[str]:
-    """What is legitimate of a branch and rarely meant."""
+    """Notes on what is allowed for a branch but rarely meant."""
     found = []
     training, of_trunk = record.training, trunk.record.training
     forced = training["perturb"] or training["mask"] or training["recipe"] != of_trunk.get("recipe")

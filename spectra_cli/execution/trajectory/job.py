@@ -1,4 +1,4 @@
-"""The checkpoints of all runs, analysed wherever the work is done; a bad one is a row and not the end."""
+"""The checkpoints of all runs, analysed wherever the work is done; a bad one becomes a row and does not end it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HARMLESS = {"rank": rank.HARMLESS, "align": align.HARMLESS, "sva": sva.HARMLESS}
 """Statuses that say all there is to say, by table."""
 
 CHUNKS_PER_WORKER = 2
-"""What is left is cut into so many for each: the last chunks are the smallest, as all workers wait for the last one."""
+"""Chunks per worker that remaining work is cut into: the last are the smallest, as all wait for the last one."""
 
 LARGEST_CHUNK = 8
 """A cluster keeps what a worker finishes when the chunk is finished."""

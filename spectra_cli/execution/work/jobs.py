@@ -52,7 +52,7 @@ class TableJob(Protocol):
         ...
 
     def passes(self, chunks: Sequence[Chunk], workers: int) -> int:
-        """How often a unit is looked at, those included that others are compared with.
+        """How often units are looked at, including those that others are compared with.
 
         Args:
             chunks: what is to be done.
@@ -71,7 +71,7 @@ class TableJob(Protocol):
         ...
 
     def label(self, key: Key) -> str:
-        """What a unit is called in messages that is known by its key alone, as it is none of these units any more.
+        """Name, in messages, of a unit that is known by its key alone, as it is none of these units any more.
 
         Args:
             key: from a file, so that its parts may be any text.
@@ -95,7 +95,7 @@ class TableJob(Protocol):
         ...
 
     def settings(self, table: str) -> Mapping[str, Any]:
-        """What was chosen and the rows of a table depend on, as JSON may have it; names as people know them."""
+        """Options that the rows of a table depend on, as JSON may have them; names as people know them."""
         ...
 
     def metadata(self, command: Sequence[str]) -> dict[str, str]:
@@ -136,5 +136,5 @@ class TableJob(Protocol):
         ...
 
     def found(self) -> Mapping[str, Any]:
-        """What is known at the end and stands in no row, as JSON may have it; the files record it as well."""
+        """Facts that are known at the end and stand in no row, as JSON may have them; the files record them as well."""
         ...

@@ -122,7 +122,7 @@ class Work(Protocol):
         ...
 
     def runs_read(self) -> Sequence[Run]:
-        """What is read; a machine that does the work has to see it."""
+        """Runs that are read; a machine that does the work has to see them."""
         ...
 
 

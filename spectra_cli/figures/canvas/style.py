@@ -29,7 +29,7 @@ def own_style(**settings: Any) -> Iterator[None]:
     """Have matplotlib's defaults while something is drawn or saved.
 
     The same tables give the same image everywhere. A ``matplotlibrc`` may say, for example, that all text goes through
-    LaTeX, and text here comes from strangers' files.
+    LaTeX, and text here comes from untrusted files.
 
     Args:
         **settings: on top of the defaults, with underscores for dots: ``svg_hashsalt``.

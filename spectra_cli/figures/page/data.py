@@ -18,7 +18,7 @@ NAME_WIDTH = 300
 """Columns after which a name loses its middle, however wide the page: some files hold names of megabytes."""
 
 TEXT_WIDTH = 2000
-"""The same of a sentence."""
+"""Columns after which a sentence loses its middle."""
 
 LABEL_WIDTHS = {"wide": (30, 50), "narrow": (17, 22)}
 """Columns of a heat map's row labels with room and without: those of matrices, and those of connections."""

@@ -1,7 +1,7 @@
 """What the page of `spectra report` shows, before it is HTML: charts, tables and sentences, and no path or format.
 
-:func:`spectra_cli.figures.page.rendering.render` turns a :class:`Document` into a page. Every string may come from a
-stranger's file: markup, control characters and absurd lengths are the page's business, and nothing needs to be escaped.
+:func:`spectra_cli.figures.page.rendering.render` turns a :class:`Document` into a page. Every string may come from an
+untrusted file: markup, control characters and absurd lengths are the page's business, and nothing needs to be escaped.
 Numbers are shown with four significant digits, which are those of the number given, whatever a page keeps of it.
 """
 
@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.floating]
 """An array of floating-point numbers of any width."""
 
 KEY = re.compile(r"[a-z0-9_]+")
-"""What the key of a chart is made of."""
+"""Pattern of the key of a chart."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -210,7 +210,7 @@ class Panels:
 
 
 def _maps(label: str, choice: Choice) -> Callable[[Sequence[Evolution]], Panels]:
-    """What draws diagonals as heat maps, i downwards; `label` says what the colours are."""
+    """A function that draws diagonals as heat maps, i downwards; `label` says what the colours are."""
 
     def draw(shown: Sequence[Evolution]) -> Panels:
         figure, grid = axes.panels(len(shown), width_in=5.2)
@@ -295,7 +295,7 @@ def _names(rows: pd.DataFrame) -> list[str]:
 
 
 def _by_name(found: Sequence[Followed], names: Sequence[str]) -> list[tuple[str, list[Followed]]]:
-    """What there is of each name, of one run after the other."""
+    """Evolutions with values, by name; each name has those of one run after the other."""
     groups: dict[str, list[Followed]] = {name: [] for name in names}
     for each in found:
         if each.evolution.name in groups and each.evolution.values.size:

@@ -158,7 +158,7 @@ def _alignments(gathered: Gathered, clock: str) -> list[Overview]:
 def _common_runs(
     ranks: Mapping[str, Overview], alignments: Mapping[str, Overview], errors: Mapping[str, Panel]
 ) -> dict[str, tuple[Overview, Overview, Panel]]:
-    """What is drawn of the runs that have it all.
+    """Panels of the runs that have all of them.
 
     Raises:
         NothingToDraw: if none has.

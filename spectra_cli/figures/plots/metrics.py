@@ -38,7 +38,7 @@ METRIC_LABELS: Mapping[str, str] = {
 """Labels of axes, by metric. A loss stands under its own name, for its unit is the task's."""
 
 MOST_FIGURES = 20
-"""Limit for one kind: nobody looks at more, and a broken table may have any number of metrics."""
+"""Limit for one kind; a broken table may have any number of metrics."""
 
 MOST_RUNS_DOWN = 4
 """Runs below one another before another column begins, where a run has several panels in a row."""

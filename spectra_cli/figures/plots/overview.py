@@ -32,7 +32,7 @@ COLOURS = {
     "alignment_score": "alignment score",
     "agreement_score": "agreement score",
 }
-"""What they mean, by kind of figure."""
+"""Meaning of the colours, by kind of figure."""
 
 RUN_COLUMNS = 48
 """Limit for the name of a run, above a panel that is no wider than that."""

@@ -55,7 +55,7 @@ class Opened:
         return {"rank": self.rank, "align": self.align, "sva": self.sva}[kind]
 
     def names(self, kind: str) -> Sequence[str]:
-        """What the rows of a kind that has lists are of."""
+        """Names of the matrices or connections that the rows of a kind with lists are about."""
         return self.connections if kind == "align" else self.matrices
 
     def narrowed(self, most: int) -> Opened:
@@ -71,7 +71,7 @@ class Opened:
         )
 
     def sizes(self) -> list[DetailSize]:
-        """What each would take if it were shown whole."""
+        """Sizes of the details, one for each, if they were shown whole."""
         matrices, connections = self.changed
         found = [self._size(place, name) for place, name in enumerate(matrices)]
         steps = len(self.align.places) if self.align is not None else 0

@@ -155,7 +155,7 @@ def grid_of(each: Map, overview: Overview, details: Mapping[str, int]) -> Grid:
 
 
 def _summary(each: Map, overview: Overview) -> str:
-    """How many, the means at both ends, and the least and the largest at the last: of what is drawn."""
+    """Facts on what is drawn: how many, the means at both ends, and the least and the largest at the last."""
     drawn, there = len(overview.names), len(each.rows.names)
     of = f"{drawn} of {there}" if drawn < there else str(there)
     noun = each.noun[there != 1]

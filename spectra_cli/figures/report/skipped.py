@@ -1,4 +1,4 @@
-"""Everything that has no number, and why: rows of all tables by their status."""
+"""Rows of all tables that have no number, and why, by their status."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Gathered:
         self._superseded: dict[str, dict[tuple[str, float], list[str]]] = {}
         known = [label for labels in self._labels.values() for label in labels.values()]
         of_metrics, self.remarks = labels_of_metrics([file for file in self.files if file.table == "metrics"], known)
-        """What was taken for granted, each a sentence without a full stop."""
+        """Assumptions that were made, each a sentence without a full stop."""
         self._labels |= of_metrics
         everything = dict.fromkeys(label for labels in self._labels.values() for label in labels.values())
         self.runs = tuple(label for label in everything if not runs or any(fnmatchcase(label, glob) for glob in runs))
@@ -211,7 +211,7 @@ class Gathered:
 
 
 def _narrowed(where: Mapping[str, Collection[str]]):  # type: ignore[no-untyped-def]  # pyarrow publishes no types
-    """What keeps of a batch the rows whose columns have one of the values."""
+    """A function that keeps the rows of a batch whose columns have one of the values."""
 
     def narrow(batch: pa.RecordBatch) -> pa.RecordBatch:
         for name, values in where.items():

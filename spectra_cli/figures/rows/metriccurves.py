@@ -95,7 +95,7 @@ def _shares(variant: str, keeps: Iterable[float]) -> dict[float, str]:
 
 
 def _of_seeds(counts: Set[int]) -> str:
-    """What is said of a curve, for the numbers of seeds that runs have."""
+    """Remark on a curve, for the numbers of seeds that runs have."""
     if max(counts) < 2:
         return ""
     return f" (mean of {max(counts)} seeds)" if len(counts) == 1 else " (mean of seeds)"

@@ -29,7 +29,7 @@ LABEL_COLUMNS = ("label", "fine_label")
 """CIFAR-100 has ``fine_label`` of 100 classes beside ``coarse_label`` of 20."""
 
 FORMATS = ("PNG", "JPEG")
-"""The hub has PNG for these data sets. No other decoder of Pillow is given a stranger's bytes."""
+"""Formats to decode: the hub has PNG for these data sets. No other decoder of Pillow gets untrusted bytes."""
 
 LONGEST_REASON = 200
 

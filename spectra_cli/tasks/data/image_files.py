@@ -1,6 +1,6 @@
 """Where images with labels are: a file of Parquet or ``.npz``, or a directory of shards.
 
-Files may come from strangers. Nothing in them is executed, pickles are refused, only PNG and JPEG are decoded, and
+Files are not trusted. Nothing in them is executed, pickles are refused, only PNG and JPEG are decoded, and
 sizes are checked before memory is taken.
 """
 

@@ -1,4 +1,4 @@
-"""Columns of Parquet files from strangers: what repeats is not unpacked, and what is claimed is checked first.
+"""Columns of untrusted Parquet files: what repeats is not unpacked, and what is claimed is checked first.
 
 A column may say once what stands in all of its rows: 2 kB of Parquet can hold 256 times the same 60 MB. Such a column
 is read as what it is, a dictionary and places in it, and its values are made one at a time.

@@ -31,7 +31,7 @@ LARGEST_EXPANSION = 256
 """The rows of a Parquet file may take 256 MiB, or this many times its size. WikiText takes 2 times."""
 
 SPLIT_OF = {"train": "train", "training": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val"}
-"""What a file's name begins with (or goes on with after ``wiki.``) -> the split it is of."""
+"""Beginning of a file's name (or of what follows ``wiki.`` in it) -> the split it is of."""
 
 _NAME = re.compile(rf"(?:wiki\.)?({'|'.join(SPLIT_OF)})(?:[-_.].*)?\.(?:txt|parquet|tokens|raw)")
 _SHARD = re.compile(r"-(\d{1,6})-of-(\d{1,6})")

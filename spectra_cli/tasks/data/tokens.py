@@ -119,7 +119,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 @contextmanager
 def blamed_for_tokens(path: Path) -> Iterator[None]:
-    """What a tokenizer raises is the fault of its file: also a panic of Rust, which is no Exception.
+    """A context in which a tokenizer's errors blame its file: also a panic of Rust, which is no Exception.
 
     Raises:
         InputError: for whatever happens, but for an interruption or too little memory.

@@ -1,6 +1,6 @@
 """Causal language models of Hugging Face transformers from a checkpoint directory: never its code, never the network.
 
-A directory is data from strangers. Only classes of transformers itself are made from its ``config.json``; nothing in it
+A directory is untrusted data. Only classes of transformers itself are made from its ``config.json``; nothing in it
 is imported or unpickled, and what it lacks is not fetched.
 """
 
@@ -204,7 +204,7 @@ def _converted(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tenso
                 ignore_mismatched_sizes=True,
                 local_files_only=True,
             )
-        except Exception:  # noqa: BLE001 - tensors of strangers: the names stay as they are, and the loader lists them
+        except Exception:  # noqa: BLE001 - untrusted tensors: the names stay as they are, and the loader lists them
             return {}
     lacking = set(report["missing_keys"])
     found = {name: tensor for name, tensor in loaded.state_dict().items() if name not in lacking}
@@ -249,7 +249,7 @@ def transformers_module() -> Any:
 
 @contextmanager
 def blamed(path: Path) -> Iterator[None]:
-    """What transformers raises over a file of strangers is the file's fault."""
+    """A context in which errors of transformers blame an untrusted file."""
     try:
         yield
     except SpectraError:

@@ -101,13 +101,13 @@ class MemoryBudgetError(SpectraError):
     """The least memory that a matrix needs is more than the budget allows or the machine has.
 
     Attributes:
-        missing_bytes: that the budget lacks at least; None where the machine itself had no more.
+        of_budget: whether the budget forbids it, and not the machine, so that it is the same under the same budget.
     """
 
     status = "over_memory_budget"
 
     def __init__(
-        self, what: str, *, missing_bytes: int | None = None, where: str | None = None, remedy: str | None = None
+        self, what: str, *, of_budget: bool = False, where: str | None = None, remedy: str | None = None
     ) -> None:
         super().__init__(what, where=where, remedy=remedy)
-        self.missing_bytes = missing_bytes
+        self.of_budget = of_budget

@@ -10,6 +10,7 @@ from spectra_cli.checkpoints.smallfile import read_small_file
 from spectra_cli.errors import CheckpointError
 from spectra_cli.storage.connection import StorageError
 from spectra_cli.storage.places import Place, is_directory
+from spectra_cli.storage.remote import RemotePath
 
 NAME = "config.json"
 LARGEST_CONFIG_BYTES = 4 << 20
@@ -23,10 +24,11 @@ def read_config(checkpoint: Place, run_root: Place) -> dict[str, Any]:
         run_root: directory of the run.
 
     Returns:
-        The configuration, empty where there is none, where it may not be read or where it is not a JSON object.
+        The configuration, empty where there is none, where a storage denies access, or where it is not a JSON object.
 
     Raises:
-        StorageError: if a storage does not say whether there is one.
+        CheckpointError: if there is one on this machine that may not be read, or a storage does not say whether there
+            is one.
     """
     return next((config for _, config in _considered(checkpoint, run_root) if config is not None), {})
 
@@ -35,7 +37,7 @@ def files_considered(checkpoint: Place, run_root: Place) -> list[Place]:
     """Files that :func:`read_config` looks at, in its order: those absent or not usable, then the one that it takes.
 
     Raises:
-        StorageError: as :func:`read_config`.
+        CheckpointError: as :func:`read_config`.
     """
     looked_at = []
     for file, config in _considered(checkpoint, run_root):
@@ -56,6 +58,10 @@ def _read(file: Place) -> dict[str, Any] | None:
         config = json.loads(read_small_file(file, LARGEST_CONFIG_BYTES))
     except StorageError:
         raise  # there may be one, without which the numbers of heads would be others
-    except (CheckpointError, ValueError, RecursionError):  # many a storage denies access to what is absent
+    except CheckpointError as error:
+        if isinstance(error.__cause__, PermissionError) and not isinstance(file, RemotePath):
+            raise
+        return None  # many a storage denies access to what is absent
+    except (ValueError, RecursionError):
         return None
     return config if isinstance(config, dict) else None

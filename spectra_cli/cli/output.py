@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from spectra_cli.storage.secrets import recorded, without_secrets
@@ -54,8 +55,9 @@ def plain(text: str) -> str:
 
 
 def error(message: str) -> None:
-    """Print one paragraph that says what went wrong."""
-    stderr_console().print(f"[bold red]Error:[/] {plain(message)}", soft_wrap=True)
+    """Print one paragraph that says what went wrong, if there still is a terminal to print it on."""
+    with suppress(OSError):
+        stderr_console().print(f"[bold red]Error:[/] {plain(message)}", soft_wrap=True)
 
 
 def warn(message: str, console: Console | None = None) -> None:

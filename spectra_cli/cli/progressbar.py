@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -44,8 +45,9 @@ class ProgressBar:
         self._bar.start()
 
     def stop(self) -> None:
-        """Do not show it any more."""
-        self._bar.stop()
+        """Do not show it any more; a terminal that is gone shows nothing."""
+        with suppress(OSError):
+            self._bar.stop()
 
     def begin(self, completed: float = 0.0) -> None:
         """Reckon the time that is left from now on.

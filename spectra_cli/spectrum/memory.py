@@ -72,11 +72,11 @@ def slab_length(batch: Shape, budget_bytes: int, *, vectors: int, method: str, l
     fixed = square_bytes(batch, vectors=vectors, method=method, long_vectors=long_vectors)
     affordable = (budget_bytes - fixed) // _position_bytes(batch)
     if affordable < 1 and len(batch) == 1:
-        needed = fixed + _position_bytes(batch)
+        needed = readable_bytes(fixed + _position_bytes(batch))
         raise MemoryBudgetError(
-            f"a {batch.rows} x {batch.cols} matrix needs {readable_bytes(needed)} of working memory; "
+            f"a {batch.rows} x {batch.cols} matrix needs {needed} of working memory; "
             f"{readable_bytes(budget_bytes)} are left for it",
-            missing_bytes=needed - budget_bytes,
+            of_budget=True,
             remedy="Raise --memory-budget, or leave the matrix out with --exclude",
         )
     return max(1, min(_longest_slab(batch, method), affordable))

@@ -147,3 +147,19 @@ def test_what_cannot_be_told_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "step_3").mkdir()
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         fingerprint_files(tmp_path / "step_3", tmp_path)
+
+
+def test_a_configuration_that_may_not_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not as if there were none: heads are counted by it."""
+    path = save(tmp_path / "step_1.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    original = os.open
+
+    def denied(file: Any, *arguments: Any, **options: Any) -> int:
+        if os.fspath(file).endswith("config.json"):
+            raise PermissionError(13, "Permission denied", os.fspath(file))
+        return original(file, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(CheckpointError, match=r"config\.json: it cannot be read: Permission denied"):
+        read_config(path, tmp_path)

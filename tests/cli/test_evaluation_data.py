@@ -114,10 +114,10 @@ def test_data_in_the_directory_of_the_run_count_and_its_checkpoints_do_not(spect
     assert evaluates(spectra, *line)
 
 
-def test_a_value_that_is_the_name_of_a_directory_by_chance_is_no_path(spectra: Fixture) -> None:
-    """Neither one of an option's choices, also where it is a file, nor any text without a separator."""
+def test_a_choice_that_is_the_name_of_a_directory_by_chance_is_no_path(spectra: Fixture) -> None:
+    """A run is easily called after its model; the same of a file."""
     for chosen in ("run", "own.py"):
-        line = (*PRUNE, "--set", f"model={chosen}", "--set", "text=run")
+        line = (*PRUNE, "--set", f"model={chosen}")
         evaluates(spectra, *line)
         Path("run/notes.txt").write_text(chosen)
         assert not evaluates(spectra, *line)
@@ -125,9 +125,9 @@ def test_a_value_that_is_the_name_of_a_directory_by_chance_is_no_path(spectra: F
     assert not evaluates(spectra, *line)
 
 
-@pytest.mark.parametrize("option", ["place=sub", "text=./sub", "text=sub/in.txt", "text=one.txt", "place=sub/in.txt"])
+@pytest.mark.parametrize("option", ["place=sub", "text=sub", "text=sub/in.txt", "text=one.txt", "place=sub/in.txt"])
 def test_what_an_option_names_is_looked_at(option: str, spectra: Fixture) -> None:
-    """By its type, or as its value is written."""
+    """Whether its type says that it is a path or not: old numbers are worse than needless work."""
     Path("sub").mkdir()
     files = [Path("sub/in.txt"), Path("one.txt")]
     for file in files:
@@ -138,3 +138,13 @@ def test_what_an_option_names_is_looked_at(option: str, spectra: Fixture) -> Non
     assert evaluates(spectra, *line)
     files["one" not in option].write_text("22")
     assert not evaluates(spectra, *line)
+
+
+def test_each_item_of_a_list_is_looked_at(spectra: Fixture) -> None:
+    for name in ("one.txt", "words"):
+        Path(name).write_text("1")
+    line = (*PRUNE, "--set", "text=one.txt, words,neither")
+    assert [evaluates(spectra, *line) for _ in range(2)] == [True, False]
+    for name in ("one.txt", "words"):
+        Path(name).write_text("22")
+        assert [evaluates(spectra, *line) for _ in range(2)] == [True, False]

@@ -122,7 +122,7 @@ class PlantedWorker:
 
     def outcomes(self, chunk: Chunk) -> Iterator[Outcome]:
         for assignment in reversed(chunk):
-            self.sink.hear(CheckpointOpened(matrices=1, work=float(assignment.index)))
+            self.sink.hear(CheckpointOpened(matrices=1, flops=float(assignment.index)))
             self._leave_a_trace(assignment.index)
             act = self.work.acts.get(assignment.index, "")
             if act == "fails":

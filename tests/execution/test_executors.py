@@ -53,7 +53,7 @@ def test_the_outcome_of_each_unit_arrives_once_and_whole(executor: Executor) -> 
         assert outcome.content == f"{outcome.index:032x}"
         assert outcome.facts["device"] == "cpu"
         assert list(outcome.remarks) == [Remark("told once", "once", matter="it"), Remark(f"of {outcome.index}")]
-    expected = Counter(CheckpointOpened(matrices=1, work=float(place)) for place in range(units))
+    expected = Counter(CheckpointOpened(matrices=1, flops=float(place)) for place in range(units))
     assert Counter(heard.events) == expected + Counter({CheckpointDone(): units - 1})
 
 

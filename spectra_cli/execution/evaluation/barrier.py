@@ -22,7 +22,6 @@ from spectra_cli.execution.evaluation.interpolator import (
 from spectra_cli.execution.evaluation.pairs import BarrierPlan, End, Pair
 from spectra_cli.execution.evaluation.taskruns import ChosenTask, named_task
 from spectra_cli.execution.evaluation.taskstate import TaskStates, chunks_by_task, model_settings, task_settings
-from spectra_cli.execution.executors.device import known_budget_bytes
 from spectra_cli.execution.planning.options import PathLike
 from spectra_cli.execution.planning.provenance import provenance
 from spectra_cli.execution.planning.recordedsettings import hashed
@@ -135,8 +134,8 @@ class BarrierJob:
         return identity_in(self._plan.pairs[unit.index], table)
 
     def budget_bytes(self, sharing: int) -> int | None:
-        """The memory budget of each worker."""
-        return known_budget_bytes(self._plan.options, self._device, sharing)
+        """The memory budget of each worker, if the user has set one."""
+        return self._plan.options.worker_budget_bytes(sharing)
 
     def settings(self, table: str) -> Mapping[str, Any]:
         """The options that the rows of a table depend on."""

@@ -15,7 +15,6 @@ from spectra_cli.errors import CheckpointError
 from spectra_cli.execution.evaluation.pruner import AGREEMENT, VALUES, PruneWork
 from spectra_cli.execution.evaluation.taskruns import ChosenTask, named_task
 from spectra_cli.execution.evaluation.taskstate import TaskStates, chunks_by_task, model_settings, task_settings
-from spectra_cli.execution.executors.device import known_budget_bytes
 from spectra_cli.execution.planning.checkpointunits import (
     CHECKPOINT_KEY,
     checkpoint_label,
@@ -112,8 +111,8 @@ class PruneEvalJob:
         return identity_of(*self._of(unit.index))
 
     def budget_bytes(self, sharing: int) -> int | None:
-        """The memory budget of each worker."""
-        return known_budget_bytes(self._plan.options, self._device, sharing)
+        """The memory budget of each worker, if the user has set one."""
+        return self._plan.options.worker_budget_bytes(sharing)
 
     def settings(self, table: str) -> Mapping[str, Any]:
         """The options that the rows of a table depend on."""

@@ -237,7 +237,8 @@ class Pruner:
             known.add("all_zero")  # a mask may well leave nothing of a matrix
             compared = [row for row in agreement.rows if row["status"] not in known]
             problems[AGREEMENT] = [sentence for _, sentence in messages.problems({AGREEMENT: compared}, faults.first)]
-        one.outcome.enough_bytes = faults.enough_bytes(self._place.budget_bytes)
+        if faults.of_budget and options.budget_bytes is not None:
+            one.outcome.budget_bytes = self._place.budget_bytes
         return rows, problems
 
     def _agreement(self, one: _CheckpointTurn, stack: ExitStack, on_problem: OnProblem) -> PrunedAgreement | None:

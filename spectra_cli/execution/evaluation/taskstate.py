@@ -91,13 +91,13 @@ class TaskStates:
 
         That is what the run.json says, the version of the package of an installed task, size and time of the files of
         data (of a directory, of those that :class:`DataFiles` looks at), and of tokenizers beside the checkpoint. Data
-        are what the option ``data`` names, and what another option names that is there, if the option is declared as a
-        path, or its value has a separator or is the name of a file with a suffix; the declared choices of an option are
-        none.
+        are what the option ``data`` names, and what other options name that is there; the declared choices of an option
+        name nothing. Of a list, as of text with commas, each item may name one.
         """
         if chosen.name not in self._versions:
             self._versions[chosen.name] = task_version(chosen.name)
-        paths = [self._path(chosen, name, value) for name, value in sorted(chosen.settings.items())]
+        items = [(name, item) for name, value in sorted(chosen.settings.items()) for item in _items(value)]
+        paths = [self._path(chosen, name, item) for name, item in items]
         return [
             [settled_name(chosen.name), self._versions[chosen.name], dict(chosen.settings), chosen.seed],
             [self._data.state(path) for path in paths if path is not None],
@@ -115,9 +115,7 @@ class TaskStates:
         if not text or not os.path.exists(path):  # the task is not even looked up for most options
             return None
         declared = True if isinstance(value, os.PathLike) else self._declared(chosen, name, text)
-        if declared is None:
-            declared = os.sep in text or (os.path.isfile(path) and os.path.splitext(path)[1] != "")
-        return path if declared else None
+        return None if declared is False else path  # where a task does not say: needless work rather than old numbers
 
     def _declared(self, chosen: ChosenTask, name: str, value: str) -> bool | None:
         """Whether a value is a path by what a task says of its options; None where it does not say."""
@@ -167,3 +165,11 @@ def chunks_by_task(
         chosen = task(assignment.index)
         together.setdefault("" if chosen is None else chosen.key, []).append(assignment)
     return [(assignment,) for row in together.values() for assignment in row]
+
+
+def _items(value: Any) -> list[Any]:
+    """A value of an option, and its items where it is a list, or text that may be one."""
+    if isinstance(value, list | tuple):
+        return list(value)
+    parts = value.split(",") if isinstance(value, str) and "," in value else []
+    return [value, *filter(None, map(str.strip, parts))]

@@ -87,19 +87,6 @@ def work_place_of(
     return WorkPlace(found, budget_bytes, kept_bytes, int(KNOWN_SHARE * budget_bytes) if knows_factors else 0)
 
 
-def known_budget_bytes(options: Options, device: str, sharing: int) -> int | None:
-    """The memory budget of a worker as :func:`work_place_of` will have it; None where only the worker can tell.
-
-    Args:
-        options: what the user chose.
-        device: what the work is done on; its class is the part before ``:``.
-        sharing: how many workers share the memory.
-    """
-    if options.budget_bytes is not None:
-        return options.budget_bytes // sharing
-    return default_budget_bytes() // sharing if device.startswith("cpu") else None
-
-
 def described(device: torch.device) -> str:
     """A device as the files record it, with the name of the hardware where it has one."""
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

@@ -17,7 +17,7 @@ from spectra_cli.execution.incremental.earliertable import EarlierTable
 from spectra_cli.execution.incremental.integrity import ROWS, altered_units
 from spectra_cli.execution.incremental.journalopening import open_journal
 from spectra_cli.execution.incremental.keptremarks import REMARKS, recorded_remarks, remarks_in
-from spectra_cli.execution.incremental.reuse import ENOUGH, may_hold_more, recorded_budget, settled
+from spectra_cli.execution.incremental.reuse import BUDGET, recorded_budget, settled, under_budget
 from spectra_cli.execution.incremental.tableoutput import TableOutput
 from spectra_cli.execution.incremental.writing import Writing
 from spectra_cli.execution.work.events import Remark
@@ -34,7 +34,7 @@ from spectra_cli.tables.rows import rows_of, table_of
 from spectra_cli.tables.rowsums import parted, row_sums
 from spectra_cli.tables.schemas import SCHEMA_VERSION, arrow_schema
 
-OF_LEDGERS = {ROWS, REMARKS, ENOUGH}
+OF_LEDGERS = {ROWS, REMARKS, BUDGET}
 """Facts that no job has found."""
 
 
@@ -64,7 +64,7 @@ class Ledger:
         job: the work.
         writing: where the table goes, and what is done with one that is there.
         metadata: for the file.
-        budget_bytes: memory budget of each worker; None if it is not known.
+        budget_bytes: memory budget of each worker; None if the user has not set one.
 
     Attributes:
         messages: what people should know of the rows that were there.
@@ -185,7 +185,7 @@ class Ledger:
             entry is not None
             and entry.fingerprint not in {"", None}
             and entry.fingerprint == self._fingerprints[unit.key]
-            and not may_hold_more(self._budget_bytes, entry.facts)
+            and under_budget(self._budget_bytes, entry.facts)
         )
 
     def holds(self, unit: Unit) -> bool:

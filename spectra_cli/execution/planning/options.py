@@ -87,7 +87,7 @@ class Options:
             include=listed(said.get("include")),
             exclude=listed(said.get("exclude")),
             transposed=listed(said.get("transposed")),
-            device=said.get("device", "auto"),
+            device=said.get("device") or "auto",
             budget_bytes=None if memory_budget is None else parse_bytes(str(memory_budget)),
             skip_incomplete=said.get("skip_incomplete", False),
             tags=dict(said.get("tags") or {}),
@@ -96,6 +96,14 @@ class Options:
             reference=None if reference is None else str(reference),
             against=_path(said.get("against")),
         )
+
+    def worker_budget_bytes(self, sharing: int) -> int | None:
+        """The memory budget of each worker, if the user has set one.
+
+        Args:
+            sharing: how many workers share the memory of one machine or device.
+        """
+        return None if self.budget_bytes is None else self.budget_bytes // sharing
 
     @property
     def columns_left_out(self) -> tuple[str, ...]:
@@ -180,7 +188,7 @@ class ExecutionOptions:
             raise UsageError("--fresh and --verify exclude each other", remedy="A fresh start has nothing to verify")
 
 
-LEAST_PLAIN_BYTES = 1 << 20
+LEAST_PLAIN_BYTES = 10_000
 """A smaller size without a unit is a slip: no spectrum takes so little."""
 
 

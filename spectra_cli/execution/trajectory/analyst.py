@@ -210,7 +210,8 @@ class Analyst:
             self._remark_on("sva", [Remark(sentence, "once") for sentence in said], outcome)
         for table, sentence in messages.problems(rows, faults.first):
             self._remark_on(table, [Remark(sentence, "checkpoint")], outcome)
-        outcome.enough_bytes = faults.enough_bytes(self._place.budget_bytes)
+        if faults.of_budget and self._options.budget_bytes is not None:
+            outcome.budget_bytes = self._place.budget_bytes
         return rows
 
     def _remark_on(self, table: str, remarks: Sequence[Remark], outcome: Outcome) -> None:

@@ -12,7 +12,6 @@ from spectra_cli.analyses.references import FINAL, Reference, shares_steps
 from spectra_cli.analyses.visits import Row
 from spectra_cli.checkpoints.fingerprints import fingerprint_files
 from spectra_cli.errors import CheckpointError
-from spectra_cli.execution.executors.device import known_budget_bytes
 from spectra_cli.execution.planning.checkpointunits import (
     CHECKPOINT_KEY,
     checkpoint_label,
@@ -114,8 +113,8 @@ class TrajectoryJob:
         return identity_of(*self._checkpoints[unit.index])
 
     def budget_bytes(self, sharing: int) -> int | None:
-        """The memory budget of each worker."""
-        return known_budget_bytes(self._plan.options, self._device, sharing)
+        """The memory budget of each worker, if the user has set one."""
+        return self._plan.options.worker_budget_bytes(sharing)
 
     def settings(self, table: str) -> Mapping[str, Any]:
         """The options that the rows of a table depend on."""

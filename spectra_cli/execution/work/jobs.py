@@ -87,7 +87,7 @@ class TableJob(Protocol):
         ...
 
     def budget_bytes(self, sharing: int) -> int | None:
-        """The memory budget of each worker, as far as that is known before they are there.
+        """The memory budget of each worker, if the user has set one.
 
         Args:
             sharing: how many workers share the memory of one machine or device.

@@ -66,8 +66,7 @@ class Outcome:
         error: why the unit could not be used; its rows say so too.
         facts: about the unit, beside its rows; as JSON may have it.
         remarks: what people should know, in the order in which it came up.
-        enough_bytes: a smaller memory budget of its worker would leave out what this one had to leave out; None where
-            nothing was left out for that, or memory ran out by itself.
+        budget_bytes: memory budget of its worker, if the user has set one and it left something out; else None.
         kept_remarks: by table, those of them that its rows do not say: they are told again where the rows are kept.
     """
 
@@ -77,7 +76,7 @@ class Outcome:
     same: bool = False
     error: SpectraError | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
-    enough_bytes: int | None = None
+    budget_bytes: int | None = None
     remarks: Sequence[Remark] = ()
     kept_remarks: dict[str, list[Remark]] = field(default_factory=dict)
 

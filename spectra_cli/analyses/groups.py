@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import torch
 
-from spectra_cli.analyses.lanes import flops_of, heaviest_first, lane_count
+from spectra_cli.analyses.demands import WorkPlace
+from spectra_cli.analyses.lanes import MOST_LANES, flops_of, heaviest_first, lane_count
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.spectrum.memory import working_bytes
 from spectra_cli.spectrum.subspaces import MOST
@@ -39,24 +40,21 @@ class Arrangement:
 def arranged(
     specs: Mapping[int, MatrixSpec],
     alike: Callable[[int], Hashable],
-    device: torch.device,
-    budget_bytes: int,
-    free_bytes: int,
+    place: WorkPlace,
 ) -> Arrangement:
     """Arrange the matrices of a checkpoint.
 
     Args:
         specs: matrices by depth.
         alike: what else than shape and dtype must be equal for two depths to come together.
-        device: where they will be worked on.
-        budget_bytes: for everything; a group takes a fraction of it.
-        free_bytes: of it, for the work itself.
+        place: where they will be worked on.
     """
-    groups = groups_of_equal_shape(specs, alike, device, budget_bytes)
+    groups = groups_of_equal_shape(specs, alike, place.device, place.budget_bytes)
     work = [sum(flops_of(spec) for _, spec in group) for group in groups]
-    needed = max((working_bytes(spec.rows, spec.cols, spec.nbytes, vectors=MOST) for spec in specs.values()), default=1)
-    cores = torch.get_num_threads() if device.type == "cpu" else 1
-    lanes = lane_count(work, cores, free_bytes // needed)
+    needed = max((working_bytes(spec.rows, spec.cols, 0, vectors=MOST) for spec in specs.values()), default=1)
+    affordable = max((n for n in range(1, MOST_LANES + 1) if place.share(n).working_bytes >= needed), default=1)
+    cores = torch.get_num_threads() if place.device.type == "cpu" else 1
+    lanes = lane_count(work, cores, affordable)
     if lanes == 1:
         return Arrangement(groups, 1, cores)
     return Arrangement(heaviest_first(groups, work, lanes), lanes, cores // lanes)

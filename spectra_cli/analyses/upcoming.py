@@ -74,7 +74,7 @@ class Primed:
             room: for their bytes.
         """
         usable = {depth: spec for depth, spec in specs.items() if spec.tensor.is_floating and spec.nbytes}
-        planned = arranged(usable, lambda _: None, place.device, place.budget_bytes, place.working_bytes)
+        planned = arranged(usable, lambda _: None, place)
         largest_held = resident_bytes(place.budget_bytes // planned.lanes)
         for spec in (spec for group in planned.groups for _, spec in group):
             if spec.nbytes > largest_held:

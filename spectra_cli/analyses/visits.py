@@ -90,9 +90,7 @@ def _visited(
     How many lanes there are, and what comes together in a group, follows from all matrices that are asked for, whatever
     is known of them: the last bits of what is found depend on it.
     """
-    planned = arranged(
-        specs, lambda depth: asked.of(depth).sides, place.device, place.budget_bytes, place.working_bytes
-    )
+    planned = arranged(specs, lambda depth: asked.of(depth).sides, place)
     share = place if planned.lanes == 1 else place.share(planned.lanes)
     if known is not None:
         known.begin((share, planned.threads))

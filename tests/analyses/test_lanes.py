@@ -15,8 +15,13 @@ from safetensors.torch import save_file
 
 import spectra_cli
 from spectra_cli.analyses import lanes, visits
+from spectra_cli.analyses.demands import WorkPlace
+from spectra_cli.analyses.groups import arranged
 from spectra_cli.analyses.lanes import as_completed, available_cores, blas_threads, heaviest_first, lane_count
 from spectra_cli.execution.work.listener import SkippedWorkWarning
+from spectra_cli.layers.matricize import MatrixSpec
+from spectra_cli.spectrum.memory import SQUARES, SQUARES_FOR_VECTORS
+from spectra_cli.tensors import TensorInfo
 
 WORK = st.lists(st.floats(1e3, 1e12), min_size=1, max_size=40)
 
@@ -147,3 +152,22 @@ def test_rows_and_messages_do_not_depend_on_the_number_of_lanes(
         pd.testing.assert_frame_equal(found[exact], expected[exact])
     pd.testing.assert_series_equal(one.rank.effective_rank, several.rank.effective_rank, rtol=1e-9)
     pd.testing.assert_series_equal(one.align.score, several.align.score, atol=1e-6)
+
+
+@pytest.mark.parametrize("cores", [2, 4])
+def test_a_lane_holds_what_the_whole_budget_holds(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More lanes never leave a matrix without room that one lane has room for."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    side = 1500
+    specs = {
+        depth: MatrixSpec(str(depth), "linear", side, side, TensorInfo(str(depth), (side, side), "bfloat16"))
+        for depth in range(4)
+    }
+    squares = 8 * (SQUARES["qr_float64"] + SQUARES_FOR_VECTORS) * side**2
+    taken = set()
+    for budget_bytes in range(200 << 20, 6000 << 20, 4 << 20):
+        place = WorkPlace(torch.device("cpu"), budget_bytes, budget_bytes // 4, budget_bytes // 8)
+        lanes = arranged(specs, lambda _: None, place).lanes
+        assert lanes == 1 or place.share(lanes).working_bytes > squares
+        taken.add(lanes)
+    assert taken == set(range(1, cores + 1)), "all numbers of lanes were taken, so that the test says something"

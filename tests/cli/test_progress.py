@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from spectra_cli.analyses.lanes import flops_of
 from spectra_cli.cli.progress import ProgressListener
-from spectra_cli.execution.work.events import CheckpointDone, CheckpointOpened, MatrixDone
+from spectra_cli.execution.work.events import CheckpointDone, CheckpointOpened, Event, MatrixDone
 from spectra_cli.layers.matricize import MatrixSpec
 from spectra_cli.tensors import TensorInfo
+from tests.analyses.formulas import chain, save
+from tests.cli.trajectories import SIZES, step, trajectory
 
 
 def spec(name: str, rows: int, cols: int) -> MatrixSpec:
@@ -69,3 +74,31 @@ def test_without_a_terminal_a_line_a_minute_says_how_far_it_is(
     lines = [line.partition(" ")[2] for line in capsys.readouterr().err.splitlines()]
     expected = ["checkpoint 3/4, matrix 1/1; 50% done, about 0:01:00 left", "checkpoint 4/4, matrix 1/1; 100% done"]
     assert [line.removesuffix(", about 0:00:00 left") for line in lines] == ([] if quiet else expected)
+
+
+def test_references_that_are_opened_again_are_expected(
+    spectra: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the bar would be full before the one new checkpoint is looked at."""
+    expected, opened = list[int](), 0
+    expect, hear = ProgressListener.expect, ProgressListener.hear
+
+    def expecting(self: ProgressListener, passes: int) -> None:
+        expected.append(passes)
+        expect(self, passes)
+
+    def hearing(self: ProgressListener, event: Event) -> None:
+        nonlocal opened
+        opened += isinstance(event, CheckpointOpened)
+        hear(self, event)
+
+    monkeypatch.setattr(ProgressListener, "expect", expecting)
+    monkeypatch.setattr(ProgressListener, "hear", hearing)
+    run = trajectory()
+    for added, passes in ((None, 4), (None, 0), (150, 2)):
+        if added is not None:
+            save(step(run, added), chain(SIZES, seed=9))
+        expected.clear()
+        opened = 0
+        assert spectra("sva", run, "--reference", "300", "--out", "out").status == 0
+        assert (expected, opened) == ([passes], passes)

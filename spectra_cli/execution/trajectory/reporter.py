@@ -84,19 +84,21 @@ class CheckpointReporter:
 
     def of_checkpoint(self, run: Run, checkpoint: Checkpoint, message: str) -> None:
         """Tell what may be the same in many checkpoints of a run: of the first now, of the others at the run's end."""
-        if (again := self._met_again.get((run.name, message))) is not None:
-            again.append(checkpoint.name)
-        else:
-            self._met_again[run.name, message] = []
+        if self._is_first(self._met_again, run, checkpoint, message):
             self._listener.problem(f"{checkpoint.path}: {message}")
 
     def unusable(self, run: Run, checkpoint: Checkpoint, error: SpectraError) -> None:
         """Tell why a checkpoint could not be used, as :meth:`of_checkpoint`: each is named."""
-        if (again := self._unusable.get((run.name, error.message))) is not None:
-            again.append(checkpoint.name)
-        else:
-            self._unusable[run.name, error.message] = []
+        if self._is_first(self._unusable, run, checkpoint, error.message):
             self._listener.problem(str(error))
+
+    def _is_first(self, met: dict[tuple[str, str], list[str]], run: Run, checkpoint: Checkpoint, message: str) -> bool:
+        """Whether a message is met in a run for the first time; else the checkpoint is noted beside it."""
+        if (again := met.get((run.name, message))) is not None:
+            again.append(checkpoint.name)
+            return False
+        met[run.name, message] = []
+        return True
 
     def remark(self, run: Run, checkpoint: Checkpoint, remark: Remark) -> None:
         """Tell what a worker has remarked at a checkpoint."""
